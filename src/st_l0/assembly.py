@@ -1,0 +1,203 @@
+"""The stock modules of an inference-free encoder: built, repaired and read.
+
+A checkpoint holds stock classes only::
+
+    Router
+      query:    SparseStaticEmbedding     tokenizer + weight table
+      document: Transformer (fill-mask) -> SpladePooling
+
+What stock gets wrong is mended in the weights themselves, so that plain sentence-transformers computes the
+same vectors from the saved checkpoint: special tokens weigh 0 in the table and have a logit that no text can
+lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from st_l0.errors import InputError
+from st_l0.fused_head import read_head
+
+logger = logging.getLogger(__name__)
+
+# Far below any logit, and inside the range of float16.
+_SILENT = -1e4
+
+_ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
+
+
+class Sides(NamedTuple):
+    """The modules of an inference-free encoder."""
+
+    query: SparseStaticEmbedding
+    transformer: Transformer
+    pooling: SpladePooling
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The queries' tokenizer."""
+        return cast(PreTrainedTokenizerBase, self.query.tokenizer)
+
+    @property
+    def fused(self) -> bool:
+        """Whether head and pooling can be computed by `fused_head`."""
+        return (
+            self.pooling.pooling_strategy == "max"
+            and self.transformer.backend == "torch"
+            and read_head(self.transformer.model) is not None
+        )
+
+
+def read_sides(router: nn.Module) -> Sides | None:
+    """Find the modules of an inference-free encoder; ``None`` where either side is something else."""
+    if not isinstance(router, Router) or not {"query", "document"} <= set(router.sub_modules):
+        return None
+    modules = [*router.sub_modules["query"].children(), *router.sub_modules["document"].children()]
+    expected = (SparseStaticEmbedding, Transformer, SpladePooling)
+    if len(modules) != 3 or not all(map(isinstance, modules, expected)):
+        return None
+    return Sides(*cast("tuple[Any, Any, Any]", tuple(modules)))
+
+
+def activation_name(activation: str | int) -> str:
+    """Name of an activation: ``"relu"`` (log(1 + relu(x))), ``"log1p_relu"`` (one more log), or k extra logs.
+
+    Stock sentence-transformers knows the first two (k = 0 and 1); a checkpoint with k = 2 or 3 is refused by
+    it, rather than read wrongly.
+
+    Raises:
+        InputError: not a known name and not an integer from 0 to 3.
+    """
+    if (
+        isinstance(activation, int)
+        and not isinstance(activation, bool)
+        and 0 <= activation < len(_ACTIVATIONS)
+    ):
+        return _ACTIVATIONS[activation]
+    if isinstance(activation, str) and activation in _ACTIVATIONS:
+        return activation
+    raise InputError(
+        f"activation must be 'relu', 'log1p_relu' or a number of extra logs 0-3, not {activation!r}"
+    )
+
+
+def extra_logs(pooling: SpladePooling) -> int:
+    """Number of logs after the first one."""
+    return _ACTIVATIONS.index(pooling.activation_function)
+
+
+class AnyDepthPooling(SpladePooling):
+    """Loader that admits more than one extra log; what it loads is a stock `SpladePooling`."""
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> SpladePooling:  # type: ignore[override]
+        """Load a `SpladePooling` whose activation may have 0 to 3 extra logs."""
+        allowed = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
+        config = cls.load_config(model_name_or_path, **{key: kwargs[key] for key in allowed if key in kwargs})
+        activation = config.pop("activation_function", "relu")
+        return make_pooling(activation, **config)
+
+
+def make_pooling(activation: str | int, pooling_strategy: str = "max", **config: Any) -> SpladePooling:
+    """Build a stock pooling module with 0 to 3 extra logs."""
+    if pooling_strategy not in SpladePooling.SPLADE_POOLING_MODES:
+        raise InputError(f"pooling must be 'max' or 'sum', not {pooling_strategy!r}")
+    pooling = SpladePooling(pooling_strategy=pooling_strategy, **config)  # type: ignore[arg-type]
+    pooling.activation_function = activation_name(activation)  # type: ignore[assignment]
+    return pooling
+
+
+def make_router(
+    transformer: Transformer, table: np.ndarray, activation: str | int, pooling: str = "max"
+) -> Router:
+    """Assemble query table and document encoder.
+
+    Args:
+        transformer: the document encoder, with its MLM head.
+        table: query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary.
+        activation: see `activation_name`.
+        pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
+
+    Raises:
+        InputError: the sizes of head, tokenizer and table do not fit.
+    """
+    tokenizer: Any = text_tokenizer(transformer)
+    match_vocabulary(transformer)
+    size = vocabulary_size(tokenizer)
+    if table.shape != (size,):
+        raise InputError(f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens")
+    static = SparseStaticEmbedding(
+        tokenizer, weight=torch.from_numpy(table.astype(np.float32, copy=True)), frozen=True
+    )
+    sides = Sides(static, transformer, make_pooling(activation, pooling, embedding_dimension=size))
+    silence_special_tokens(sides)
+    return Router.for_query_document(query_modules=[static], document_modules=[transformer, sides.pooling])
+
+
+def text_tokenizer(transformer: Transformer) -> PreTrainedTokenizerBase:
+    """The document encoder's tokenizer."""
+    return cast(PreTrainedTokenizerBase, transformer.tokenizer)
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Number of tokens that the tokenizer can produce; its ids must be 0 … n-1, as stock assumes."""
+    vocabulary = tokenizer.get_vocab()
+    if max(vocabulary.values()) + 1 != len(vocabulary):
+        raise InputError(
+            f"the tokenizer has {len(vocabulary)} tokens but ids up to {max(vocabulary.values())}"
+        )
+    return len(vocabulary)
+
+
+def match_vocabulary(transformer: Transformer) -> None:
+    """Cut a padded head (ModernBERT style) to the tokenizer's vocabulary.
+
+    Entries beyond it belong to no token, so no query can match them; but stock would compare document vectors
+    of one size with query vectors of another and fail.
+
+    Raises:
+        InputError: the head is smaller than the tokenizer's vocabulary.
+    """
+    size = vocabulary_size(text_tokenizer(transformer))
+    model: Any = transformer.model
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"{type(model).__name__} has no MLM head")
+    if head.weight.shape[0] < size:
+        raise InputError(
+            f"the tokenizer has {size} tokens but the model's head only {head.weight.shape[0]}: "
+            "call resize_token_embeddings on the model and train it first"
+        )
+    if head.weight.shape[0] > size:
+        requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        model.resize_token_embeddings(size)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(requires_grad.get(name, True))
+
+
+@torch.no_grad()
+def silence_special_tokens(sides: Sides) -> None:
+    """Take the special tokens out of both sides, in the weights, and clip negative query weights to 0.
+
+    A head without bias cannot be silenced; its special dims stay in the document vectors, where no query can
+    match them.
+    """
+    # Unknown words share [UNK], which is special: they weigh nothing.
+    special = sides.tokenizer.all_special_ids
+    weight = sides.query.weight
+    weight.clamp_(min=0)
+    weight[[token for token in special if token < len(weight)]] = 0
+    decoder = sides.transformer.model.get_output_embeddings()
+    if getattr(decoder, "bias", None) is None:
+        name = type(sides.transformer.model).__name__
+        logger.warning("%s: the MLM head has no bias, special tokens stay in the vectors", name)
+        return
+    decoder.bias[text_tokenizer(sides.transformer).all_special_ids] = _SILENT

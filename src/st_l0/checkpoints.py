@@ -1,0 +1,94 @@
+"""What a folder or Hub repository holds, read from its small files before any weights are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sentence_transformers.util import load_file_path
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from st_l0.errors import InputError
+from st_l0.fused_head import read_head
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach a checkpoint; the arguments mean what they mean in sentence-transformers."""
+
+    token: bool | str | None = None
+    cache_folder: str | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+
+    def find(self, checkpoint: str, file: str) -> Path | None:
+        """Path of one file of the checkpoint, downloaded where needed; ``None`` if it has no such file."""
+        path = load_file_path(
+            checkpoint,
+            file,
+            token=self.token,
+            cache_folder=self.cache_folder,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+        )
+        return None if path is None else Path(path)
+
+    def for_transformers(self) -> dict[str, Any]:
+        """The same as arguments of transformers' ``from_pretrained``."""
+        return {
+            "token": self.token,
+            "cache_dir": self.cache_folder,
+            "revision": self.revision or "main",
+            "local_files_only": self.local_files_only,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+def layout(checkpoint: str, access: Access) -> Literal["sparse-encoder", "mlm-with-idf", "other"]:
+    """Kind of a checkpoint.
+
+    ``sparse-encoder``: saved by sentence-transformers. ``mlm-with-idf``: a masked language model with an
+    ``idf.json`` beside it, as OpenSearch doc-v1 was published. ``other``: the rest, such as a bare model.
+    """
+    if access.find(checkpoint, "modules.json") is None:
+        return "other" if access.find(checkpoint, "idf.json") is None else "mlm-with-idf"
+    config = access.find(checkpoint, "config_sentence_transformers.json")
+    model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config else None
+    return "sparse-encoder" if model_type == "SparseEncoder" else "other"
+
+
+def load_config(base_model: str, access: Access) -> Any:
+    """The transformers configuration of a model.
+
+    Raises:
+        InputError: there is no such model, or it cannot be reached.
+    """
+    try:
+        return AutoConfig.from_pretrained(base_model, **access.for_transformers())
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{base_model} cannot be loaded as a transformers model: {reason}") from error
+
+
+def has_mlm_head(base_model: str, access: Access) -> bool:
+    """Whether the checkpoint holds weights for its masked-language-model head."""
+    config = load_config(base_model, access)
+    if any(name.endswith("ForMaskedLM") for name in config.architectures or ()):
+        return True
+    loading: Mapping[str, Any] = access.for_transformers()
+    model, info = AutoModelForMaskedLM.from_pretrained(base_model, output_loading_info=True, **loading)
+    head = read_head(model)
+    if head is None:
+        return not info["missing_keys"]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return names.get(id(head.dense.weight)) not in info["missing_keys"]
+
+
+def position_limit(base_model: str, access: Access) -> int:
+    """Longest input of a model in tokens, at most 512."""
+    limit = getattr(load_config(base_model, access), "max_position_embeddings", None) or 512
+    return min(int(limit), 512)

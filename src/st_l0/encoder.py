@@ -1,0 +1,345 @@
+"""The encoder: stock modules inside, faster and stricter outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+import sentence_transformers
+import torch
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.util import batch_to_device, select_max_active_dims
+from torch import Tensor, nn
+from tqdm import tqdm
+from typing_extensions import Self
+
+from st_l0 import assembly
+from st_l0.checkpoints import Access, has_mlm_head, layout, position_limit
+from st_l0.errors import InputError
+from st_l0.explanation import Explanation, explain_match
+from st_l0.fused_head import activate, max_logits, read_head
+from st_l0.idf import read_idf
+from st_l0.query_encoder import QueryEncoder
+from st_l0.vectors import as_csr, as_torch
+from st_l0.warm_start import warm_start_head
+
+# Present and former names of the one stock class that has to be loaded by ours.
+_LOADERS: dict[str, type[nn.Module]] = {
+    f"sentence_transformers.sparse_encoder.{name}": assembly.AnyDepthPooling
+    for name in (
+        "modules.splade_pooling.SpladePooling",
+        "models.SpladePooling",
+        "models.SpladePooling.SpladePooling",
+    )
+}
+
+
+class SparseEncoder(sentence_transformers.SparseEncoder):
+    """Inference-free sparse encoder: documents by a masked language model, queries by a table.
+
+    It is a `sentence_transformers.SparseEncoder`, takes the same arguments and goes wherever one goes. Build
+    it with `from_mlm`, load it with `from_pretrained`. A saved model holds stock classes only: plain
+    sentence-transformers loads it and computes the same vectors.
+
+    Special tokens never weigh on either side. A query word that the tokenizer does not know ([UNK]) weighs
+    nothing: all unknown words share that token, so a weight there would make unrelated texts match.
+    """
+
+    _module_classes = _LOADERS
+
+    def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("similarity_fn_name", "dot")
+        super().__init__(model_name_or_path, **kwargs)
+        self._query_encoder: QueryEncoder | None = None
+        sides = self._sides
+        if sides is not None:
+            assembly.match_vocabulary(sides.transformer)
+            assembly.silence_special_tokens(sides)
+
+    @classmethod
+    def from_mlm(
+        cls,
+        base_model: str | Path,
+        *,
+        idf: str | Path | np.ndarray,
+        activation: str | int = "relu",
+        pooling: str = "max",
+        max_seq_length: int = 256,
+        warm_start: Iterable[str] | None = None,
+        device: str | None = None,
+        access: Access | None = None,
+    ) -> Self:
+        """Start an encoder from a masked language model.
+
+        Args:
+            base_model: Hub id or folder of a transformers model.
+            idf: query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
+                weight 1 on every token (SPLADE-doc, arXiv 2109.10086).
+            activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
+                2504.14839); or the number of extra logs, 0 to 3.
+            pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
+            max_seq_length: tokens after which a text is cut; a model with fewer positions cuts there.
+            warm_start: texts for a closed-form start of the head (see `st_l0.warm_start`). Needed where
+                ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
+            device: where to put the model; ``None`` takes the best there is.
+            access: token, revision and the like for the Hub.
+
+        Raises:
+            InputError: the base model cannot be loaded, or has no MLM head and no texts to start one, or the
+                IDF does not fit.
+        """
+        base_model, access = str(base_model), access or Access()
+        headless = not has_mlm_head(base_model, access)
+        if headless and warm_start is None:
+            raise InputError(
+                f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
+            )
+        if not headless and warm_start is not None:
+            raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
+        loading = access.for_transformers()
+        transformer = Transformer(
+            base_model,
+            transformer_task="fill-mask",
+            max_seq_length=min(max_seq_length, position_limit(base_model, access)),
+            model_kwargs=dict(loading),
+            processor_kwargs=dict(loading),
+            config_kwargs=dict(loading),
+        )
+        if warm_start is not None:
+            warm_start_head(transformer, warm_start)
+        router = assembly.make_router(transformer, _query_table(idf, transformer), activation, pooling)
+        return cls(modules=[router], device=device)
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_hub_id: str | Path, *, activation: str | int | None = None, **kwargs: Any
+    ) -> Self:
+        """Load an inference-free checkpoint from a folder or the Hub.
+
+        Besides the layout of sentence-transformers it reads the older one of a masked language model with an
+        ``idf.json`` beside it (OpenSearch doc-v1).
+
+        Args:
+            path_or_hub_id: folder or Hub id.
+            activation: only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
+                default) or ``"log1p_relu"`` (doc-v3).
+            kwargs: of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
+                ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
+
+        Raises:
+            InputError: not an inference-free checkpoint.
+        """
+        name = str(path_or_hub_id)
+        access = Access(**{key: kwargs[key] for key in Access.__dataclass_fields__ if key in kwargs})
+        kind = layout(name, access)
+        if kind == "mlm-with-idf":
+            return cls.from_mlm(
+                name,
+                idf=cast(Path, access.find(name, "idf.json")),
+                activation="relu" if activation is None else activation,
+                max_seq_length=position_limit(name, access),
+                device=kwargs.get("device"),
+                access=access,
+            )
+        if kind == "other":
+            raise InputError(f"{name} is no inference-free checkpoint: no SparseEncoder, no idf.json")
+        if activation is not None:
+            raise InputError(f"{name} states its activation itself: leave activation out")
+        model = cls(name, **kwargs)
+        if not model.inference_free:
+            raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
+        return model
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> Self:
+        # The trainer reloads states with the classes of the modules in memory, which would shadow ours.
+        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **_LOADERS}, **kwargs)
+
+    @property
+    def _sides(self) -> assembly.Sides | None:
+        return assembly.read_sides(self[0]) if len(self) else None
+
+    @property
+    def inference_free(self) -> bool:
+        """Whether queries are a table and documents a masked language model."""
+        return self._sides is not None
+
+    @property
+    def query_weights(self) -> np.ndarray:
+        """Weight of each token in a query, ``(vocabulary,)``, float32.
+
+        Raises:
+            InputError: the model is not inference-free.
+        """
+        return self._table(self._require_sides())
+
+    @staticmethod
+    def _table(sides: assembly.Sides) -> np.ndarray:
+        return sides.query.weight.detach().float().cpu().numpy()
+
+    def _require_sides(self) -> assembly.Sides:
+        sides = self._sides
+        if sides is None:
+            raise InputError("this model's queries run a model: it is not inference-free")
+        return sides
+
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Run a batch; documents take the fused head where they can (same values as stock)."""
+        sides = self._sides
+        if sides is None or (kwargs.get("task") or input.get("task")) == "query":
+            return super().forward(input, **kwargs)
+        logs = assembly.extra_logs(sides.pooling)
+        if not sides.fused or "cu_seq_lens_q" in input:
+            if logs > 1:
+                name = sides.pooling.activation_function
+                raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.fused_head")
+            return super().forward(input, **kwargs)
+        model: Any = sides.transformer.model
+        head = read_head(model)
+        assert head is not None
+        inputs = {
+            key: input[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in input
+        }
+        hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
+        values = max_logits(head.transform(hidden), input["attention_mask"], head.decoder)
+        input["sentence_embedding"] = activate(values, logs)
+        return input
+
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool = True,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: Any = None,
+        max_active_dims: int | None = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+        convert_to_scipy: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Encode texts; `encode_query` and `encode_document` come here with ``task``.
+
+        Arguments as in `sentence_transformers.SparseEncoder.encode`, and ``convert_to_scipy``: return one
+        ``scipy.sparse.csr_matrix`` ``(texts, vocabulary)`` instead of torch tensors (fastest; what an index
+        takes). Queries run no model. Several devices go through the stock path.
+        """
+        sides = self._sides
+        if sides is None or pool is not None or isinstance(device, list) or set(kwargs) - {"task"}:
+            stock: Any = super().encode
+            embeddings = stock(
+                inputs,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                batch_size=batch_size,
+                show_progress_bar=show_progress_bar,
+                convert_to_tensor=convert_to_tensor or convert_to_scipy,
+                convert_to_sparse_tensor=convert_to_sparse_tensor,
+                save_to_cpu=save_to_cpu,
+                device=device,
+                max_active_dims=max_active_dims,
+                pool=pool,
+                chunk_size=chunk_size,
+                **kwargs,
+            )
+            return as_csr(embeddings) if convert_to_scipy else embeddings
+        if batch_size <= 0:
+            raise ValueError(f"batch_size must be positive, not {batch_size}")
+        single = isinstance(inputs, str)
+        texts = [cast(str, inputs)] if single else list(inputs)
+        prompt = self._resolve_prompt(prompt, prompt_name)
+        limit = max_active_dims or self.max_active_dims
+        if kwargs.get("task") == "query":
+            matrix = self._encode_queries(
+                sides, [prompt + text for text in texts] if prompt else texts, limit
+            )
+        else:
+            if device is not None:
+                self.to(device)
+            matrix = self._encode_documents(texts, prompt, batch_size, bool(show_progress_bar), limit)
+        if convert_to_scipy:
+            return matrix
+        embeddings = as_torch(matrix)
+        if not save_to_cpu and sides.query.weight.device.type != "cpu":
+            embeddings = embeddings.to(sides.query.weight.device)
+        if not convert_to_sparse_tensor:
+            embeddings = embeddings.to_dense()
+        if single:
+            return embeddings[0]
+        return embeddings if convert_to_tensor else list(embeddings)
+
+    def _encode_queries(
+        self, sides: assembly.Sides, texts: list[str], max_active_dims: int | None
+    ) -> sp.csr_matrix:
+        if self._query_encoder is None:
+            self._query_encoder = QueryEncoder(sides.tokenizer, sides.query.max_seq_length)
+        matrix = self._query_encoder(texts, self._table(sides))
+        if max_active_dims:
+            matrix = as_csr(select_max_active_dims(as_torch(matrix).to_dense(), max_active_dims))
+        return matrix
+
+    def _encode_documents(
+        self,
+        texts: list[str],
+        prompt: str | None,
+        batch_size: int,
+        progress: bool,
+        max_active_dims: int | None,
+    ) -> sp.csr_matrix:
+        self.eval()
+        # Texts of like length share a batch, longest first: little padding, and a lack of memory shows early.
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        rows: list[sp.csr_matrix] = []
+        for start in tqdm(range(0, len(texts), batch_size), "documents", unit="batch", disable=not progress):
+            batch = [texts[i] for i in order[start : start + batch_size]]
+            features = batch_to_device(self.preprocess(batch, prompt=prompt, task="document"), self.device)
+            with torch.inference_mode():
+                values = self(features, task="document")["sentence_embedding"]
+                if max_active_dims:
+                    values = select_max_active_dims(values, max_active_dims)
+            rows.append(as_csr(values))
+        if not rows:
+            return sp.csr_matrix((0, cast(int, self.get_embedding_dimension())), dtype=np.float32)
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return cast(sp.csr_matrix, sp.vstack(rows, format="csr"))[back]
+
+    def explain(self, query: str, document: str | Tensor | sp.csr_matrix) -> Explanation:
+        """Say which tokens make the score of a query and a document.
+
+        Args:
+            query: text of the query.
+            document: its text, or its vector as `encode_document` gave it.
+
+        Returns:
+            The score and the contribution of each token that both sides hold, largest first.
+        """
+        sides = self._require_sides()
+        if isinstance(document, str):
+            document = self._encode_documents([document], None, 1, False, self.max_active_dims)
+        return explain_match(self._encode_queries(sides, [query], None), as_csr(document), sides.tokenizer)
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save with stock classes only; arguments as in sentence-transformers."""
+        sides = self._sides
+        if sides is not None:  # training may have moved what was silenced at the start
+            assembly.silence_special_tokens(sides)
+        super().save(path, *args, **kwargs)
+
+
+def _query_table(idf: str | Path | np.ndarray, transformer: Transformer) -> np.ndarray:
+    if isinstance(idf, np.ndarray):
+        return idf
+    tokenizer = assembly.text_tokenizer(transformer)
+    if idf == "binary":
+        return np.ones(assembly.vocabulary_size(tokenizer), dtype=np.float32)
+    return read_idf(Path(idf), tokenizer)

@@ -1,0 +1,326 @@
+"""Exact search in one process: documents in memory or in a folder, postings walked a token at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from st_l0.errors import InputError
+from st_l0.index import merging
+from st_l0.index.kernel import accumulate, top_k
+from st_l0.index.protocol import Hits, Id, Ids
+from st_l0.index.segment import Part, Segment
+from st_l0.index.state import State
+from st_l0.index.storage import Folder, Memory, Store
+from st_l0.vectors import Vectors, as_csr
+
+
+class EmbeddedIndex:
+    """An exact index, in memory or in a folder; see `Index` for the shapes of vectors and the ids.
+
+    A hit is a document whose score is above zero, so documents that share no token with the query are never
+    returned. Equal scores come in index order: the order of addition, an updated document counting as new.
+
+    A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
+    of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
+    index goes on showing the state that it saw last: its own changes at once, others' after `refresh`.
+    Searching from several threads is safe.
+
+    Args:
+        path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
+        vocabulary_size: Length of the vectors; if None, an existing index knows it and a new one learns it
+            from the first documents.
+        metadata: A small JSON object stored with a new index; one that exists already keeps its own.
+        create: Make a new index if there is none at ``path``.
+
+    Raises:
+        InputError: there is no index and ``create`` is off; ``path`` is something else, cannot be written,
+            is damaged, or holds vectors of another length; ``metadata`` is not JSON.
+
+    Example:
+        >>> index = EmbeddedIndex()
+        >>> index.add(["a", "b"], np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]))
+        >>> index.search(np.array([[1.0, 0.0, 1.0]]))[0][0]
+        Hit(id='a', score=3.0, text=None)
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        vocabulary_size: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        create: bool = True,
+    ) -> None:
+        if vocabulary_size is not None and vocabulary_size < 1:
+            raise InputError(f"vocabulary_size must be at least 1, not {vocabulary_size}")
+        self.path = None if path is None else Path(path)
+        empty = State(vocabulary_size=vocabulary_size, metadata=_as_json(metadata or {}))
+        if self.path is None:
+            self._store: Store = Memory(empty)
+        else:
+            folder = Folder(self.path)
+            if create and not folder.exists():
+                folder.create(empty)
+            self._store = folder
+        self._state = self._store.load(empty)
+        known = self._state.vocabulary_size
+        if None not in (known, vocabulary_size) and known != vocabulary_size:
+            raise InputError(
+                f"{path}: the index holds vectors of {known} dimensions, not {vocabulary_size}: "
+                "use the model that it was built with, or another index"
+            )
+        self._told = vocabulary_size
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Length of the vectors; None while the index is new and was not told."""
+        return self._told if self._state.vocabulary_size is None else self._state.vocabulary_size
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The JSON object that was given when the index was made."""
+        return dict(self._state.metadata)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str | int) and bool(self._state.locate([id]))
+
+    def __repr__(self) -> str:
+        place = "in memory" if self.path is None else repr(str(self.path))
+        return f"EmbeddedIndex({place}, documents={len(self)}, vocabulary_size={self.vocabulary_size})"
+
+    def ids(self) -> NDArray[Any]:
+        """All ids in index order, shape ``(documents,)``: int64, or objects (str)."""
+        state = self._state
+        return state.take_ids(np.flatnonzero(state.kept))
+
+    def refresh(self) -> None:
+        """Show what other processes have written since."""
+        self._state = self._store.load(self._state)
+
+    def add(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
+        """Add documents, shape ``(documents, vocabulary_size)``; a document may be empty (never a hit).
+
+        Raises:
+            InputError: an id is in the index already or given twice, ids are mixed or not of the index's
+                kind, lengths differ, a weight is NaN or infinite, or another process writes for long.
+            OSError: the disk is full.
+        """
+        self._write(ids, vectors, texts, replacing=False)
+
+    def update(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
+        """Add documents and, in the same moment, remove those that had their ids; errors as for `add`."""
+        self._write(ids, vectors, texts, replacing=True)
+
+    def delete(self, ids: Ids) -> None:
+        """Remove documents.
+
+        Raises:
+            InputError: an id is unknown or given twice, or another process writes for long.
+        """
+        values = _unique(_as_ids(ids))
+        with self._store.writing():
+            state = self._store.load(self._state)
+            found = state.locate(values)
+            if len(found) < len(values):
+                unknown = next(id for id in values if id not in found)
+                raise InputError(f"id {unknown!r} is not in the index, so nothing was deleted")
+            self._commit(state, state.without(found.values()))
+
+    def search(
+        self, queries: Vectors, k: int = 10, *, ids: Ids | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> list[Hits]:
+        """Find the ``k`` best documents of each query, exactly.
+
+        Args:
+            queries: Shape ``(queries, vocabulary_size)``; weights may be negative.
+            k: At least 1.
+            ids: Only these documents may be returned; unknown ids are ignored.
+            mask: Only documents where it is True may be returned: bool, in the order of `ids()`, shape
+                ``(documents,)``. With ``ids``, both must allow a document.
+
+        Returns:
+            One result a query, best first, with at most ``k`` hits, all of a score above zero.
+
+        Raises:
+            InputError: ``k`` is below 1, the queries have another length than the documents or a weight that
+                is not finite, ``ids`` are of the wrong kind, or ``mask`` has another shape.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}")
+        state = self._state
+        matrix = self._check(queries, state)
+        visible = _visible(state, ids, mask)
+        scores = np.zeros(state.bases[-1], dtype=np.float32)
+        views = [
+            (part.segment, scores[start:stop])
+            for part, start, stop in zip(state.parts, state.bases[:-1], state.bases[1:], strict=True)
+        ]
+        found = []
+        for start, stop in zip(matrix.indptr[:-1].tolist(), matrix.indptr[1:].tolist(), strict=True):
+            scores.fill(0)
+            tokens, weights = matrix.indices[start:stop], matrix.data[start:stop]
+            for segment, view in views:
+                accumulate(segment.indptr, segment.rows, segment.weights, tokens, weights, view)
+            if visible is not None:
+                scores *= visible  # several times faster than assigning zeros through a mask
+            positions = top_k(scores, k)
+            found.append((positions, scores[positions]))
+        return list(state.as_hits(found))
+
+    def explain(self, query: Vectors, id: Id) -> dict[int, tuple[float, float]]:
+        """Why a document has its score, as the index stores it.
+
+        Args:
+            query: One vector, shape ``(vocabulary_size,)`` or ``(1, vocabulary_size)``.
+            id: A document of the index.
+
+        Returns:
+            Token id → (query weight, document weight) of the tokens that both have, largest product first;
+            the products add up to the score.
+
+        Raises:
+            InputError: ``id`` is unknown, or ``query`` is not one vector of the index's length.
+        """
+        state = self._state
+        matrix = self._check(query, state)
+        if matrix.shape[0] != 1:
+            raise InputError(f"explain takes one query, not {matrix.shape[0]}")
+        position = state.locate([id]).get(id)
+        if position is None:
+            raise InputError(f"id {id!r} is not in the index")
+        ((number, _, (row,)),) = state.split(np.array([position]))
+        segment = state.parts[number].segment
+        shared = {}
+        for token, weight in zip(matrix.indices.tolist(), matrix.data.tolist(), strict=True):
+            start, stop = segment.indptr[token : token + 2].tolist()
+            place = start + int(np.searchsorted(segment.rows[start:stop], row))
+            if place < stop and segment.rows[place] == row:
+                shared[token] = (weight, float(segment.weights[place]))
+        return dict(sorted(shared.items(), key=lambda item: -item[1][0] * item[1][1]))
+
+    def save(self, path: str | Path) -> None:
+        """Write a compact copy of what the index shows to another folder, replacing an index there.
+
+        Raises:
+            InputError: ``path`` is this index's own folder, holds something else than an index, or cannot be
+                written.
+            OSError: the disk is full.
+        """
+        if self.path is not None and Path(path).resolve() == self.path.resolve():
+            raise InputError(f"{path}: this is the folder of the index itself: save the copy elsewhere")
+        state, target = self._state, Folder(Path(path))
+        with target.writing(create=True):
+            groups = merging.pack([part for part in state.parts if len(part)])
+            target.publish(replace(state, parts=tuple(target.write(group) for group in groups)))
+
+    def _write(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None, replacing: bool) -> None:
+        values = _unique(_as_ids(ids))
+        matrix = self._check(vectors, self._state)
+        if len(values) != matrix.shape[0]:
+            raise InputError(f"{len(values)} ids were given for {matrix.shape[0]} vectors")
+        if isinstance(texts, str) or (texts is not None and len(texts) != len(values)):
+            raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
+        if not values:
+            return
+        with self._store.writing():
+            state = self._store.load(self._state)
+            self._check(matrix, state)
+            kind = "str" if isinstance(values[0], str) else "int"
+            if state.id_kind not in (None, kind):
+                raise InputError(
+                    f"the index has {state.id_kind} ids, but {values[0]!r} is {kind}: use one kind"
+                )
+            found = state.locate(values)
+            if found and not replacing:
+                raise InputError(f"id {next(iter(found))!r} is in the index already: update() replaces it")
+            state = replace(state, vocabulary_size=matrix.shape[1], id_kind=kind)
+            self._commit(state, [*state.without(found.values()), *_new_parts(values, matrix, texts)])
+
+    def _commit(self, state: State, parts: list[Part]) -> None:
+        settled = tuple(self._store.settle(group) for group in merging.plan(parts))
+        self._state = self._store.publish(replace(state, parts=settled))
+
+    def _check(self, vectors: Vectors, state: State) -> sp.csr_matrix:
+        matrix = as_csr(vectors)
+        expected = self._told if state.vocabulary_size is None else state.vocabulary_size
+        if expected is not None and matrix.shape[1] != expected:
+            raise InputError(
+                f"the vectors have {matrix.shape[1]} dimensions, those of the index {expected}: "
+                "encode with the model that the index was built with"
+            )
+        return matrix
+
+
+def _visible(state: State, ids: Ids | None, mask: NDArray[np.bool_] | None) -> NDArray[np.float32] | None:
+    """1 for positions that may be returned and 0 for others; None if all may."""
+    allowed = state.kept
+    if ids is not None:
+        values = _as_ids(ids)
+        if values and state.id_kind not in (None, "str" if isinstance(values[0], str) else "int"):
+            raise InputError(f"the index has {state.id_kind} ids, but {values[0]!r} is not one")
+        allowed = np.zeros(len(state.kept), dtype=bool)
+        allowed[list(state.locate(values).values())] = True
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (len(state),):
+            raise InputError(
+                f"mask must be {len(state)} booleans, one a document in the order of ids(), "
+                f"not {mask.dtype} of shape {mask.shape}"
+            )
+        allowed = allowed.copy()
+        allowed[np.flatnonzero(state.kept)[~mask]] = False
+    return None if allowed.all() else allowed.astype(np.float32)
+
+
+def _as_ids(ids: Ids) -> list[Id]:
+    """Plain str or int ids, all of one kind."""
+    if isinstance(ids, str | bytes):
+        raise InputError(f"ids must be a list of ids, not the single {ids!r}")
+    values: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    if all(isinstance(value, str) for value in values):
+        return values
+    if all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values):
+        numbers = [int(value) for value in values]
+        if min(numbers) < -(2**63) or max(numbers) >= 2**63:
+            raise InputError("an int id does not fit into 64 bits: use str ids")
+        return list[Id](numbers)
+    kinds = sorted({type(value).__name__ for value in values})
+    raise InputError(f"ids must be all str or all int, not {' and '.join(kinds)}")
+
+
+def _unique(ids: list[Id]) -> list[Id]:
+    if len(set(ids)) < len(ids):
+        seen: set[Id] = set()
+        twice = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise InputError(f"id {twice!r} is given more than once")
+    return ids
+
+
+def _new_parts(ids: list[Id], matrix: sp.csr_matrix, texts: Sequence[str | None] | None) -> Iterator[Part]:
+    """The documents as segments in memory, each small enough for int32 positions."""
+    sizes = np.cumsum(np.diff(matrix.indptr).astype(np.int64) + 1)
+    start, before = 0, 0
+    while start < len(ids):
+        stop = max(int(np.searchsorted(sizes, before + merging.MAX_SIZE, side="right")), start + 1)
+        chunk = None if texts is None else texts[start:stop]
+        yield Part(Segment.build(ids[start:stop], matrix[start:stop], chunk))
+        start, before = stop, int(sizes[stop - 1])
+
+
+def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata must be a JSON object: {error}") from error
+    return copy

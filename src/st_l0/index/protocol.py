@@ -1,0 +1,105 @@
+"""What every search engine of this package offers, and what a search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, overload, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_l0.vectors import Vectors
+
+Id: TypeAlias = "str | int"
+Ids: TypeAlias = "Iterable[str] | Iterable[int] | NDArray[Any]"
+
+
+class Hit(NamedTuple):
+    """One document found: its id, its score (the dot product with the query) and its text, if stored."""
+
+    id: Id
+    score: float
+    text: str | None
+
+
+class Hits(Sequence[Hit]):
+    """The documents found for one query, best first.
+
+    ``Hit`` objects are made on access, so a long result costs two arrays only.
+
+    Args:
+        ids: The documents' ids, int64 or objects (str), shape ``(hits,)``.
+        scores: Their scores, shape ``(hits,)``.
+        texts: Their texts, read on access; None if none are stored.
+    """
+
+    __slots__ = ("_texts", "ids", "scores")
+
+    def __init__(
+        self, ids: NDArray[Any], scores: NDArray[np.float32], texts: Sequence[str | None] | None = None
+    ) -> None:
+        self.ids = ids
+        self.scores = scores
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @overload
+    def __getitem__(self, item: int) -> Hit: ...
+    @overload
+    def __getitem__(self, item: slice) -> Hits: ...
+    def __getitem__(self, item: int | slice) -> Hit | Hits:
+        texts = None if self._texts is None else self._texts[item]
+        if isinstance(item, slice):
+            return Hits(self.ids[item], self.scores[item], texts)
+        found = self.ids[item]
+        return Hit(
+            found.item() if isinstance(found, np.generic) else found,
+            float(self.scores[item]),
+            texts,  # type: ignore[arg-type]
+        )
+
+    def __repr__(self) -> str:
+        return f"Hits({list(self[:3])!r}{', ...' if len(self) > 3 else ''}, length={len(self)})"
+
+
+@runtime_checkable
+class Index(Protocol):
+    """Documents as sparse vectors, found by their dot product with a query.
+
+    Vectors are anything that `st_l0.vectors.as_csr` takes, of shape ``(texts, vocabulary_size)``.
+    Ids are all str or all int, and unique. Unusable input raises `InputError` and changes nothing.
+    """
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Length of the vectors; None while the index is new and was not told."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A small JSON object stored with the index, such as the model's name."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, id: object) -> bool: ...
+
+    def ids(self) -> NDArray[Any]:
+        """All ids in index order, shape ``(documents,)``: int64, or objects (str)."""
+
+    def add(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
+        """Add documents whose ids are new."""
+
+    def update(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
+        """Add documents, replacing those whose ids are known."""
+
+    def delete(self, ids: Ids) -> None:
+        """Remove documents; every id must be known."""
+
+    def search(
+        self, queries: Vectors, k: int = 10, *, ids: Ids | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> list[Hits]:
+        """Find the ``k`` best documents of each query, among ``ids`` or where ``mask`` holds, if given."""
+
+    def explain(self, query: Vectors, id: Id) -> dict[int, tuple[float, float]]:
+        """Token id → (query weight, document weight) of the tokens that both have, largest product first."""

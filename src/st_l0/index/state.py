@@ -1,0 +1,97 @@
+"""One state of an index: its segments, addressed as one row of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_l0.index.protocol import Hits, Id
+from st_l0.index.segment import Part
+
+
+@dataclass(frozen=True)
+class State:
+    """One published state of an index; it never changes, so a search needs no lock."""
+
+    vocabulary_size: int | None = None
+    id_kind: str | None = None  # "str", "int", or None before the first document
+    metadata: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    @cached_property
+    def bases(self) -> NDArray[np.int64]:
+        """Position of each part's first row; the last entry is the number of all rows."""
+        return np.cumsum([0] + [len(part.segment) for part in self.parts])
+
+    @cached_property
+    def kept(self) -> NDArray[np.bool_]:
+        """Which positions hold a document that is not deleted, shape ``(rows,)``."""
+        return np.concatenate([np.zeros(0, dtype=bool), *(part.kept() for part in self.parts)])
+
+    def locate(self, ids: Sequence[Id]) -> dict[Id, int]:
+        """Id → position, of those ids that are in the index."""
+        found: dict[Id, int] = {}
+        for part, base in zip(self.parts, self.bases.tolist(), strict=False):
+            row_of = part.segment.row_of
+            positions = ((id, base + row_of[id]) for id in ids if id in row_of)
+            found.update((id, position) for id, position in positions if self.kept[position])
+        return found
+
+    def split(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[Any]]]:
+        """For each part that is met: its number, which of ``positions`` lie in it, and their rows there."""
+        numbers = np.searchsorted(self.bases, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            inside = numbers == number
+            yield number, inside, positions[inside] - self.bases[number]
+
+    def take_ids(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """The ids at some positions: int64, or objects (str)."""
+        ids = np.empty(len(positions), dtype=object if self.id_kind == "str" else np.int64)
+        for number, inside, rows in self.split(positions):
+            ids[inside] = self.parts[number].segment.take_ids(rows)
+        return ids
+
+    def as_hits(self, found: Sequence[tuple[NDArray[Any], NDArray[np.float32]]]) -> Iterator[Hits]:
+        """The (positions, scores) of each query with their ids, looked up for all queries in one go."""
+        ends = np.cumsum([len(positions) for positions, _ in found]).tolist()
+        ids = self.take_ids(np.concatenate([np.zeros(0, dtype=np.int64), *(item[0] for item in found)]))
+        has_texts = any(part.segment.texts is not None for part in self.parts)
+        for end, (positions, scores) in zip(ends, found, strict=True):
+            texts = _Texts(self, positions) if has_texts else None
+            yield Hits(ids[end - len(scores) : end], scores, texts)
+
+    def without(self, positions: Iterable[int]) -> list[Part]:
+        """The parts, with the documents at some positions deleted."""
+        parts = list(self.parts)
+        for number, _, rows in self.split(np.fromiter(positions, dtype=np.int64)):
+            parts[number] = parts[number].without(rows)
+        return parts
+
+
+class _Texts(Sequence["str | None"]):
+    """The texts of some positions, read on access."""
+
+    def __init__(self, state: State, positions: NDArray[np.int64]) -> None:
+        self._state, self._positions = state, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, item: int) -> str | None: ...
+    @overload
+    def __getitem__(self, item: slice) -> _Texts: ...
+    def __getitem__(self, item: int | slice) -> str | _Texts | None:
+        if isinstance(item, slice):
+            return _Texts(self._state, self._positions[item])
+        ((number, _, rows),) = self._state.split(self._positions[[item]])
+        texts = self._state.parts[number].segment.texts
+        return None if texts is None else texts.take(rows)[0]

@@ -1,0 +1,71 @@
+"""From a corpus to an index, in steps that survive an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    from st_l0.data import Document
+    from st_l0.encoder import SparseEncoder
+    from st_l0.index import Index
+
+
+def index_corpus(
+    model: SparseEncoder,
+    documents: Iterable[Document],
+    index: Index,
+    *,
+    batch_size: int = 32,
+    chunk_size: int = 2048,
+    progress: bool = True,
+) -> int:
+    """Encode documents and add them, with their texts, to an index.
+
+    Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
+    an interruption the same call goes on where the last one stopped. A document whose text has changed is
+    therefore not updated; use ``index.update`` for that.
+
+    Args:
+        model: Encodes the documents.
+        documents: The corpus; a stream is consumed as it comes.
+        index: Where they go.
+        batch_size: Documents encoded at once.
+        chunk_size: Documents added at once. Texts of like length are batched together within a chunk, so
+            small chunks are slower.
+        progress: Whether to show a progress bar, where there is a terminal.
+
+    Returns:
+        Number of documents that were added.
+
+    Raises:
+        InputError: The corpus cannot be read, or the index refuses a document. What was added before stays.
+    """
+    if min(batch_size, chunk_size) < 1:
+        raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")
+    added = 0
+    total = len(documents) if isinstance(documents, Sized) else None
+    # To tqdm, None means: no bar where there is no terminal.
+    with tqdm(total=total, desc="documents", unit="doc", disable=None if progress else True) as bar:
+        for chunk in _chunks(documents, chunk_size):
+            new = [document for document in chunk if document.id not in index]
+            if new:
+                texts = [document.text for document in new]
+                vectors = model.encode_document(
+                    texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
+                )
+                index.add([document.id for document in new], vectors, texts)
+                added += len(new)
+            bar.update(len(chunk))
+    return added
+
+
+def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    stream = iter(documents)
+    while chunk := list(islice(stream, size)):
+        yield chunk

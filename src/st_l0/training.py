@@ -1,0 +1,162 @@
+"""From a recipe to a checkpoint, by the sentence-transformers trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
+from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
+from sentence_transformers.util import load_file_path
+from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from st_l0.data import read_documents, read_pairs
+from st_l0.encoder import SparseEncoder
+from st_l0.errors import InputError
+from st_l0.files import replace_file, replace_folder
+from st_l0.losses import InfoNCELoss, L0MaskFlopsLoss, SparseRetrievalLoss
+from st_l0.recipe import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class SparseRetrievalTrainer(SparseEncoderTrainer):
+    """The sparse trainer, which also logs active dims, FLOPS and the regularizer's weight."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; a training log gets the loss's statistics since the last one."""
+        if "loss" in logs and isinstance(self.loss, SparseRetrievalLoss):
+            logs = {**logs, **self.loss.pop_statistics()}
+        super().log(logs, start_time)
+
+
+class RegularizerRamp(TrainerCallback):
+    """Tells the loss at which optimizer step it is, after a resume too."""
+
+    def __init__(self, loss: SparseRetrievalLoss) -> None:
+        self.loss = loss
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Set the regularizer's weight for the step that begins."""
+        self.loss.set_step(state.global_step)
+
+
+def train(recipe: Recipe, *, resume: bool = False) -> Path:
+    """Train as the recipe says.
+
+    Under ``output`` it leaves ``model/`` (the checkpoint), ``recipe.yaml`` (with every key) and
+    ``checkpoints/`` (states to resume from, where ``training.save_strategy`` asks for them).
+
+    Args:
+        recipe: what to train.
+        resume: go on from the newest state under ``output``.
+
+    Returns:
+        Folder of the trained model.
+
+    Raises:
+        InputError: unusable data or model; nothing to resume; states of an earlier run that would be lost.
+    """
+    output = Path(recipe.output)
+    states = output / "checkpoints"
+    checkpoint = get_last_checkpoint(str(states)) if states.is_dir() else None
+    if resume and checkpoint is None:
+        raise InputError(f"{states} holds no state to resume from: start without --resume")
+    if checkpoint is not None and not resume:
+        raise InputError(f"{states} holds an earlier run: give --resume, or another output")
+
+    set_seed(recipe.seed)
+    dataset = read_pairs(recipe.data.train)
+    if recipe.data.limit is not None:
+        dataset = dataset.select(range(min(recipe.data.limit, len(dataset))))
+    arguments = training_arguments(recipe, dataset, states)
+    model = build_model(recipe)
+    loss = build_loss(recipe, model, dataset)
+    trainer = SparseRetrievalTrainer(
+        model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[RegularizerRamp(loss)]
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+    target = output / "model"
+    if trainer.is_world_process_zero():
+        with replace_folder(target) as folder:
+            model.save_pretrained(str(folder))
+        with replace_file(output / "recipe.yaml") as file:
+            file.write_text(recipe.to_yaml(), encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()
+    return target
+
+
+def build_model(recipe: Recipe) -> SparseEncoder:
+    """Load the checkpoint, or start an encoder from the masked language model, that the recipe names.
+
+    Raises:
+        InputError: settings that do not go with the kind of ``base_model``.
+    """
+    settings = recipe.model
+    if load_file_path(settings.base_model, "modules.json") is not None and _is_sparse(settings.base_model):
+        if settings.idf is not None or settings.warm_start is not None:
+            raise InputError(
+                f"{settings.base_model} is a trained encoder: leave model.idf and model.warm_start out"
+            )
+        model = SparseEncoder.from_pretrained(settings.base_model)
+        model.max_seq_length = settings.max_seq_length
+        return model
+    if settings.idf is None:
+        raise InputError(
+            f"{settings.base_model} has no query weights: give model.idf (st-l0 idf makes one) or 'binary'"
+        )
+    texts = None
+    if settings.warm_start is not None:
+        texts = (document.text for document in read_documents(settings.warm_start))
+    return SparseEncoder.from_mlm(
+        settings.base_model,
+        idf=settings.idf,
+        activation=settings.activation,
+        pooling=settings.pooling,
+        max_seq_length=settings.max_seq_length,
+        warm_start=texts,
+    )
+
+
+def build_loss(recipe: Recipe, model: SparseEncoder, dataset: Dataset) -> SparseRetrievalLoss:
+    """Build the loss that the recipe describes, for the columns of ``dataset``."""
+    settings = recipe.loss
+    positions = len(dataset.column_names) - 1 if settings.reduction == "per_position" else 1
+    return SparseRetrievalLoss(
+        model,
+        InfoNCELoss(settings.temperature),
+        L0MaskFlopsLoss(settings.threshold, positions=positions),
+        settings.document_regularizer_weight,
+        ramp_steps=settings.ramp_steps,
+    )
+
+
+def training_arguments(recipe: Recipe, dataset: Dataset, states: Path) -> SparseEncoderTrainingArguments:
+    """The trainer's arguments; the first column is the query, the others are documents.
+
+    Raises:
+        InputError: the trainer refuses a value.
+    """
+    query, *documents = dataset.column_names
+    try:
+        return SparseEncoderTrainingArguments(
+            output_dir=str(states),
+            seed=recipe.seed,
+            router_mapping={query: "query", **dict.fromkeys(documents, "document")},
+            **recipe.training,
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"training: {' '.join(str(error).split())}") from error
+
+
+def _is_sparse(base_model: str) -> bool:
+    import json
+
+    config = load_file_path(base_model, "config_sentence_transformers.json")
+    return (
+        config is not None
+        and json.loads(Path(config).read_text(encoding="utf-8")).get("model_type") == "SparseEncoder"
+    )

@@ -1,0 +1,89 @@
+"""Sparse vectors in one form: scipy CSR, float32, one row a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from st_l0.errors import InputError
+
+Vectors: TypeAlias = "sp.csr_matrix | torch.Tensor | np.ndarray | Sequence[torch.Tensor]"
+
+
+def as_csr(vectors: Vectors) -> sp.csr_matrix:
+    """Bring sparse vectors into one form: float32 CSR, sorted, without explicit zeros or duplicates.
+
+    Args:
+        vectors: ``(texts, vocabulary)`` as a torch tensor (dense, COO or CSR), a numpy array, any scipy
+            sparse matrix, or a list of ``(vocabulary,)`` tensors. One vector alone becomes one row.
+
+    Returns:
+        A matrix of shape ``(texts, vocabulary)``; it may share memory with ``vectors``.
+
+    Raises:
+        InputError: a weight is NaN or infinite.
+    """
+    matrix = _convert(vectors)
+    if not matrix.has_canonical_format:
+        matrix.sum_duplicates()
+    if matrix.nnz and not np.isfinite(matrix.data).all():
+        row = (
+            int(np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right"))
+            - 1
+        )
+        raise InputError(f"vector {row} holds a weight that is not finite (NaN or infinity)")
+    if matrix.nnz and not matrix.data.all():
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def _convert(vectors: Vectors) -> sp.csr_matrix:
+    if isinstance(vectors, torch.Tensor):
+        tensor = vectors.detach()
+        if tensor.dim() == 1:
+            tensor = tensor.unsqueeze(0)
+        if tensor.layout is torch.sparse_csr:
+            arrays = (tensor.values().float(), tensor.col_indices(), tensor.crow_indices())
+            return sp.csr_matrix(tuple(array.cpu().numpy() for array in arrays), shape=tuple(tensor.shape))
+        if tensor.layout is torch.sparse_coo:
+            # Not coalesced first: for rows in order scipy's conversion is several times faster.
+            rows, columns = tensor._indices().cpu().numpy()
+            values = tensor._values().float().cpu().numpy()
+            return sp.csr_matrix((values, (rows, columns)), shape=tuple(tensor.shape))
+        return sp.csr_matrix(tensor.float().cpu().numpy())
+    if isinstance(vectors, Sequence):
+        if not vectors:
+            raise InputError("no vectors were given: the list is empty")
+        return sp.vstack([_convert(vector) for vector in vectors], format="csr")
+    return sp.csr_matrix(vectors, dtype=np.float32)
+
+
+def as_torch(matrix: sp.csr_matrix) -> torch.Tensor:
+    """Turn CSR into the coalesced COO tensor that sentence-transformers uses for sparse embeddings."""
+    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    indices = torch.from_numpy(np.stack([rows, matrix.indices.astype(np.int64)]))
+    return torch.sparse_coo_tensor(
+        indices, torch.from_numpy(matrix.data), tuple(matrix.shape), is_coalesced=True, check_invariants=False
+    )
+
+
+def active_dims(matrix: sp.csr_matrix) -> np.ndarray:
+    """Number of non-zero weights of each row, shape ``(texts,)``."""
+    return np.diff(matrix.indptr)
+
+
+def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut a stream of texts into lists of at most ``size``."""
+    batch: list[str] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
