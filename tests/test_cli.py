@@ -396,7 +396,7 @@ def test_evaluate_prints_tables_and_writes_json(run, encoder, collections, tmp_p
     args = ("evaluate", "model", "--data", "one", "--data", "two", "--split", "dev", "--no-bm25")
     result = run(*args, "--output", "out/numbers.json")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "Quality" in result.stdout
+    assert "nDCG@10" in result.stdout
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
     found = {name: report["model"]["mrr@10"] for name, report in numbers["collections"].items()}
     assert found == {"one": 1.0, "two": 0.5}

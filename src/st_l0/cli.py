@@ -149,8 +149,7 @@ def evaluate(
         for collection in collections
     ]
     console = Console()
-    for table in render(reports):
-        console.print(table)
+    console.print(render(reports))
     if output is not None:
         with _writing(output):
             write_json(reports, output)
@@ -176,7 +175,7 @@ def index(
     name = str(Path(model).resolve()) if Path(model).exists() else model
     encoder = SparseEncoder.from_pretrained(model)
     with _writing(to):
-        opened = open_index(to, vocabulary_size=encoder.get_embedding_dimension(), metadata={"model": name})
+        opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata={"model": name})
         if opened.metadata.get("model", name) != name:
             raise InputError(
                 f"{to} was made with the model {opened.metadata['model']}: index into another folder"
@@ -251,7 +250,12 @@ def quickstart(
     """Train, evaluate and search on this machine, in one go."""
     from st_l0.quickstart import run_quickstart
 
-    options = {"output": output, "base_model": base_model, "max_steps": max_steps, "limit": limit}
+    options: dict[str, Any] = {
+        "output": output,
+        "base_model": base_model,
+        "max_steps": max_steps,
+        "limit": limit,
+    }
     with _writing(output):
         run_quickstart(**{name: value for name, value in options.items() if value is not None})
 

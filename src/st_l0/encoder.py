@@ -21,6 +21,7 @@ from st_l0.checkpoints import Access, has_mlm_head, layout, position_limit
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
 from st_l0.fused_head import activate, max_logits, read_head
+from st_l0.hub import ModelCardData
 from st_l0.idf import read_idf
 from st_l0.query_encoder import QueryEncoder
 from st_l0.vectors import as_csr, as_torch
@@ -48,6 +49,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     nothing: all unknown words share that token, so a weight there would make unrelated texts match.
     """
 
+    model_card_data_class = ModelCardData
     _module_classes = _LOADERS
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:

@@ -47,12 +47,14 @@ def read_head(model: Any) -> MLMHead | None:
         return None
     if hasattr(model, "cls") and hasattr(model.cls, "predictions"):
         transform = getattr(model.cls.predictions, "transform", None)
-        if transform is not None and hasattr(transform, "LayerNorm"):
+        # MobileBERT's decoder is only a part of its last layer.
+        if hasattr(transform, "LayerNorm") and transform.dense.out_features == decoder.in_features:
             return MLMHead(transform, transform.dense, transform.LayerNorm, decoder)
     if hasattr(model, "vocab_transform") and hasattr(model, "vocab_layer_norm"):
         dense, norm, activation = model.vocab_transform, model.vocab_layer_norm, model.activation
         return MLMHead(lambda hidden: norm(activation(dense(hidden))), dense, norm, decoder)
-    if hasattr(model, "lm_head") and hasattr(model.lm_head, "layer_norm"):
+    # Where the decoder has no bias (ESM), the head adds one of its own.
+    if hasattr(model, "lm_head") and hasattr(model.lm_head, "layer_norm") and decoder.bias is not None:
         dense, norm = model.lm_head.dense, model.lm_head.layer_norm
         return MLMHead(lambda hidden: norm(functional.gelu(dense(hidden))), dense, norm, decoder)
     if hasattr(model, "head") and hasattr(model.head, "norm") and hasattr(model.head, "dense"):
@@ -77,14 +79,14 @@ def max_logits(hidden: Tensor, attention_mask: Tensor, decoder: nn.Linear) -> Te
         autocast dtype).
     """
     mask = attention_mask.bool()
-    if mask.shape[1] == 0:
+    if mask.numel() == 0:
         return hidden.new_zeros(hidden.shape[0], decoder.out_features)
     # A padded position becomes a copy of the document's first token: a repeated row cannot change a max, and
     # no pass over the logits is needed to mask them.
     first = mask.int().argmax(1)
     own_first = hidden[torch.arange(hidden.shape[0], device=hidden.device), first].unsqueeze(1)
     hidden = torch.where(mask.unsqueeze(-1), hidden, own_first)
-    hidden = hidden * mask.any(1)[:, None, None]
+    hidden = hidden.masked_fill(~mask.any(1)[:, None, None], 0)  # a document without tokens
     weight: Tensor = decoder.weight
     bias: Tensor | None = decoder.bias
     device_type = hidden.device.type
@@ -120,15 +122,16 @@ class _MaxLogits(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         hidden, weight, values = ctx.saved_tensors
         grad = grads[0]
-        grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        grad_bias = weight.new_zeros(weight.shape[0], dtype=torch.float32) if ctx.has_bias else None
+        exact = torch.promote_types(hidden.dtype, torch.float32)  # sums of half precision are kept in float32
+        grad_hidden = torch.zeros_like(hidden, dtype=exact)
+        grad_weight = torch.zeros_like(weight, dtype=exact)
+        grad_bias = weight.new_zeros(weight.shape[0], dtype=exact) if ctx.has_bias else None
         for document in range(hidden.shape[0]):
             active = values[document].nonzero().squeeze(1)
             # Which token won is worked out again, for active entries only; a bias does not change it.
             rows, states = weight[active], hidden[document]
             winner = (rows @ states.T).argmax(1)
-            scale = grad[document, active].float().unsqueeze(1)
+            scale = grad[document, active].to(exact).unsqueeze(1)
             grad_hidden[document].index_add_(0, winner, scale * rows)
             grad_weight.index_add_(0, active, scale * states[winner])
             if grad_bias is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
 from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
-from sentence_transformers.util import load_file_path
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from st_l0.checkpoints import Access, layout
 from st_l0.data import read_documents, read_pairs
 from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
@@ -96,7 +97,8 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         InputError: settings that do not go with the kind of ``base_model``.
     """
     settings = recipe.model
-    if load_file_path(settings.base_model, "modules.json") is not None and _is_sparse(settings.base_model):
+    kind = layout(settings.base_model, Access())
+    if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None):
         if settings.idf is not None or settings.warm_start is not None:
             raise InputError(
                 f"{settings.base_model} is a trained encoder: leave model.idf and model.warm_start out"
@@ -146,17 +148,7 @@ def training_arguments(recipe: Recipe, dataset: Dataset, states: Path) -> Sparse
             output_dir=str(states),
             seed=recipe.seed,
             router_mapping={query: "query", **dict.fromkeys(documents, "document")},
-            **recipe.training,
+            **{"dataloader_pin_memory": torch.cuda.is_available(), **recipe.training},
         )
     except (TypeError, ValueError) as error:
         raise InputError(f"training: {' '.join(str(error).split())}") from error
-
-
-def _is_sparse(base_model: str) -> bool:
-    import json
-
-    config = load_file_path(base_model, "config_sentence_transformers.json")
-    return (
-        config is not None
-        and json.loads(Path(config).read_text(encoding="utf-8")).get("model_type") == "SparseEncoder"
-    )

@@ -16,15 +16,19 @@ from st_l0.files import replace_file
 
 _Systems = dict[str, dict[str, float]]
 
-_COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+# Key in the report, column title, format. A column shows up if any system was measured on it.
+_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("ndcg@10", "nDCG@10", "{:.3f}".format),
+    ("mrr@10", "MRR@10", "{:.3f}".format),
+    ("recall@100", "R@100", "{:.3f}".format),
     ("flops", "FLOPS", "{:.2f}".format),
-    ("query_active_dims", "query dims", "{:.1f}".format),
-    ("document_active_dims", "document dims", "{:.0f}".format),
-    ("document_active_dims_p95", "95th percentile", "{:.0f}".format),
-    ("documents_per_second", "documents/s", "{:,.0f}".format),
-    ("encode_query_ms", "encode ms/query", "{:.3f}".format),
-    ("search_ms_per_query", "search ms/query", "{:.3f}".format),
+    ("query_active_dims", "query\ndims", "{:.1f}".format),
+    ("document_active_dims", "doc\ndims", "{:.0f}".format),
+    ("documents_per_second", "docs/s", "{:,.0f}".format),
+    ("encode_query_ms", "encode\nms/q", "{:.3f}".format),
+    ("search_ms_per_query", "search\nms/q", "{:.3f}".format),
 )
+_QUALITY = ("ndcg@10", "mrr@10", "recall@100")
 
 
 def summarise(reports: Sequence[EvaluationReport]) -> dict[str, Any]:
@@ -62,20 +66,41 @@ def write_json(reports: Sequence[EvaluationReport], path: str | Path) -> None:
         new.write_text(text, encoding="utf-8")
 
 
-def render(reports: Sequence[EvaluationReport]) -> list[Table]:
-    """Tables for ``rich``: what is found, model and BM25 side by side, and what it costs.
+def render(reports: Sequence[EvaluationReport]) -> Table:
+    """A table for ``rich``, one row a system and collection; the best quality of a collection is bold.
 
     Args:
-        reports: At least one, each of another collection; several get a row of averages.
+        reports: At least one, each of another collection; several get rows of averages.
 
     Raises:
         InputError: there is no report, or two are of one collection.
     """
     summary = summarise(reports)
-    rows = [(report["collection"], _systems(report)) for report in reports]
+    blocks = [(report["collection"], _systems(report)) for report in reports]
     if "average" in summary:
-        rows.append(("average", summary["average"]))
-    return [_quality_table(reports, rows), _cost_table(reports, rows)]
+        blocks.append(("average", summary["average"]))
+    measured = {key for _, systems in blocks for values in systems.values() for key in values}
+    columns = [column for column in _COLUMNS if column[0] in measured]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("collection")
+    table.add_column("")
+    for _, label, _ in columns:
+        table.add_column(label, justify="right")
+    for title, systems in blocks:
+        for system, values in systems.items():
+            cells = [_cell(key, form, values, systems) for key, _, form in columns]
+            table.add_row(escape(title), "BM25" if system == "bm25" else system, *cells)
+            title = ""
+    return table
+
+
+def _cell(key: str, form: Callable[[float], str], values: dict[str, float], systems: _Systems) -> str:
+    if key not in values:
+        return "–"
+    best = max(other[key] for other in systems.values() if key in other)
+    return (
+        f"[bold]{form(values[key])}[/bold]" if key in _QUALITY and values[key] == best else form(values[key])
+    )
 
 
 def _systems(report: EvaluationReport) -> _Systems:
@@ -93,58 +118,3 @@ def _average(reports: Sequence[_Systems]) -> _Systems:
         for system in reports[0]
         if all(system in report for report in reports)
     }
-
-
-def _quality_table(reports: Sequence[EvaluationReport], rows: Sequence[tuple[str, _Systems]]) -> Table:
-    recalls = [key for report in reports for key in report["model"] if key.startswith("recall@")]
-    labels = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10"} | {key: f"R@{key[7:]}" for key in recalls}
-    shown = ["bm25", "model"] if any("bm25" in systems for _, systems in rows) else ["model"]
-    table = _table("Quality", ["documents", "queries"])
-    for label in labels.values():
-        for system in shown:
-            table.add_column(f"{label}\n{system.replace('bm25', 'BM25')}", justify="right")
-    sizes = [(f"{report['documents']:,}", f"{report['queries']:,}") for report in reports]
-    for (name, systems), size in zip(rows, [*sizes, ("", "")], strict=False):
-        cells: list[str] = []
-        for key in labels:
-            values = [systems.get(system, {}).get(key) for system in shown]
-            best = max((value for value in values if value is not None), default=None)
-            cells += [_score(value, len(shown) > 1 and value == best) for value in values]
-        _add_row(table, len(reports), name, *size, *cells)
-    return table
-
-
-def _cost_table(reports: Sequence[EvaluationReport], rows: Sequence[tuple[str, _Systems]]) -> Table:
-    measured = {key for _, systems in rows for key in systems["model"]}
-    columns = [column for column in _COSTS if column[0] in measured]
-    with_bm25 = any("bm25" in systems for _, systems in rows)
-    labels = [label for _, label, _ in columns]
-    table = _table("Cost of the model", [*labels, "BM25 search ms/query"] if with_bm25 else labels)
-    for name, systems in rows:
-        model = systems["model"]
-        cells = [form(model[key]) if key in model else "–" for key, _, form in columns]
-        if with_bm25:
-            cells.append(f"{systems['bm25']['search_ms_per_query']:.3f}" if "bm25" in systems else "–")
-        _add_row(table, len(reports), name, *cells)
-    return table
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title)
-    table.add_column("collection")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _add_row(table: Table, reports: int, name: str, *cells: str) -> None:
-    """Add a row; the average, which comes after all reports, is set apart by a line."""
-    if table.row_count == reports:
-        table.add_section()
-    table.add_row(escape(name), *cells)
-
-
-def _score(value: float | None, best: bool) -> str:
-    if value is None:
-        return "–"
-    return f"[bold]{value:.3f}[/bold]" if best else f"{value:.3f}"

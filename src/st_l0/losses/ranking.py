@@ -21,7 +21,7 @@ class InfoNCELoss(nn.Module):
         loss = mean_i -log( exp(s(i, p_i) / T) / sum_{d in candidates(i)} exp(s(i, d) / T) )
 
     The candidates are the documents of all queries, but never one that is known to be right: a document
-    equal to the query's own positive (many queries share a passage), and the positive of a query with the
+    equal to the query's own positive (many queries share a passage) or to the positive of a query with the
     same text.
 
     Args:
@@ -78,10 +78,13 @@ class InfoNCELoss(nn.Module):
     @staticmethod
     def _known_right(keys: Sequence[Tensor], own: Tensor) -> Tensor:
         """Candidates that must not count as negatives, ``(queries, documents of all columns)``."""
-        all_queries, all_positives = all_gather(keys[0]), all_gather(keys[1])
-        candidates = torch.cat([all_positives, *(all_gather(column) for column in keys[2:])])
-        right = keys[1][:, None] == candidates[None]
-        right[:, : len(all_positives)] |= keys[0][:, None] == all_queries[None]
+        all_queries = all_gather(keys[0])
+        candidates = torch.cat([all_gather(column) for column in keys[1:]])
+        _, texts = torch.unique(candidates, return_inverse=True)
+        query, twin = (keys[0][:, None] == all_queries[None]).nonzero(as_tuple=True)
+        right = torch.zeros(len(own), len(candidates), dtype=torch.bool, device=own.device)
+        right[query, texts[twin]] = True  # by text first: the positives come first among the candidates
+        right = right[:, texts]
         right[torch.arange(len(own), device=own.device), own] = False
         return right
 
