@@ -3,11 +3,11 @@
 import pytest
 import torch
 import transformers as tf
-from conftest import ARCHITECTURES, VOCABULARY, make_mlm
 from torch import nn
 
 from st_l0 import fused_head
 from st_l0.fused_head import activate, max_logits, read_head
+from tiny_models import ARCHITECTURES, VOCABULARY, make_mlm
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -49,7 +49,9 @@ def assert_same(ours, theirs, dtype):
 
 @pytest.fixture(params=[1, 1 << 19], ids=["slices", "one slice"])
 def slices(request, monkeypatch):
-    monkeypatch.setattr(fused_head, "_SLICE_ELEMENTS", request.param)  # 150 tokens in slices of 64, or at once
+    monkeypatch.setattr(
+        fused_head, "_SLICE_ELEMENTS", request.param
+    )  # 150 tokens in slices of 64, or at once
 
 
 @pytest.mark.usefixtures("slices")
@@ -106,7 +108,10 @@ def test_a_document_without_tokens_is_zero_and_passes_no_gradient(content):
 def test_no_positions_at_all():
     values = max_logits(torch.zeros(3, 0, 6), torch.zeros(3, 0, dtype=torch.long), a_decoder())
     assert torch.equal(values, torch.zeros(3, 150))
-    assert max_logits(torch.zeros(0, 4, 6), torch.zeros(0, 4, dtype=torch.long), a_decoder()).shape == (0, 150)
+    assert max_logits(torch.zeros(0, 4, 6), torch.zeros(0, 4, dtype=torch.long), a_decoder()).shape == (
+        0,
+        150,
+    )
 
 
 @pytest.mark.usefixtures("slices")
@@ -129,9 +134,7 @@ def test_at_a_tie_the_first_token_takes_the_gradient():
     decoder = a_decoder()
     hidden = torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(1)).repeat(1, 4, 1)
     for mask, winner in (([1, 1, 1, 1], 0), ([0, 1, 1, 1], 1), ([0, 0, 1, 0], 2)):
-        values, (grad, *_) = gradients(
-            max_logits, hidden, torch.tensor([mask]), decoder, torch.ones(1, 150)
-        )
+        values, (grad, *_) = gradients(max_logits, hidden, torch.tensor([mask]), decoder, torch.ones(1, 150))
         active = values[0] > 0
         expected = torch.zeros(4, 6)
         expected[winner] = decoder.weight.detach()[active].sum(0)
@@ -209,7 +212,9 @@ def test_whole_model_gives_the_same_values_and_gradients(architecture, left, ext
     assert embeddings is model.get_output_embeddings().weight, "the decoder is meant to be tied"
     assert embeddings.grad is not None
     for name, grad in grads.items():
-        torch.testing.assert_close(grad, expected_grads[name], rtol=1e-8, atol=1e-8, msg=name)
+        torch.testing.assert_close(
+            grad, expected_grads[name], rtol=1e-8, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -258,14 +263,16 @@ def test_bfloat16_autocast_is_close():
     upstream = torch.rand(6, 150, generator=generator)
     exact, exact_grads = gradients(naive_max, hidden, mask, decoder, upstream)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        values = max_logits(hidden, mask, decoder)
         ours, our_grads = gradients(max_logits, hidden, mask, decoder, upstream)
-    assert values.dtype is torch.bfloat16
-    for one, other in zip([ours, *our_grads], [exact, *exact_grads], strict=True):
-        assert (one.float() - other).norm() <= 0.02 * other.norm()
-    # Each value too, where it is not next to zero.
-    large = exact > 1
+        stock, stock_grads = gradients(naive_max, hidden, mask, decoder, upstream)
+    assert ours.dtype is stock.dtype is torch.bfloat16
+    large = exact > 2  # below, what cancels in the sum weighs more than what is left
     assert ((ours.float() - exact).abs() / exact)[large].max() < 0.02
+    assert (ours.float() - exact).norm() < 0.02 * exact.norm()
+    # A gradient may go to another token where two are nearly equal, as in stock: no more often than there.
+    for one, other, true in zip(our_grads, stock_grads, exact_grads, strict=True):
+        assert one.dtype is torch.float32
+        assert (one - true).norm() < 1.2 * (other - true).norm() + 1e-3 * true.norm()
 
 
 def test_half_precision_parameters_get_gradients_of_their_own_kind():

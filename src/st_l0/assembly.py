@@ -191,13 +191,17 @@ def silence_special_tokens(sides: Sides) -> None:
     match them.
     """
     # Unknown words share [UNK], which is special: they weigh nothing.
-    special = sides.tokenizer.all_special_ids
     weight = sides.query.weight
     weight.clamp_(min=0)
-    weight[[token for token in special if token < len(weight)]] = 0
+    weight[_special_ids(sides.tokenizer, len(weight))] = 0
     decoder = sides.transformer.model.get_output_embeddings()
     if getattr(decoder, "bias", None) is None:
         name = type(sides.transformer.model).__name__
         logger.warning("%s: the MLM head has no bias, special tokens stay in the vectors", name)
         return
-    decoder.bias[text_tokenizer(sides.transformer).all_special_ids] = _SILENT
+    decoder.bias[_special_ids(text_tokenizer(sides.transformer), len(decoder.bias))] = _SILENT
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
+    # A token that was added after the weights were made has none.
+    return [token for token in tokenizer.all_special_ids if token < size]

@@ -25,7 +25,7 @@ _DOCUMENT_WORDS = range(20, 151)
 _PREFIX_WORDS = 20
 _SHINGLE_WORDS = 5
 # A few packages hold most of the source code; of each, this much is enough, and it keeps the walk short.
-_PACKAGE_BYTES = 1_500_000
+_PACKAGE_BYTES = 500_000
 _DOCSTRING_CHARACTERS = 3_000
 
 _SKIPPED_FOLDER = re.compile(r"tests?|idle_test|_?vendor(?:ed)?|_?extern(?:als?)?")
@@ -75,7 +75,7 @@ def collect_docstrings(
     """Collect pairs from the docstrings of modules, classes and functions.
 
     The same installation gives the same pairs. Tests and vendored packages are left out, as are files that
-    do not parse or are not UTF-8. Of a package with more than 1.5 MB of source a fixed selection of files is
+    do not parse or are not UTF-8. Of a package with more than 0.5 MB of source a fixed selection of files is
     read. Of pairs with the same query, and of documents that share most of their 5-word sequences with others
     (inherited and copied docstrings), one stays.
 

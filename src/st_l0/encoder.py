@@ -53,7 +53,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     _module_classes = _LOADERS
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
-        kwargs.setdefault("similarity_fn_name", "dot")
         super().__init__(model_name_or_path, **kwargs)
         self._query_encoder: QueryEncoder | None = None
         sides = self._sides
@@ -113,7 +112,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if warm_start is not None:
             warm_start_head(transformer, warm_start)
         router = assembly.make_router(transformer, _query_table(idf, transformer), activation, pooling)
-        return cls(modules=[router], device=device)
+        return cls(modules=[router], device=device, similarity_fn_name="dot")
 
     @classmethod
     def from_pretrained(
@@ -178,7 +177,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         Raises:
             InputError: the model is not inference-free.
         """
-        return self._table(self._require_sides())
+        return cast(np.ndarray, np.maximum(self._table(self._require_sides()), 0))
 
     @staticmethod
     def _table(sides: assembly.Sides) -> np.ndarray:
@@ -233,10 +232,14 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
         Arguments as in `sentence_transformers.SparseEncoder.encode`, and ``convert_to_scipy``: return one
         ``scipy.sparse.csr_matrix`` ``(texts, vocabulary)`` instead of torch tensors (fastest; what an index
-        takes). Queries run no model. Several devices go through the stock path.
+        takes). Queries run no model. Several devices, and inputs that are not plain texts, go through the
+        stock path.
         """
         sides = self._sides
-        if sides is None or pool is not None or isinstance(device, list) or set(kwargs) - {"task"}:
+        single = isinstance(inputs, str)
+        texts = [cast(str, inputs)] if single else list(inputs)
+        plain = all(isinstance(text, str) for text in texts) and not set(kwargs) - {"task"}
+        if sides is None or not plain or pool is not None or isinstance(device, list):
             stock: Any = super().encode
             embeddings = stock(
                 inputs,
@@ -256,8 +259,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             return as_csr(embeddings) if convert_to_scipy else embeddings
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
-        single = isinstance(inputs, str)
-        texts = [cast(str, inputs)] if single else list(inputs)
         prompt = self._resolve_prompt(prompt, prompt_name)
         limit = max_active_dims or self.max_active_dims
         if kwargs.get("task") == "query":
@@ -282,8 +283,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     def _encode_queries(
         self, sides: assembly.Sides, texts: list[str], max_active_dims: int | None
     ) -> sp.csr_matrix:
-        if self._query_encoder is None:
-            self._query_encoder = QueryEncoder(sides.tokenizer, sides.query.max_seq_length)
+        limit = sides.tokenizer.model_max_length  # where stock cuts; `max_seq_length` may have moved it
+        if self._query_encoder is None or self._query_encoder.max_length != limit:
+            self._query_encoder = QueryEncoder(sides.tokenizer, limit)
         matrix = self._query_encoder(texts, self._table(sides))
         if max_active_dims:
             matrix = as_csr(select_max_active_dims(as_torch(matrix).to_dense(), max_active_dims))
@@ -327,8 +329,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         """
         sides = self._require_sides()
         if isinstance(document, str):
-            document = self._encode_documents([document], None, 1, False, self.max_active_dims)
-        return explain_match(self._encode_queries(sides, [query], None), as_csr(document), sides.tokenizer)
+            document = cast(sp.csr_matrix, self.encode_document([document], convert_to_scipy=True))
+        matrix = cast(sp.csr_matrix, self.encode_query([query], convert_to_scipy=True))
+        return explain_match(matrix, as_csr(document), sides.tokenizer)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save with stock classes only; arguments as in sentence-transformers."""

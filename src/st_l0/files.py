@@ -59,13 +59,10 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             path.rename(former)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if former.exists():
-                former.rename(path)
-            raise
+        temporary.rename(path)
         sync(path.parent)
     finally:
+        if former.exists() and not path.exists():  # stopped between the two, be it by Ctrl-C
+            former.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)

@@ -46,7 +46,7 @@ def read_head(model: Any) -> MLMHead | None:
     if not isinstance(decoder, nn.Linear):
         return None
     if hasattr(model, "cls") and hasattr(model.cls, "predictions"):
-        transform = getattr(model.cls.predictions, "transform", None)
+        transform: Any = getattr(model.cls.predictions, "transform", None)
         # MobileBERT's decoder is only a part of its last layer.
         if hasattr(transform, "LayerNorm") and transform.dense.out_features == decoder.in_features:
             return MLMHead(transform, transform.dense, transform.LayerNorm, decoder)

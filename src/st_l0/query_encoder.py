@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class QueryEncoder:
     """Tokenizer and weight table, from texts to CSR rows.
 
-    A token counts once a query; its weight is its entry of the table. Special tokens weigh nothing, and so do
-    unknown words: they all share [UNK], so that a weight there would make unrelated texts match.
+    A token counts once a query; its weight is its entry of the table, or nothing where training has moved
+    that below 0. In an encoder's table special tokens weigh nothing, and so do unknown words: they all share
+    [UNK], so that a weight there would make unrelated texts match.
 
     Args:
         tokenizer: fast Hugging Face tokenizer. It is copied, so its own truncation and padding state is
@@ -27,6 +28,7 @@ class QueryEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.max_length = max_length
         self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         if max_length < 1 << 30:  # transformers says "no limit" by a huge number
@@ -55,7 +57,7 @@ class QueryEncoder:
         indices = np.fromiter(chain.from_iterable(tokens), dtype=np.int32, count=int(indptr[-1]))
         known = indices < len(table)
         weights = np.zeros(len(indices), dtype=np.float32)
-        weights[known] = table[indices[known]]
+        weights[known] = np.maximum(table[indices[known]], 0)
         if not weights.all():
             kept = weights != 0
             indptr = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)[indptr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,11 @@ def build_model(recipe: Recipe) -> SparseEncoder:
                 f"{settings.base_model} is a trained encoder: leave model.idf and model.warm_start out"
             )
         model = SparseEncoder.from_pretrained(settings.base_model)
-        model.max_seq_length = settings.max_seq_length
+        # Of the documents only; and a model without positions for more tokens keeps to those it has.
+        router: Any = model[0]
+        transformer = router.sub_modules["document"][0]
+        positions = getattr(transformer.model.config, "max_position_embeddings", None) or 512
+        transformer.max_seq_length = min(settings.max_seq_length, positions, 512)
         return model
     if settings.idf is None:
         raise InputError(
@@ -143,12 +148,20 @@ def training_arguments(recipe: Recipe, dataset: Dataset, states: Path) -> Sparse
         InputError: the trainer refuses a value.
     """
     query, *documents = dataset.column_names
+    defaults = {
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        # The trainer would follow the verbosity of its log, which the command line turns down.
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
     try:
-        return SparseEncoderTrainingArguments(
+        arguments = SparseEncoderTrainingArguments(
             output_dir=str(states),
             seed=recipe.seed,
             router_mapping={query: "query", **dict.fromkeys(documents, "document")},
-            **{"dataloader_pin_memory": torch.cuda.is_available(), **recipe.training},
+            **{**defaults, **recipe.training},
         )
     except (TypeError, ValueError) as error:
         raise InputError(f"training: {' '.join(str(error).split())}") from error
+    if arguments.eval_strategy != "no":
+        raise InputError("training: eval_strategy must be 'no', a recipe names no data to evaluate on")
+    return arguments

@@ -29,6 +29,7 @@ def as_csr(vectors: Vectors) -> sp.csr_matrix:
     """
     matrix = _convert(vectors)
     if not matrix.has_canonical_format:
+        matrix = matrix.copy()  # scipy sorts in place, and the arrays may be the caller's
         matrix.sum_duplicates()
     if matrix.nnz and not np.isfinite(matrix.data).all():
         row = (

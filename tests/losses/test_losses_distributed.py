@@ -12,7 +12,7 @@ from st_l0.losses import InfoNCELoss, L0MaskFlopsLoss, SparseRetrievalLoss
 from st_l0.losses.distributed import all_gather, all_reduce_sum, rank, world_size
 
 STEPS = 20
-WORDS = "snow bird fish ship bread milk gold paper song river tree moon star rain city road".split()
+WORDS = ["snow", "bird", "fish", "ship", "bread", "milk", "gold", "paper", "song", "river", "tree", "moon"]
 
 
 class Side:
@@ -56,7 +56,9 @@ def plain_tensors(side, cut=None):
     generator = torch.Generator().manual_seed(1)
     columns = torch.randn(3, 8, 6, dtype=torch.float64, generator=generator)
     columns[1:] *= torch.rand(2, 8, 6, generator=generator) < 0.6
-    texts = torch.tensor([[1, 2, 3, 4, 5, 1, 7, 8], [11, 12, 13, 14, 12, 16, 17, 18], [13, 22, 11] + [23] * 5])
+    texts = torch.tensor(
+        [[1, 2, 3, 4, 5, 1, 7, 8], [11, 12, 13, 14, 12, 16, 17, 18], [13, 22, 11] + [23] * 5]
+    )
     mine = [side.of(column, cut).clone().requires_grad_() for column in columns]
     keys = [side.of(column, cut) for column in texts]
     ranking = InfoNCELoss(0.7).compute_loss_from_embeddings(mine, keys=keys)

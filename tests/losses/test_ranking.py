@@ -155,15 +155,13 @@ def test_in_stock_splade_loss(tiny_encoder):
 
 def keys_of(texts, side="right"):
     """Keys of token sequences; what stands at a padded position is arbitrary."""
-    width = max(map(len, texts))
-    filler = 77
+    width, filler = max(map(len, texts)), 77
     ids, mask = [], []
     for text in texts:
         padding = width - len(text)
-        rows = [[filler] * padding, list(text)], [[0] * padding, [1] * len(text)]
-        rows = rows if side == "left" else [row[::-1] for row in rows]
-        ids.append(sum(rows[0], []))
-        mask.append(sum(rows[1], []))
+        before, after = (padding, 0) if side == "left" else (0, padding)
+        ids.append([filler] * before + list(text) + [filler] * after)
+        mask.append([0] * before + [1] * len(text) + [0] * after)
     return text_keys(torch.tensor(ids), torch.tensor(mask))
 
 
