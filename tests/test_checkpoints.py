@@ -15,6 +15,7 @@ from sentence_transformers.util import fullname
 from transformers import BertConfig, BertModel
 
 from st_l0 import SparseEncoder
+from st_l0.checkpoints import Access, position_limit
 from st_l0.errors import InputError
 from tiny_models import (
     ARCHITECTURES,
@@ -152,6 +153,12 @@ def test_settings_of_a_checkpoint_are_kept(tiny_encoder, tmp_path):
         dense(loaded.encode_document(long)), dense(plain.encode_document(long)), atol=1e-5
     )
     assert SparseEncoder(folder, device="cpu", similarity_fn_name="dot").similarity_fn_name == "dot"
+
+
+@pytest.mark.parametrize(("positions", "limit"), [(130, 130), (512, 512), (514, 512), (8192, 512)])
+def test_the_longest_input_is_at_most_512(tmp_path, positions, limit):
+    BertConfig(max_position_embeddings=positions).save_pretrained(tmp_path)
+    assert position_limit(str(tmp_path), Access()) == limit
 
 
 # Heads and tokenizers that do not fit

@@ -7,7 +7,7 @@ import torch
 from st_l0 import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.idf import write_idf
-from tiny_models import DOCUMENTS, VOCABULARY, dense, make_tokenizer, stock_encode
+from tiny_models import DOCUMENTS, VOCABULARY, dense, make_tokenizer, stock_encode, through_stock
 
 SPECIAL = range(5)
 
@@ -51,16 +51,22 @@ def test_special_tokens_never_weigh_after_training_steps(tiny_encoder):
     assert_special_tokens_weigh_nothing(model)
 
 
-def test_a_query_weight_below_zero_counts_as_zero(tiny_encoder, tmp_path):
+def test_what_training_moved_is_put_right_in_memory_and_on_disk(tiny_encoder, tmp_path):
     model = tiny_encoder()
-    cat = VOCABULARY.index("cat")
+    cat, texts = VOCABULARY.index("cat"), ["cat dog [MASK]"]
     with torch.no_grad():
         model[0].sub_modules["query"][0].weight[cat] = -3.0
-    in_memory = dense(model.encode_query(["cat dog"]))
-    model.save(str(tmp_path / "model"), create_model_card=False)
-    loaded = SparseEncoder.from_pretrained(tmp_path / "model", device="cpu")
-    np.testing.assert_array_equal(in_memory, dense(loaded.encode_query(["cat dog"])))
+    in_memory = dense(model.encode_query(texts))
     assert in_memory[0, cat] == 0
+    assert model.query_weights[cat] == 0
+    with torch.no_grad():
+        model[0].sub_modules["query"][0].weight[:5] = 2.0
+        model[0].sub_modules["document"][0].model.get_output_embeddings().bias[:5] = 2.0
+    plain = through_stock(model, tmp_path / "model")
+    loaded = SparseEncoder.from_pretrained(tmp_path / "model", device="cpu")
+    for one in (plain, loaded):
+        np.testing.assert_array_equal(dense(one.encode_query(texts)), in_memory)
+        assert (dense(one.encode_document(texts))[:, SPECIAL] == 0).all()
     assert loaded.query_weights[cat] == 0
 
 

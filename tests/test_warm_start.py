@@ -78,6 +78,18 @@ def test_documents_of_a_started_encoder_hold_their_own_words(headless_folder, tm
         assert sum(VOCABULARY[i] in {"the", "cat", "in", "a", "small", "house"} for i in largest) >= 4
 
 
+def test_the_started_transform_is_linear_up_to_the_norm(headless_folder):
+    transformer = fill_mask(headless_folder)
+    warm_start_head(transformer, texts(100))
+    head = read_head(transformer.model)
+    features = transformer.tokenizer(texts(5, seed=9), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = transformer.model.base_model(**features).last_hidden_state
+        # A layer norm takes any constant out, so the shift inside the bias does not matter here.
+        linear = torch.nn.functional.layer_norm(head.dense(hidden), [HIDDEN])
+        torch.testing.assert_close(head.transform(hidden), linear, atol=1e-3, rtol=0)
+
+
 def test_only_the_head_changes_and_stays_tied(headless_folder):
     transformer = fill_mask(headless_folder)
     model = transformer.model

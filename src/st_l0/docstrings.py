@@ -21,7 +21,7 @@ from typing import NamedTuple
 from st_l0.errors import InputError
 
 _QUERY_WORDS = range(4, 41)
-_DOCUMENT_WORDS = range(20, 151)
+_DOCUMENT_WORDS = range(20, 65)  # short enough for a CPU to encode thousands in a minute
 _PREFIX_WORDS = 20
 _SHINGLE_WORDS = 5
 # A few packages hold most of the source code; of each, this much is enough, and it keeps the walk short.
@@ -56,7 +56,7 @@ class Docstring(NamedTuple):
         id: Qualified name of the documented object, unique.
         module: Top-level module; each module of the standard library is one.
         query: First sentence, 4 to 40 words.
-        document: The rest, 20 to 150 words, without markup and without the name of the object.
+        document: The rest, 20 to 64 words, without markup and without the name of the object.
     """
 
     id: str
