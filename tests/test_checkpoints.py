@@ -242,7 +242,7 @@ def test_a_base_model_without_head_needs_texts_and_one_with_a_head_refuses_them(
     assert model.encode_document(["cat"]).shape == (1, len(VOCABULARY))
 
 
-@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no-such-model", "/no/such/folder"])
+@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no-such-model", "/no/such/folder", "tests"])
 def test_a_missing_model_is_one_line(tiny_encoder, name):
     for use in (tiny_encoder, SparseEncoder.from_pretrained):
         with pytest.raises(InputError) as error:
@@ -251,13 +251,13 @@ def test_a_missing_model_is_one_line(tiny_encoder, name):
 
 
 def test_folders_that_are_no_checkpoint_are_refused(mlm_folder, tmp_path):
-    (tmp_path / "empty").mkdir()
+
     dense_model = tmp_path / "dense"
     write_json(dense_model / "modules.json", [])
     write_json(dense_model / "config_sentence_transformers.json", {"model_type": "SentenceTransformer"})
     unnamed = tmp_path / "unnamed"
     write_json(unnamed / "modules.json", [])
-    for folder in (tmp_path / "empty", Path(mlm_folder), dense_model, unnamed):
+    for folder in (Path(mlm_folder), dense_model, unnamed):
         with pytest.raises(InputError) as error:
             SparseEncoder.from_pretrained(folder)
         assert_one_line(error, str(folder), "is no inference-free checkpoint")

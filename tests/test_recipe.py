@@ -141,6 +141,7 @@ def test_later_overrides_win_and_may_make_a_section(write):
         (["loss.document_regularizer_weight=true"], "must be a number, not True"),
         (["loss.document_regularizer_weight=much"], "must be a number, not 'much'"),
         (["loss.document_regularizer_weight='nan'"], "must be a number, not 'nan'"),
+        (["model.dropout=1"], "model.dropout must be less than 1, not 1.0"),
         (["loss.temperature=0"], "loss.temperature must be more than 0, not 0.0"),
         (["loss.threshold=-1"], "loss.threshold must be at least 0, not -1"),
         (["loss.threshold=1.5"], "loss.threshold must be a whole number, not 1.5"),

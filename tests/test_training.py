@@ -314,7 +314,7 @@ def test_refuses_what_does_not_go_together(recipe, tmp_path, mlm_folder, tiny_en
     assert refusal(load_recipe(recipe(model=change))) == expected
     missing = str(tmp_path / "no-such-model")
     message = refusal(load_recipe(recipe(model={"base_model": missing})))
-    assert message.startswith(f"{missing} cannot be loaded")
+    assert message.startswith(f"{missing}: no model there")
     assert not (tmp_path / "run").exists()
 
 
@@ -406,3 +406,19 @@ def test_two_processes_leave_one_model(recipe, tmp_path):
     assert not torch.equal(
         model.encode_document("a dog").to_dense(), start.encode_document("a dog").to_dense()
     )
+
+
+def test_dropout_is_the_recipes_for_every_architecture(tiny_encoder, mlm_folders):
+    from tiny_models import ARCHITECTURES
+
+    for architecture in ARCHITECTURES:
+        model = tiny_encoder(mlm_folders(architecture))
+        texts = ["the cat sat on the mat", "a dog"]
+        features = model.preprocess(texts, task="document")
+        training.set_dropout(model, 0.5)
+        model.train()
+        noisy = [model(dict(features))["sentence_embedding"] for _ in range(2)]
+        assert not torch.equal(*noisy)
+        training.set_dropout(model, 0.0)
+        quiet = [model(dict(features))["sentence_embedding"] for _ in range(2)]
+        assert torch.equal(*quiet)

@@ -138,6 +138,9 @@ def make_router(
         tokenizer, weight=torch.from_numpy(table.astype(np.float32, copy=True)), frozen=True
     )
     sides = Sides(static, transformer, make_pooling(activation, pooling, embedding_dimension=size))
+    if extra_logs(sides.pooling) > 1 and not sides.fused:
+        name = sides.pooling.activation_function
+        raise InputError(f"activation {name} needs pooling 'max' and an MLM head known to st_l0.fused_head")
     silence_special_tokens(sides)
     return Router.for_query_document(query_modules=[static], document_modules=[transformer, sides.pooling])
 

@@ -53,8 +53,13 @@ def layout(checkpoint: str, access: Access) -> Literal["sparse-encoder", "mlm-wi
 
     ``sparse-encoder``: saved by sentence-transformers. ``mlm-with-idf``: a masked language model with an
     ``idf.json`` beside it, as OpenSearch doc-v1 was published. ``other``: the rest, such as a bare model.
+
+    Raises:
+        InputError: there is no model at all.
     """
     if access.find(checkpoint, "modules.json") is None:
+        if access.find(checkpoint, "config.json") is None:
+            raise InputError(f"{checkpoint}: no model there, neither in a folder of that name nor on the Hub")
         return "other" if access.find(checkpoint, "idf.json") is None else "mlm-with-idf"
     config = access.find(checkpoint, "config_sentence_transformers.json")
     model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config else None

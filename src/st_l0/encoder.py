@@ -131,12 +131,14 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
                 ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
 
         Raises:
-            InputError: not an inference-free checkpoint.
+            InputError: there is no model, or it is not an inference-free checkpoint.
         """
         name = str(path_or_hub_id)
         access = Access(**{key: kwargs[key] for key in Access.__dataclass_fields__ if key in kwargs})
         kind = layout(name, access)
         if kind == "mlm-with-idf":
+            if unused := sorted(set(kwargs) - {"device", *Access.__dataclass_fields__}):
+                raise InputError(f"{name} is of the older layout, which does not take {', '.join(unused)}")
             return cls.from_mlm(
                 name,
                 idf=cast(Path, access.find(name, "idf.json")),

@@ -78,8 +78,8 @@ class UnknownKey(SettingError):
 class Section:
     """Base of frozen dataclasses that convert and check each field when they are made.
 
-    A field is described by its type hint and by this metadata: ``at_least`` and ``more_than`` bound a number;
-    ``entries`` is a function that gives the known keys of a ``dict`` field with the type of each.
+    A field is described by its type hint and by this metadata: ``at_least``, ``more_than`` and ``less_than``
+    bound a number; ``entries`` is a function that gives the known keys of a ``dict`` field and their types.
 
     Raises:
         SettingError: A value has the wrong type, is out of bounds or not finite, or is empty text.
@@ -208,7 +208,7 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def check_bounds(value: Any, bounds: Mapping[str, Any]) -> None:
-    """Refuse a number below ``bounds["at_least"]``, or not above ``bounds["more_than"]``; None passes.
+    """Refuse a number below ``at_least``, not above ``more_than`` or not below ``less_than``; None passes.
 
     Raises:
         SettingError: ``value`` is out of bounds.
@@ -219,6 +219,8 @@ def check_bounds(value: Any, bounds: Mapping[str, Any]) -> None:
         raise SettingError(f"must be at least {bounds['at_least']}, not {_show(value)}")
     if "more_than" in bounds and value <= bounds["more_than"]:
         raise SettingError(f"must be more than {bounds['more_than']}, not {_show(value)}")
+    if "less_than" in bounds and value >= bounds["less_than"]:
+        raise SettingError(f"must be less than {bounds['less_than']}, not {_show(value)}")
 
 
 def _as_float(value: Any) -> Any:

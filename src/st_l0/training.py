@@ -75,6 +75,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         dataset = dataset.select(range(min(recipe.data.limit, len(dataset))))
     arguments = training_arguments(recipe, dataset, states)
     model = build_model(recipe)
+    if recipe.model.dropout is not None:
+        set_dropout(model, recipe.model.dropout)
     loss = build_loss(recipe, model, dataset)
     trainer = SparseRetrievalTrainer(
         model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[RegularizerRamp(loss)]
@@ -126,6 +128,18 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         max_seq_length=settings.max_seq_length,
         warm_start=texts,
     )
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> None:
+    """Set the probability of every dropout of a model, for this process only: it is not saved."""
+    module: Any
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = probability
+        elif isinstance(
+            getattr(module, "attention_dropout", None), float
+        ):  # handed to the attention function
+            module.attention_dropout = probability
 
 
 def build_loss(recipe: Recipe, model: SparseEncoder, dataset: Dataset) -> SparseRetrievalLoss:
