@@ -12,10 +12,10 @@ from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from sentence_transformers.util import fullname
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, RobertaConfig
 
 from st_l0 import SparseEncoder
-from st_l0.checkpoints import Access, position_limit
+from st_l0.checkpoints import position_limit
 from st_l0.errors import InputError
 from tiny_models import (
     ARCHITECTURES,
@@ -155,10 +155,10 @@ def test_settings_of_a_checkpoint_are_kept(tiny_encoder, tmp_path):
     assert SparseEncoder(folder, device="cpu", similarity_fn_name="dot").similarity_fn_name == "dot"
 
 
-@pytest.mark.parametrize(("positions", "limit"), [(130, 130), (512, 512), (514, 512), (8192, 512)])
-def test_the_longest_input_is_at_most_512(tmp_path, positions, limit):
-    BertConfig(max_position_embeddings=positions).save_pretrained(tmp_path)
-    assert position_limit(str(tmp_path), Access()) == limit
+def test_the_longest_input_is_what_the_model_has_positions_for():
+    assert position_limit(BertConfig(max_position_embeddings=130)) == 130
+    assert position_limit(BertConfig(max_position_embeddings=8192)) == 8192
+    assert position_limit(RobertaConfig(max_position_embeddings=514)) == 512
 
 
 # Heads and tokenizers that do not fit

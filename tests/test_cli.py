@@ -24,6 +24,7 @@ class FakeEncoder:
     """Documents are their word counts, queries the IDF of their words."""
 
     query_weights = IDF
+    weights = "first"
     tokenizer = SimpleNamespace(convert_ids_to_tokens=WORDS.__getitem__)
     loaded: list = []  # noqa: RUF012
 
@@ -35,6 +36,9 @@ class FakeEncoder:
             )
         cls.loaded.append(name)
         return cls()
+
+    def fingerprint(self):
+        return self.weights
 
     def _counts(self, texts):
         return sp.csr_matrix(
@@ -241,16 +245,9 @@ def indexed(run, encoder, corpus, tmp_path):
 def test_index_goes_on_where_it_stopped(run, indexed, corpus):
     with corpus.open("a") as file:
         file.write('{"id": "d", "text": "red"}\n')
-    assert (
-        run("index", "model", corpus, "--to", "my-index").stdout == "my-index: 1 documents added, 4 in all\n"
-    )
-
-
-def test_index_refuses_another_model(run, indexed, corpus):
-    result = run("index", "other/model", corpus, "--to", "my-index")
-    assert result.exit_code == 2
-    assert "was made with the model" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    lines = run("index", "model", corpus, "--to", "my-index").stdout.splitlines()
+    assert lines[0] == "my-index: 1 documents added, 4 in all"
+    assert "left as they are" in lines[1]
 
 
 def test_search_prints_rank_score_id_and_text(run, indexed, tmp_path):
@@ -281,8 +278,26 @@ def test_explain_shows_terms_that_sum_to_the_score(run, indexed):
 def test_unknown_words_find_nothing(run, indexed):
     for query in ("zebra quagga", ""):
         result = run("search", "my-index", query)
-        assert (result.exit_code, result.stderr) == (0, "")
-        assert result.stdout == "the model knows no word of this query: nothing to look for\n"
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == (
+            f"error: the model knows no word of the query {query!r}: nothing to look for\n"
+        )
+
+
+def test_an_index_of_other_weights_is_refused(run, indexed, corpus, monkeypatch):
+    monkeypatch.setattr(FakeEncoder, "weights", "trained on")
+    for command in (("search", "my-index", "red"), ("index", "model", corpus, "--to", "my-index")):
+        result = run(*command)
+        assert result.exit_code == 2
+        assert "was made with a model of other weights" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unusable_corpus_leaves_no_index(run, encoder, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    result = run("index", "model", tmp_path / "empty.jsonl", "--to", tmp_path / "new")
+    assert result.exit_code == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_prompt_ends_with_an_empty_line_or_the_end(run, indexed, monkeypatch):

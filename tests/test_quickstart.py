@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from st_l0 import quickstart
+from st_l0 import SparseEncoder, quickstart
 from st_l0.docstrings import Docstring
 from st_l0.errors import InputError, MissingExtraError
 from st_l0.evaluation import read_collection
@@ -42,7 +42,8 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     assert {"ndcg@10", "flops", "document_active_dims", "documents_per_second"} <= set(report["model"])
     index = open_index(output / "index", create=False)
     assert len(index) == 240
-    assert index.metadata == {"model": str((output / "model").resolve())}
+    model = SparseEncoder.from_pretrained(output / "model", device="cpu")
+    assert index.metadata == {"model": str((output / "model").resolve()), "fingerprint": model.fingerprint()}
     assert load_recipe(output / "recipe.yaml").training["max_steps"] == 2
 
     collection = read_collection(output / "data" / "unseen")

@@ -50,9 +50,9 @@ def test_minimal_recipe_gets_the_defaults(write):
     recipe = load_recipe(write(MINIMAL))
     assert recipe.model.base_model == "some/model"
     assert (recipe.model.activation, recipe.model.pooling, recipe.model.max_seq_length) == (
-        "relu",
-        "max",
-        256,
+        None,
+        None,
+        None,
     )
     assert recipe.data.train == ("pairs.jsonl",)
     assert (recipe.loss.ranking, recipe.loss.temperature, recipe.loss.reduction) == ("infonce", 1.0, "pooled")

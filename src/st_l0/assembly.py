@@ -20,17 +20,20 @@ import numpy as np
 import torch
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+from sentence_transformers.util import load_file_path
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from st_l0.errors import InputError
 from st_l0.fused_head import read_head
+from st_l0.idf import read_idf
 
 logger = logging.getLogger(__name__)
 
 # Far below any logit, and inside the range of float16.
 _SILENT = -1e4
 
+_ACCESS = ("token", "cache_folder", "revision", "local_files_only")
 _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
 
 
@@ -100,10 +103,47 @@ class AnyDepthPooling(SpladePooling):
     @classmethod
     def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> SpladePooling:  # type: ignore[override]
         """Load a `SpladePooling` whose activation may have 0 to 3 extra logs."""
-        allowed = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
-        config = cls.load_config(model_name_or_path, **{key: kwargs[key] for key in allowed if key in kwargs})
+        access = {key: kwargs[key] for key in ("subfolder", *_ACCESS) if key in kwargs}
+        config = cls.load_config(model_name_or_path, **access)
         activation = config.pop("activation_function", "relu")
         return make_pooling(activation, **config)
+
+
+class TableLoader(SparseStaticEmbedding):
+    """Loader that reads a table given as JSON strictly; what it loads is a stock `SparseStaticEmbedding`.
+
+    Stock finds the file only from inside the checkpoint's folder, puts entries of unknown tokens on [UNK],
+    and lets absent tokens weigh 0.
+    """
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SparseStaticEmbedding:  # type: ignore[override]
+        """Load a table from weights or, where the configuration names one, from a JSON file."""
+        access = {key: kwargs[key] for key in _ACCESS if key in kwargs}
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **access)
+        name = config.pop("path", None)
+        if name is None:
+            return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **access)
+        found = (
+            load_file_path(model_name_or_path, name, subfolder=room, **access) for room in (subfolder, "")
+        )
+        file = next(filter(None, found), None)
+        if file is None:
+            raise InputError(f"{model_name_or_path}: {subfolder}/config.json names {name}, which is missing")
+        access["cache_dir"] = access.pop("cache_folder", None)
+        tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path, subfolder=subfolder, **access)
+        return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(read_idf(file, tokenizer)), **config)
+
+
+# Present and former names of the stock classes that are loaded by ours.
+LOADERS: dict[str, type[nn.Module]] = {
+    f"sentence_transformers.sparse_encoder.{room}": loader
+    for kind, room_name, loader in (
+        ("SpladePooling", "splade_pooling", AnyDepthPooling),
+        ("SparseStaticEmbedding", "sparse_static_embedding", TableLoader),
+    )
+    for room in (f"modules.{room_name}.{kind}", f"models.{kind}", f"models.{kind}.{kind}")
+}
 
 
 def make_pooling(activation: str | int, pooling_strategy: str = "max", **config: Any) -> SpladePooling:

@@ -14,6 +14,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from st_l0.errors import InputError
 from st_l0.fused_head import read_head
 
+_NO_LIMIT = 1 << 30
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
+
 
 @dataclass(frozen=True)
 class Access:
@@ -59,11 +62,14 @@ def layout(checkpoint: str, access: Access) -> Literal["sparse-encoder", "mlm-wi
     """
     if access.find(checkpoint, "modules.json") is None:
         if access.find(checkpoint, "config.json") is None:
-            raise InputError(f"{checkpoint}: no model there, neither in a folder of that name nor on the Hub")
+            raise InputError(f"{checkpoint}: no model there, nor on the Hub as far as it can be reached")
         return "other" if access.find(checkpoint, "idf.json") is None else "mlm-with-idf"
     config = access.find(checkpoint, "config_sentence_transformers.json")
-    model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config else None
-    return "sparse-encoder" if model_type == "SparseEncoder" else "other"
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    except ValueError as error:
+        raise InputError(f"{config}: not valid JSON ({error}): restore the checkpoint") from error
+    return "sparse-encoder" if settings.get("model_type") == "SparseEncoder" else "other"
 
 
 def load_config(base_model: str, access: Access) -> Any:
@@ -93,7 +99,8 @@ def has_mlm_head(base_model: str, access: Access) -> bool:
     return names.get(id(head.dense.weight)) not in info["missing_keys"]
 
 
-def position_limit(base_model: str, access: Access) -> int:
-    """Longest input of a model in tokens, at most 512."""
-    limit = getattr(load_config(base_model, access), "max_position_embeddings", None) or 512
-    return min(int(limit), 512)
+def position_limit(config: Any) -> int:
+    """Longest input of a model in tokens, by its transformers configuration."""
+    limit = getattr(config, "max_position_embeddings", None) or _NO_LIMIT
+    # The RoBERTa family starts counting behind its padding id.
+    return int(limit) - 2 if config.model_type in _OFFSET_POSITIONS else int(limit)

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -170,18 +171,20 @@ def index(
     from st_l0.data import read_documents
     from st_l0.encoder import SparseEncoder
     from st_l0.index import open_index
-    from st_l0.indexing import index_corpus
+    from st_l0.indexing import check_model, index_corpus, index_metadata
 
-    name = str(Path(model).resolve()) if Path(model).exists() else model
+    documents = read_documents(corpus)
+    first = next(documents)  # an unusable corpus should leave no empty index behind
     encoder = SparseEncoder.from_pretrained(model)
+    metadata = index_metadata(encoder, model)
     with _writing(to):
-        opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata={"model": name})
-        if opened.metadata.get("model", name) != name:
-            raise InputError(
-                f"{to} was made with the model {opened.metadata['model']}: index into another folder"
-            )
-        added = index_corpus(encoder, read_documents(corpus), opened, batch_size=batch_size)
+        opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
+        check_model(encoder, opened, to)
+        before = len(opened)
+        added = index_corpus(encoder, chain([first], documents), opened, batch_size=batch_size)
     typer.echo(f"{to}: {added} documents added, {len(opened)} in all")
+    if before:
+        typer.echo("documents whose ids were in the index already were left as they are")
 
 
 @app.command()
@@ -204,10 +207,17 @@ def search(
     if name is None:
         raise InputError(f"{index} does not say which model made it: give --model")
     from st_l0.encoder import SparseEncoder
+    from st_l0.indexing import check_model
 
     encoder = SparseEncoder.from_pretrained(name)
-    for text in _ask() if query is None else (query,):
-        _print_hits(encoder, opened, text, k, explain)
+    check_model(encoder, opened, index)
+    if query is not None:
+        if not _print_hits(encoder, opened, query, k, explain):
+            raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")
+        return
+    for text in _ask():
+        if not _print_hits(encoder, opened, text, k, explain):
+            typer.echo("the model knows no word of this query: nothing to look for")
 
 
 @app.command()
@@ -245,7 +255,7 @@ def quickstart(
         str | None, typer.Option("--base-model", metavar="ID", help="The model to start from.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Training pairs to use at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Docstrings to use at most.")] = None,
 ) -> None:
     """Train, evaluate and search on this machine, in one go."""
     from st_l0.quickstart import run_quickstart
@@ -256,7 +266,7 @@ def quickstart(
         "max_steps": max_steps,
         "limit": limit,
     }
-    with _writing(output):
+    with _writing(output or "runs/quickstart"):
         run_quickstart(**{name: value for name, value in options.items() if value is not None})
 
 
@@ -305,14 +315,14 @@ def _ask() -> Iterator[str]:
         yield query
 
 
-def _print_hits(model: SparseEncoder, index: Index, query: str, k: int, explain: bool) -> None:
+def _print_hits(model: SparseEncoder, index: Index, query: str, k: int, explain: bool) -> bool:
+    """Search and print; False for a query without a known word."""
     from rich.console import Console
     from rich.text import Text
 
     vectors = cast("sp.csr_matrix", model.encode_query([query], convert_to_scipy=True))
     if not vectors.nnz:
-        typer.echo("the model knows no word of this query: nothing to look for")
-        return
+        return False
     console = Console(highlight=False)
     whole = not console.is_terminal  # in a terminal, one line a document
 
@@ -332,6 +342,7 @@ def _print_hits(model: SparseEncoder, index: Index, query: str, k: int, explain:
             for token, (left, right) in index.explain(vectors, hit.id).items():
                 name = _printable(str(model.tokenizer.convert_ids_to_tokens(token)))
                 show((f"    {left * right:>9.4f}  = {left:.4f} × {right:.4f}  {name}", ""))
+    return True
 
 
 def _snippet(text: str | None) -> str:

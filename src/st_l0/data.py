@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 4096
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_FIRST_ID_CHECK = 1 << 16
+_FIRST_ID_CHECK = 1 << 10
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from typing_extensions import Self
 
 from st_l0 import assembly
-from st_l0.checkpoints import Access, has_mlm_head, layout, position_limit
+from st_l0.checkpoints import Access, has_mlm_head, layout, load_config, position_limit
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
 from st_l0.fused_head import activate, max_logits, read_head
@@ -26,16 +27,6 @@ from st_l0.idf import read_idf
 from st_l0.query_encoder import QueryEncoder
 from st_l0.vectors import as_csr, as_torch
 from st_l0.warm_start import warm_start_head
-
-# Present and former names of the one stock class that has to be loaded by ours.
-_LOADERS: dict[str, type[nn.Module]] = {
-    f"sentence_transformers.sparse_encoder.{name}": assembly.AnyDepthPooling
-    for name in (
-        "modules.splade_pooling.SpladePooling",
-        "models.SpladePooling",
-        "models.SpladePooling.SpladePooling",
-    )
-}
 
 
 class SparseEncoder(sentence_transformers.SparseEncoder):
@@ -50,7 +41,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     """
 
     model_card_data_class = ModelCardData
-    _module_classes = _LOADERS
+    _module_classes = assembly.LOADERS
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(model_name_or_path, **kwargs)
@@ -104,7 +95,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         transformer = Transformer(
             base_model,
             transformer_task="fill-mask",
-            max_seq_length=min(max_seq_length, position_limit(base_model, access)),
+            max_seq_length=min(max_seq_length, position_limit(load_config(base_model, access))),
             model_kwargs=dict(loading),
             processor_kwargs=dict(loading),
             config_kwargs=dict(loading),
@@ -143,7 +134,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
                 name,
                 idf=cast(Path, access.find(name, "idf.json")),
                 activation="relu" if activation is None else activation,
-                max_seq_length=position_limit(name, access),
+                max_seq_length=512,  # what OpenSearch serves them with
                 device=kwargs.get("device"),
                 access=access,
             )
@@ -161,7 +152,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
     ) -> Self:
         # The trainer reloads states with the classes of the modules in memory, which would shadow ours.
-        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **_LOADERS}, **kwargs)
+        return super()._load_with_module_classes(
+            model_name_or_path, {**module_classes, **assembly.LOADERS}, **kwargs
+        )
 
     @property
     def _sides(self) -> assembly.Sides | None:
@@ -312,12 +305,22 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
                 values = self(features, task="document")["sentence_embedding"]
                 if max_active_dims:
                     values = select_max_active_dims(values, max_active_dims)
+            if not values.isfinite().all():
+                bad = order[start + int((~values.isfinite()).any(1).nonzero()[0])]
+                raise InputError(f"document {bad} gets weights that are not finite: the model is damaged")
             rows.append(as_csr(values))
         if not rows:
             return sp.csr_matrix((0, cast(int, self.get_embedding_dimension())), dtype=np.float32)
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return cast(sp.csr_matrix, sp.vstack(rows, format="csr"))[back]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all weights: two models with one fingerprint compute the same vectors."""
+        digest = hashlib.sha256()
+        for parameter in self.parameters():
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def explain(self, query: str, document: str | Tensor | sp.csr_matrix) -> Explanation:
         """Say which tokens make the score of a query and a document.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import scipy.sparse as sp
 from transformers import PreTrainedTokenizerBase
 
+from st_l0.errors import InputError
+
 
 @dataclass(frozen=True)
 class TokenMatch:
@@ -29,7 +31,15 @@ class Explanation:
 def explain_match(
     query: sp.csr_matrix, document: sp.csr_matrix, tokenizer: PreTrainedTokenizerBase
 ) -> Explanation:
-    """Split the dot product of two ``(1, vocabulary)`` rows into its tokens."""
+    """Split the dot product of two ``(1, vocabulary)`` rows into its tokens.
+
+    Raises:
+        InputError: more or less than one row.
+    """
+    if query.shape[0] != 1 or document.shape[0] != 1:
+        raise InputError(
+            f"explain takes one query and one document, not {query.shape[0]} and {document.shape[0]}"
+        )
     weights = dict(zip(document.indices.tolist(), document.data.tolist(), strict=True))
     matches = [
         TokenMatch(

@@ -16,6 +16,8 @@ def _beside(path: Path, role: str) -> Path:
 
 def sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
+    if os.name == "nt":  # neither a folder nor a file open for reading can be flushed there
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -57,6 +59,8 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for entry in temporary.rglob("*"):
+            sync(entry)
         if path.exists():
             path.rename(former)
         temporary.rename(path)

@@ -190,7 +190,7 @@ def read_idf(
         first = ", ".join(map(repr, strangers[:3])) + (", ..." if len(strangers) > 3 else "")
         raise InputError(
             f"{path}: {len(strangers)} of {len(seen)} entries are not in the tokenizer's vocabulary "
-            f"({first}); use the table of this tokenizer, or drop them with unknown='drop'"
+            f"({first}); use the table of this tokenizer, or read_idf(..., unknown='drop') and pass the array"
         )
     weights[tokenizer.all_special_ids] = 0.0
     return weights

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +18,11 @@ from rich.markup import escape
 from st_l0.docstrings import Docstring, collect_docstrings, split_by_module
 from st_l0.errors import InputError, require
 from st_l0.files import replace_file
+from st_l0.indexing import index_metadata
 from st_l0.recipe import Recipe
+
+if TYPE_CHECKING:
+    from st_l0.encoder import SparseEncoder
 
 QUESTIONS = (
     "how do I compress a file",
@@ -48,6 +52,10 @@ class _Files:
     @property
     def idf(self) -> Path:
         return self.output / "idf.json"
+
+    @property
+    def model(self) -> Path:
+        return self.output / "model"
 
     @property
     def index(self) -> Path:
@@ -88,6 +96,7 @@ def run_quickstart(
 
     from st_l0.checkpoints import Access, has_mlm_head, load_config
     from st_l0.data import read_documents
+    from st_l0.encoder import SparseEncoder
     from st_l0.idf import compute_idf, write_idf
     from st_l0.training import train
 
@@ -116,16 +125,18 @@ def run_quickstart(
         warm_start = None if has_mlm_head(base_model, Access()) else str(files.documents)
         model_folder = train(recipe(base_model, files, warm_start, max_steps))
 
-    report = _index_and_evaluate(console, files, model_folder, seen, unseen)
-    _ask(console, files, model_folder)
+    model = SparseEncoder.from_pretrained(model_folder)
+    report = _index_and_evaluate(console, files, model, seen, unseen)
+    _ask(console, files, model)
     console.print(f"\nAll of it took {(time.perf_counter() - start) / 60:.1f} minutes. Go on with:")
+    program = sys.argv[0] if sys.argv[0].endswith("st-l0") else "st-l0"
     for command in (
-        f"st-l0 search {files.index}",
-        f'st-l0 search {files.index} "parse a date" --explain',
-        f"st-l0 evaluate {model_folder} --data {files.collection}",
-        f"st-l0 train {files.output / 'recipe.yaml'} training.max_steps=1000 output=runs/longer",
+        f"search {files.index}",
+        f'search {files.index} "parse a date" --explain',
+        f"evaluate {model_folder} --data {files.collection}",
+        f"train {files.output / 'recipe.yaml'} training.max_steps=1000 output=runs/longer",
     ):
-        console.print(f"  {escape(command)}", soft_wrap=True)
+        console.print(f"  {program} {escape(command)}", soft_wrap=True)
     return report
 
 
@@ -175,21 +186,19 @@ def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> None:
 
 
 def _index_and_evaluate(
-    console: Console, files: _Files, model_folder: Path, seen: list[Docstring], unseen: list[Docstring]
+    console: Console, files: _Files, model: SparseEncoder, seen: list[Docstring], unseen: list[Docstring]
 ) -> dict[str, Any]:
-    from st_l0.encoder import SparseEncoder
     from st_l0.evaluation import evaluate, read_collection
     from st_l0.evaluation.report import render, summarise, write_json
     from st_l0.index.embedded import EmbeddedIndex
 
-    model = SparseEncoder.from_pretrained(model_folder)
     corpus = [*unseen, *seen]
     with _stage(console, f"Indexing {len(corpus)} documents"):
         texts = [one.document for one in corpus]
         start = time.perf_counter()
         vectors = model.encode_document(texts, convert_to_scipy=True, show_progress_bar=sys.stderr.isatty())
         seconds = time.perf_counter() - start
-        index = EmbeddedIndex(metadata={"model": str(model_folder.resolve())})
+        index = EmbeddedIndex(metadata=index_metadata(model, files.model))
         index.add([one.id for one in corpus], vectors, texts)
         index.save(files.index)
 
@@ -209,11 +218,10 @@ def _index_and_evaluate(
     return summarise([report])
 
 
-def _ask(console: Console, files: _Files, model_folder: Path) -> None:
-    from st_l0.encoder import SparseEncoder
+def _ask(console: Console, files: _Files, model: SparseEncoder) -> None:
     from st_l0.index import open_index
 
-    model, index = SparseEncoder.from_pretrained(model_folder), open_index(files.index)
+    index = open_index(files.index)
     results = index.search(model.encode_query(list(QUESTIONS), convert_to_scipy=True), k=2)
     for question, hits in zip(QUESTIONS, results, strict=True):
         console.print(f"\n[bold]{question}[/bold]")

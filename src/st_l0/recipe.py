@@ -52,9 +52,11 @@ class Model(Section):
         idf: Path of an ``idf.json`` or ``idf.json.gz``; ``"binary"`` weighs every query token 1; ``None``
             keeps the table of the checkpoint that ``base_model`` is.
         activation: ``"relu"`` for log(1 + relu(x)), ``"log1p_relu"`` for one more log, or the number of
-            extra logs.
-        pooling: How the weights of a token at all positions become one.
-        max_seq_length: Tokens of a document, the special tokens among them; the rest is cut off.
+            extra logs. ``None`` is ``"relu"``, or what a trained checkpoint states.
+        pooling: How the weights of a token at all positions become one. ``None`` is ``"max"``, or what a
+            trained checkpoint states.
+        max_seq_length: Tokens of a document, the special tokens among them; the rest is cut off. ``None`` is
+            256, or what a trained checkpoint states.
         warm_start: Path of texts for the closed-form start of the head, for base models that have none.
         dropout: Probability of dropout in training; ``None`` keeps the base model's own. A short run on a CPU
             does without: it takes a fourth of the time.
@@ -62,9 +64,9 @@ class Model(Section):
 
     base_model: str
     idf: str | None = None
-    activation: Literal["relu", "log1p_relu", 0, 1, 2, 3] = "relu"
-    pooling: Literal["max", "sum"] = "max"
-    max_seq_length: int = field(default=256, metadata={"at_least": 8})
+    activation: Literal["relu", "log1p_relu", 0, 1, 2, 3] | None = None
+    pooling: Literal["max", "sum"] | None = None
+    max_seq_length: int | None = field(default=None, metadata={"at_least": 8})
     warm_start: str | None = None
     dropout: float | None = field(default=None, metadata={"at_least": 0, "less_than": 1})
 

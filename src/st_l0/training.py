@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
 from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from st_l0.checkpoints import Access, layout
+from st_l0.checkpoints import Access, layout, position_limit
 from st_l0.data import read_documents, read_pairs
 from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
@@ -63,7 +63,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     """
     output = Path(recipe.output)
     states = output / "checkpoints"
-    checkpoint = get_last_checkpoint(str(states)) if states.is_dir() else None
+    checkpoint = _newest_state(states)
     if resume and checkpoint is None:
         raise InputError(f"{states} holds no state to resume from: start without --resume")
     if checkpoint is not None and not resume:
@@ -84,13 +84,31 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     trainer.train(resume_from_checkpoint=checkpoint)
 
     target = output / "model"
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise InputError(
+            f"training diverged (NaN weights), {target} was not written: lower training.learning_rate"
+        )
     if trainer.is_world_process_zero():
         with replace_folder(target) as folder:
-            model.save_pretrained(str(folder))
+            _save(model, folder)
         with replace_file(output / "recipe.yaml") as file:
             file.write_text(recipe.to_yaml(), encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def _newest_state(states: Path) -> str | None:
+    """The newest state that is whole: ``trainer_state.json`` is written after weights and optimizer."""
+    whole = [path.parent for path in states.glob("checkpoint-*/trainer_state.json")]
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in whole}
+    return str(steps[max(steps)]) if steps else None
+
+
+def _save(model: SparseEncoder, folder: Path) -> None:
+    try:
+        model.save_pretrained(str(folder))
+    except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
+        raise OSError(f"{folder.parent}: the model could not be saved ({error})") from error
 
 
 def build_model(recipe: Recipe) -> SparseEncoder:
@@ -106,12 +124,17 @@ def build_model(recipe: Recipe) -> SparseEncoder:
             raise InputError(
                 f"{settings.base_model} is a trained encoder: leave model.idf and model.warm_start out"
             )
-        model = SparseEncoder.from_pretrained(settings.base_model)
-        # Of the documents only; and a model without positions for more tokens keeps to those it has.
-        router: Any = model[0]
-        transformer = router.sub_modules["document"][0]
-        positions = getattr(transformer.model.config, "max_position_embeddings", None) or 512
-        transformer.max_seq_length = min(settings.max_seq_length, positions, 512)
+        if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
+            raise InputError(
+                f"{settings.base_model} is a trained encoder: leave model.activation and model.pooling out"
+            )
+        model = SparseEncoder.from_pretrained(settings.base_model, activation=settings.activation)
+        if settings.max_seq_length is not None:  # of the documents only
+            router: Any = model[0]
+            transformer = router.sub_modules["document"][0]
+            transformer.max_seq_length = min(
+                settings.max_seq_length, position_limit(transformer.model.config)
+            )
         return model
     if settings.idf is None:
         raise InputError(
@@ -123,9 +146,9 @@ def build_model(recipe: Recipe) -> SparseEncoder:
     return SparseEncoder.from_mlm(
         settings.base_model,
         idf=settings.idf,
-        activation=settings.activation,
-        pooling=settings.pooling,
-        max_seq_length=settings.max_seq_length,
+        activation="relu" if settings.activation is None else settings.activation,
+        pooling=settings.pooling or "max",
+        max_seq_length=settings.max_seq_length or 256,
         warm_start=texts,
     )
 

@@ -63,7 +63,8 @@ def warm_start_head(
     states, ids = [], []
     seen = 0
     for batch in batched(texts, batch_size):
-        features = tokenizer(batch, padding=True, truncation=True, max_length=128, return_tensors="pt").to(
+        length = min(128, transformer.max_seq_length or 128)
+        features = tokenizer(batch, padding=True, truncation=True, max_length=length, return_tensors="pt").to(
             model.device
         )
         hidden = model.base_model(**features).last_hidden_state.float()

@@ -32,7 +32,7 @@ def search_bm25(
     Args:
         corpus: Document id → text.
         queries: Query id → text.
-        k: Documents to find for each query, at most.
+        k: Documents to find for each query, at most. One that shares no word with the query is not found.
         progress: Show progress bars.
 
     Raises:
@@ -60,7 +60,7 @@ def search_bm25(
 
     ids = list(corpus)
     run = {
-        query: {ids[row]: score for row, score in zip(found, points, strict=True)}
+        query: {ids[row]: score for row, score in zip(found, points, strict=True) if score > 0}
         for query, found, points in zip(queries, rows.tolist(), scores.tolist(), strict=True)
     }
     return BM25Result(run, indexed - start, searched - indexed)
