@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from st_l0 import SparseEncoder
+from st_l0.errors import InputError
 from tiny_models import (
     DOCUMENTS,
     QUERIES,
@@ -124,12 +125,29 @@ def test_opensearch_doc_v2(mlm_folders, idf_weights, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["distilbert", "modernbert"])
 @pytest.mark.parametrize("query", ["weights", "idf.json"])
-def test_opensearch_doc_v3(mlm_folders, idf_weights, tmp_path, monkeypatch, architecture, query):
+def test_opensearch_doc_v3(mlm_folders, idf_weights, tmp_path, architecture, query):
     source, folder = mlm_folders(architecture), tmp_path / "doc-v3"
     write_published_layout(
         folder, source, idf_weights, transformer_id="", activation="log1p_relu", query=query
     )
-    monkeypatch.chdir(folder)  # stock looks for the path of a table in the working directory
     model = SparseEncoder.from_pretrained(folder, device="cpu")
     assert_published_numbers(model, source, idf_weights, extra_logs=1)
     assert_same_model(model, through_stock(model, tmp_path / "new"))
+
+
+def test_a_table_as_json_is_read_strictly(mlm_folders, idf_weights, tmp_path):
+    source, folder = mlm_folders("bert"), tmp_path / "strict"
+    write_published_layout(
+        folder, source, idf_weights, transformer_id="", activation="relu", query="idf.json"
+    )
+    table = token_table(idf_weights)
+    missing = next(token for token in reversed(table) if token.isalpha())
+    write_json(folder / "idf.json", {token: value for token, value in table.items() if token != missing})
+    model = SparseEncoder.from_pretrained(folder, device="cpu")
+    assert model.query_weights[model.tokenizer.convert_tokens_to_ids(missing)] == 1.0
+    write_json(folder / "idf.json", {**table, "no-such-token": 9.0})
+    with pytest.raises(InputError, match="no-such-token"):
+        SparseEncoder.from_pretrained(folder, device="cpu")
+    (folder / "idf.json").unlink()
+    with pytest.raises(InputError, match=r"idf\.json, which is missing"):
+        SparseEncoder.from_pretrained(folder, device="cpu")

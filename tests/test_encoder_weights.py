@@ -130,3 +130,27 @@ def test_explain_follows_prompts_and_max_active_dims(tiny_encoder):
         for query in ("the red cat and the dog in the city", "snow and bread"):
             score = model.similarity(model.encode_query(query), model.encode_document(DOCUMENTS[0])).item()
             assert model.explain(query, DOCUMENTS[0]).score == pytest.approx(score, rel=1e-5)
+
+
+def test_explain_takes_one_document(tiny_encoder):
+    model = tiny_encoder()
+    with pytest.raises(InputError, match="one document"):
+        model.explain("cat", model.encode_document(["cat", "dog"]))
+
+
+def test_damaged_weights_name_the_document(tiny_encoder):
+    model = tiny_encoder()
+    with torch.no_grad():
+        model.transformers_model.get_output_embeddings().weight[7] = float("nan")
+    with pytest.raises(InputError, match="document 0 gets weights that are not finite"):
+        model.encode_document("cat")
+
+
+def test_the_fingerprint_follows_the_weights(tiny_encoder, tmp_path):
+    model = tiny_encoder()
+    model.save_pretrained(str(tmp_path))
+    assert SparseEncoder.from_pretrained(tmp_path, device="cpu").fingerprint() == model.fingerprint()
+    before = model.fingerprint()
+    with torch.no_grad():
+        next(model.transformers_model.parameters())[0] += 1e-6
+    assert model.fingerprint() != before

@@ -8,6 +8,7 @@ import pytest
 import sentence_transformers
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
@@ -422,3 +423,43 @@ def test_dropout_is_the_recipes_for_every_architecture(tiny_encoder, mlm_folders
         training.set_dropout(model, 0.0)
         quiet = [model(dict(features))["sentence_embedding"] for _ in range(2)]
         assert torch.equal(*quiet)
+
+
+def test_a_run_that_diverges_keeps_the_former_model(recipe, tmp_path):
+    good = train(load_recipe(recipe(training={"save_strategy": "no"})))
+    before = weights(good)
+    message = refusal(load_recipe(recipe(training={"learning_rate": 1e30, "save_strategy": "no"})))
+    assert "diverged" in message
+    assert str(good) in message
+    assert same(before, weights(good))
+
+
+def test_a_model_that_cannot_be_saved_keeps_the_former_one(recipe, tmp_path, monkeypatch):
+    good = train(load_recipe(recipe(training={"save_strategy": "no"})))
+    before = weights(good)
+
+    def full(self, path, *args, **kwargs):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(SparseEncoder, "save_pretrained", full)
+    with pytest.raises(OSError, match=r"run: the model could not be saved \(.*No space left"):
+        train(load_recipe(recipe(training={"save_strategy": "no"})))
+    assert same(before, weights(good))
+
+
+def test_resumes_from_the_newest_whole_state(recipe, tmp_path):
+    train(load_recipe(recipe(training={"save_steps": 1})))
+    states = tmp_path / "run" / "checkpoints"
+    assert training._newest_state(states) == str(states / "checkpoint-3")
+    (states / "checkpoint-3" / "trainer_state.json").unlink()
+    assert training._newest_state(states) == str(states / "checkpoint-2")
+    train(load_recipe(recipe(training={"save_steps": 1})), resume=True)
+
+
+def test_a_trained_encoder_keeps_its_activation(recipe, tmp_path, tiny_encoder):
+    trained = str(tmp_path / "trained")
+    tiny_encoder(activation="log1p_relu").save_pretrained(trained)
+    base = {"base_model": trained, "idf": None, "max_seq_length": None}
+    assert "leave model.activation" in refusal(load_recipe(recipe(model={**base, "activation": "relu"})))
+    model = build_model(load_recipe(recipe(model=base)))
+    assert model[0].sub_modules["document"][1].activation_function == "log1p_relu"
