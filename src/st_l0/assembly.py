@@ -14,6 +14,7 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -183,6 +184,15 @@ def make_router(
         raise InputError(f"activation {name} needs pooling 'max' and an MLM head known to st_l0.fused_head")
     silence_special_tokens(sides)
     return Router.for_query_document(query_modules=[static], document_modules=[transformer, sides.pooling])
+
+
+def query_table(idf: str | Path | np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Query weight of each token, from an array, an ``idf.json``, or ``"binary"`` for 1 everywhere."""
+    if isinstance(idf, np.ndarray):
+        return idf
+    if idf == "binary":
+        return np.ones(vocabulary_size(tokenizer), dtype=np.float32)
+    return read_idf(Path(idf), tokenizer)
 
 
 def text_tokenizer(transformer: Transformer) -> PreTrainedTokenizerBase:

@@ -15,18 +15,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from st_l0.errors import InputError, MissingExtraError
-
-if TYPE_CHECKING:
-    import scipy.sparse as sp
-
-    from st_l0.encoder import SparseEncoder
-    from st_l0.index import Index
 
 # Newer typer brings its own click, older ones import it: the common base is reached through typer.
 _UsageError: Any = typer.BadParameter.__base__
@@ -208,15 +202,16 @@ def search(
         raise InputError(f"{index} does not say which model made it: give --model")
     from st_l0.encoder import SparseEncoder
     from st_l0.indexing import check_model
+    from st_l0.results import print_hits
 
     encoder = SparseEncoder.from_pretrained(name)
     check_model(encoder, opened, index)
     if query is not None:
-        if not _print_hits(encoder, opened, query, k, explain):
+        if not print_hits(encoder, opened, query, k, explain):
             raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")
         return
     for text in _ask():
-        if not _print_hits(encoder, opened, text, k, explain):
+        if not print_hits(encoder, opened, text, k, explain):
             typer.echo("the model knows no word of this query: nothing to look for")
 
 
@@ -313,42 +308,3 @@ def _ask() -> Iterator[str]:
         if not query.strip():
             return
         yield query
-
-
-def _print_hits(model: SparseEncoder, index: Index, query: str, k: int, explain: bool) -> bool:
-    """Search and print; False for a query without a known word."""
-    from rich.console import Console
-    from rich.text import Text
-
-    vectors = cast("sp.csr_matrix", model.encode_query([query], convert_to_scipy=True))
-    if not vectors.nnz:
-        return False
-    console = Console(highlight=False)
-    whole = not console.is_terminal  # in a terminal, one line a document
-
-    def show(*parts: tuple[str, str]) -> None:
-        console.print(Text.assemble(*parts), soft_wrap=whole, no_wrap=True, overflow="ellipsis")
-
-    hits = index.search(vectors, k=k)[0]
-    if not hits:
-        typer.echo("no document has a word of this query")
-    for rank, hit in enumerate(hits, start=1):
-        show(
-            (f"{rank:>3} {hit.score:>9.4f}  ", ""),
-            (_printable(str(hit.id)), "bold"),
-            (f"  {_snippet(hit.text)}", "dim"),
-        )
-        if explain:
-            for token, (left, right) in index.explain(vectors, hit.id).items():
-                name = _printable(str(model.tokenizer.convert_ids_to_tokens(token)))
-                show((f"    {left * right:>9.4f}  = {left:.4f} × {right:.4f}  {name}", ""))
-    return True
-
-
-def _snippet(text: str | None) -> str:
-    return _printable(" ".join((text or "")[:1000].split()))[:200]
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which would be commands to the terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)

@@ -23,7 +23,6 @@ from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
 from st_l0.fused_head import activate, max_logits, read_head
 from st_l0.hub import ModelCardData
-from st_l0.idf import read_idf
 from st_l0.query_encoder import QueryEncoder
 from st_l0.vectors import as_csr, as_torch
 from st_l0.warm_start import warm_start_head
@@ -102,7 +101,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         )
         if warm_start is not None:
             warm_start_head(transformer, warm_start)
-        router = assembly.make_router(transformer, _query_table(idf, transformer), activation, pooling)
+        router = assembly.make_router(
+            transformer, assembly.query_table(idf, assembly.text_tokenizer(transformer)), activation, pooling
+        )
         return cls(modules=[router], device=device, similarity_fn_name="dot")
 
     @classmethod
@@ -344,12 +345,3 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if sides is not None:  # training may have moved what was silenced at the start
             assembly.silence_special_tokens(sides)
         super().save(path, *args, **kwargs)
-
-
-def _query_table(idf: str | Path | np.ndarray, transformer: Transformer) -> np.ndarray:
-    if isinstance(idf, np.ndarray):
-        return idf
-    tokenizer = assembly.text_tokenizer(transformer)
-    if idf == "binary":
-        return np.ones(assembly.vocabulary_size(tokenizer), dtype=np.float32)
-    return read_idf(Path(idf), tokenizer)
