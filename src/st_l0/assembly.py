@@ -26,7 +26,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from st_l0.errors import InputError
-from st_l0.fused_head import read_head
+from st_l0.fused_head import MLMHead, read_head
 from st_l0.idf import read_idf
 
 logger = logging.getLogger(__name__)
@@ -51,13 +51,11 @@ class Sides(NamedTuple):
         return cast(PreTrainedTokenizerBase, self.query.tokenizer)
 
     @property
-    def fused(self) -> bool:
-        """Whether head and pooling can be computed by `fused_head`."""
-        return (
-            self.pooling.pooling_strategy == "max"
-            and self.transformer.backend == "torch"
-            and read_head(self.transformer.model) is not None
-        )
+    def fused_head(self) -> MLMHead | None:
+        """The head, if head and pooling can be computed by `st_l0.fused_head`."""
+        if self.pooling.pooling_strategy != "max" or self.transformer.backend != "torch":
+            return None
+        return read_head(self.transformer.model)
 
 
 def read_sides(router: nn.Module) -> Sides | None:
@@ -179,7 +177,7 @@ def make_router(
         tokenizer, weight=torch.from_numpy(table.astype(np.float32, copy=True)), frozen=True
     )
     sides = Sides(static, transformer, make_pooling(activation, pooling, embedding_dimension=size))
-    if extra_logs(sides.pooling) > 1 and not sides.fused:
+    if extra_logs(sides.pooling) > 1 and sides.fused_head is None:
         name = sides.pooling.activation_function
         raise InputError(f"activation {name} needs pooling 'max' and an MLM head known to st_l0.fused_head")
     silence_special_tokens(sides)

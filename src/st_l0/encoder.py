@@ -21,7 +21,7 @@ from st_l0 import assembly
 from st_l0.checkpoints import Access, has_mlm_head, layout, load_config, position_limit
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
-from st_l0.fused_head import activate, max_logits, read_head
+from st_l0.fused_head import activate, max_logits
 from st_l0.hub import ModelCardData
 from st_l0.query_encoder import QueryEncoder
 from st_l0.vectors import as_csr, as_torch
@@ -191,14 +191,13 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if sides is None or (kwargs.get("task") or input.get("task")) == "query":
             return super().forward(input, **kwargs)
         logs = assembly.extra_logs(sides.pooling)
-        if not sides.fused or "cu_seq_lens_q" in input:
+        head = sides.fused_head
+        if head is None or "cu_seq_lens_q" in input:
             if logs > 1:
                 name = sides.pooling.activation_function
                 raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.fused_head")
             return super().forward(input, **kwargs)
         model: Any = sides.transformer.model
-        head = read_head(model)
-        assert head is not None
         inputs = {
             key: input[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in input
         }

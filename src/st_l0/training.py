@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
 from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
 from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
+from st_l0.assembly import Sides, read_sides
 from st_l0.checkpoints import Access, layout, position_limit
 from st_l0.data import read_documents, read_pairs
 from st_l0.encoder import SparseEncoder
@@ -130,11 +131,9 @@ def build_model(recipe: Recipe) -> SparseEncoder:
             )
         model = SparseEncoder.from_pretrained(settings.base_model, activation=settings.activation)
         if settings.max_seq_length is not None:  # of the documents only
-            router: Any = model[0]
-            transformer = router.sub_modules["document"][0]
-            transformer.max_seq_length = min(
-                settings.max_seq_length, position_limit(transformer.model.config)
-            )
+            transformer = cast(Sides, read_sides(model[0])).transformer
+            positions = position_limit(transformer.model.config)
+            transformer.max_seq_length = min(settings.max_seq_length, positions)
         return model
     if settings.idf is None:
         raise InputError(

@@ -72,6 +72,12 @@ def test_the_table_fits_a_terminal():
     assert "…" not in console.file.getvalue()
 
 
+def test_recall_at_another_depth_is_shown():
+    deeper = {**ALONE, "model": {"ndcg@10": 0.5, "recall@20": 0.25}}
+    assert _header([deeper]) == ["nDCG@10", "R@20"]
+    assert _rows([deeper]) == [["[plants]", "model", "0.500", "0.250"]]
+
+
 def test_without_bm25():
     assert _rows([ALONE]) == [["[plants]", "model", "0.750", "0.125", "0.375", "2.50"]]
 

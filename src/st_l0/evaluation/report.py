@@ -16,11 +16,11 @@ from st_l0.files import replace_file
 
 _Systems = dict[str, dict[str, float]]
 
-# Key in the report, column title, format. A column shows up if any system was measured on it.
+# Key in the report, column title, format; a column shows up if any system was measured on it. The first
+# two and recall, whose depth the report names, are qualities: of those the best is bold.
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("ndcg@10", "nDCG@10", "{:.3f}".format),
     ("mrr@10", "MRR@10", "{:.3f}".format),
-    ("recall@100", "R@100", "{:.3f}".format),
     ("flops", "FLOPS", "{:.2f}".format),
     ("query_active_dims", "query\ndims", "{:.1f}".format),
     ("document_active_dims", "doc\ndims", "{:.0f}".format),
@@ -28,7 +28,6 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("encode_query_ms", "encode\nms/q", "{:.3f}".format),
     ("search_ms_per_query", "search\nms/q", "{:.3f}".format),
 )
-_QUALITY = ("ndcg@10", "mrr@10", "recall@100")
 
 
 def summarise(reports: Sequence[EvaluationReport]) -> dict[str, Any]:
@@ -80,7 +79,10 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
     if "average" in summary:
         blocks.append(("average", summary["average"]))
     measured = {key for _, systems in blocks for values in systems.values() for key in values}
-    columns = [column for column in _COLUMNS if column[0] in measured]
+    recalls = sorted(key for key in measured if key.startswith("recall@"))
+    quality = [*_COLUMNS[:2], *((key, f"R@{key[7:]}", "{:.3f}".format) for key in recalls)]
+    columns = [column for column in (*quality, *_COLUMNS[2:]) if column[0] in measured]
+    graded = {key for key, _, _ in quality}
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("collection")
     table.add_column("")
@@ -88,19 +90,20 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
         table.add_column(label, justify="right")
     for title, systems in blocks:
         for system, values in systems.items():
-            cells = [_cell(key, form, values, systems) for key, _, form in columns]
+            cells = [_cell(key, form, values, systems, key in graded) for key, _, form in columns]
             table.add_row(escape(title), "BM25" if system == "bm25" else system, *cells)
             title = ""
     return table
 
 
-def _cell(key: str, form: Callable[[float], str], values: dict[str, float], systems: _Systems) -> str:
+def _cell(
+    key: str, form: Callable[[float], str], values: dict[str, float], systems: _Systems, graded: bool
+) -> str:
     if key not in values:
         return "–"
+    text = form(values[key])
     best = max(other[key] for other in systems.values() if key in other)
-    return (
-        f"[bold]{form(values[key])}[/bold]" if key in _QUALITY and values[key] == best else form(values[key])
-    )
+    return f"[bold]{text}[/bold]" if graded and values[key] == best else text
 
 
 def _systems(report: EvaluationReport) -> _Systems:
