@@ -14,8 +14,8 @@ quickstart: $(VENV)/.quickstart
 test: lint types unit
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

@@ -4,16 +4,23 @@ They are made in `tiny_models`, which is imported inside, so that tests without 
 """
 
 import os
+import shutil
 import sys
+import tempfile
 
 # Before transformers, huggingface_hub and torch are imported by any test.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")
 
 import numpy as np
 import pytest
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ class FakeEncoder:
     loaded: list = []  # noqa: RUF012
 
     @classmethod
-    def from_pretrained(cls, name):
+    def from_pretrained(cls, name, **options):
         if "missing" in name:
             raise OSError(
                 f"{name} is not a local folder\nand is not a valid model identifier\n\nlisted on the Hub"
@@ -302,7 +302,7 @@ def test_an_unusable_corpus_leaves_no_index(run, encoder, tmp_path):
 
 def test_the_prompt_ends_with_an_empty_line_or_the_end(run, indexed, monkeypatch):
     monkeypatch.setattr(
-        cli, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), stderr=sys.stderr)
+        cli.models, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), stderr=sys.stderr)
     )
     result = run("search", "my-index", input="red\nzebra\n\ngreen\n")
     assert result.exit_code == 0

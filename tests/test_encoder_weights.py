@@ -142,7 +142,7 @@ def test_damaged_weights_name_the_document(tiny_encoder):
     model = tiny_encoder()
     with torch.no_grad():
         model.transformers_model.get_output_embeddings().weight[7] = float("nan")
-    with pytest.raises(InputError, match="document 0 gets weights that are not finite"):
+    with pytest.raises(InputError, match="text 0 gets weights that are not finite"):
         model.encode_document("cat")
 
 

@@ -55,7 +55,11 @@ def test_minimal_recipe_gets_the_defaults(write):
         None,
     )
     assert recipe.data.train == ("pairs.jsonl",)
-    assert (recipe.loss.ranking, recipe.loss.temperature, recipe.loss.reduction) == ("infonce", 1.0, "pooled")
+    assert (recipe.loss.ranking, recipe.loss.temperature, recipe.loss.reduction) == (
+        {"infonce": 1.0},
+        1.0,
+        "pooled",
+    )
     assert recipe.loss.document_regularizer_weight == 0.04
     assert recipe.loss.threshold is None
     assert recipe.training == {"max_steps": 100, "learning_rate": 2e-5}
@@ -146,11 +150,33 @@ def test_later_overrides_win_and_may_make_a_section(write):
         (["loss.threshold=-1"], "loss.threshold must be at least 0, not -1"),
         (["loss.threshold=1.5"], "loss.threshold must be a whole number, not 1.5"),
         (["loss.threshold=true"], "loss.threshold must be a whole number, not True"),
-        (["loss.ranking=kl"], "loss.ranking must be infonce, not 'kl'"),
+        (["loss.ranking=kll"], "loss.ranking.kll is not a known key: did you mean loss.ranking.kl?"),
+        (["loss.ranking={}"], "loss.ranking must name at least one loss"),
+        (["loss.ranking={kl: 0}"], "loss.ranking.kl must be more than 0, not 0.0"),
+        (["loss.ranking={kl: much}"], "loss.ranking.kl must be a number, not 'much'"),
+        (["loss.extra_logs=4"], "loss.extra_logs must be one of 0, 1, 2, 3, not 4"),
+        (["loss.top_k=-1"], "loss.top_k must be at least 0, not -1"),
+        (["loss.df_alpha=1"], "loss.df_alpha must be less than 1, not 1.0"),
+        (
+            ["loss.query_regularizer_weight=1"],
+            "loss.query_regularizer_weight must be 0: model.queries is a table",
+        ),
+        (["model.queries=model", "model.idf=x"], "model.idf must be left out where queries is model"),
+        (["model.queries=learned_scores", "model.idf=x"], "model.idf must be left out where queries is"),
+        (["model.query_learning_rate=1e-3"], "model.query_learning_rate is of no use where queries is table"),
+        (["data.documents_per_query=0"], "data.documents_per_query must be at least 1, not 0"),
+        (["data.score_scale=0"], "data.score_scale must be more than 0, not 0.0"),
+        (["teachers.models=dense:x"], "teachers are of no use: loss.ranking names neither kl nor margin_mse"),
+        (["loss.ranking=kl", "teachers={}"], "teachers.models is missing"),
+        (["loss.ranking=kl", "teachers.models=[]"], "teachers.models must not be empty"),
+        (
+            ["loss.ranking=kl", "teachers={models: x, scale: 0}"],
+            "teachers.scale must be more than 0, not 0.0",
+        ),
         (["loss.reduction=mean"], "loss.reduction must be one of pooled, per_position, not 'mean'"),
         (
             ["loss.ramp_steps=101"],
-            "loss.ramp_steps must not be longer than training.max_steps (100), not 101",
+            "loss.ramp_steps must not be longer than the training (100 steps), not 101",
         ),
         (["loss=3"], "loss must hold keys, not 3"),
         (["loss.threshold.x=3"], "loss.threshold must be a whole number, not {'x': 3}"),
@@ -197,13 +223,19 @@ def test_later_overrides_win_and_may_make_a_section(write):
         (["los.temperature=1"], "los is not a known key: did you mean loss?"),
         (["model.temperature=1"], "model.temperature is not a known key: did you mean loss.temperature?"),
         (["learning_rate=1"], "learning_rate is not a known key: did you mean training.learning_rate?"),
-        (["data.zzzzzz=1"], "data.zzzzzz is not a known key: known are train, limit"),
+        (["data.zzzzzz=1"], "data.zzzzzz is not a known key: known are train, corpus, queries"),
     ],
 )
 def test_impossible_values_name_the_key_and_the_override(write, overrides, expected):
     text = message(write(MINIMAL), *overrides)
     assert expected in text
     assert text.startswith(f"override '{overrides[-1]}': ")
+
+
+def test_rows_of_ids_need_corpus_and_queries(write):
+    expected = "recipe.yaml:4: data.{} is missing: rows of ids need both corpus and queries"
+    assert message(write(MINIMAL), "data.corpus=x") == expected.format("queries")
+    assert message(write(MINIMAL), "data.queries=x") == expected.format("corpus")
 
 
 @pytest.mark.parametrize("override", ["training.max_steps", "=3", "training..max_steps=3", ".seed=3"])

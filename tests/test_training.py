@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
-from st_l0 import SparseEncoder, training
-from st_l0.data import read_pairs
+from st_l0 import SparseEncoder, building, training
+from st_l0.building import build_loss, build_model, read_data
 from st_l0.errors import InputError
 from st_l0.recipe import load_recipe
-from st_l0.training import build_loss, build_model, train, training_arguments
+from st_l0.training import train, training_arguments
 
 WORDS = ["cat", "dog", "bird", "fish", "tree", "river", "mountain", "sun"]
 WORDS += ["moon", "star", "rain", "snow", "wind", "child", "house", "street"]
@@ -123,7 +123,7 @@ def test_a_run_from_end_to_end(recipe, tmp_path):
     # The weight of each step is the one that its loss was computed with.
     assert [line["document_regularizer_weight"] for line in log] == [0.005, 0.02, 0.045, 0.08, 0.08]
     for line in log:
-        total = line["ranking_loss"] + line["document_regularizer_loss"]
+        total = line["infonce_loss"] + line["document_regularizer_loss"]
         assert line["loss"] == pytest.approx(total, rel=1e-3)
         assert 1 < line["document_active_dims"] < 100
         assert 0 < line["flops"] < line["query_active_dims"]
@@ -156,7 +156,7 @@ def test_the_log_says_what_the_loss_saw(recipe, tmp_path, without_dropout):
     train(load_recipe(path))
     (line,) = log_of(tmp_path / "run")
     ranking = torch.nn.functional.cross_entropy(queries @ documents.T / 4, torch.arange(16)).item()
-    assert line["ranking_loss"] == pytest.approx(ranking, abs=1e-4)
+    assert line["infonce_loss"] == pytest.approx(ranking, abs=1e-4)
     penalty = documents.mean(0).square().sum().item()
     assert line["document_regularizer_loss"] == pytest.approx(penalty / 2, abs=1e-4)
     active = (documents != 0).float()
@@ -181,13 +181,13 @@ def test_a_run_learns_what_can_be_learnt(recipe, tmp_path, without_dropout):
 
     class Remember(training.RegularizerRamp):
         def on_log(self, args, state, control, **kwargs):
-            trained["log"] = [line for line in state.log_history if "ranking_loss" in line]
+            trained["log"] = [line for line in state.log_history if "infonce_loss" in line]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "RegularizerRamp", Remember)
         folder = train(load_recipe(path))
     assert not list(tmp_path.glob("run/checkpoints/*"))  # no state was asked for
-    losses = [line["ranking_loss"] for line in trained["log"]]
+    losses = [line["infonce_loss"] for line in trained["log"]]
     assert len(losses) == 50
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
     model = SparseEncoder.from_pretrained(folder, device="cpu")
@@ -201,15 +201,15 @@ def test_a_run_learns_what_can_be_learnt(recipe, tmp_path, without_dropout):
 @pytest.mark.parametrize(("reduction", "positions"), [("pooled", 1), ("per_position", 3)])
 def test_hard_negatives(recipe, tmp_path, reduction, positions):
     loaded = load_recipe(recipe(negatives=2, loss={"reduction": reduction}, training={"max_steps": 2}))
-    dataset = read_pairs(loaded.data.train)
-    arguments = training_arguments(loaded, dataset, tmp_path / "states")
+    columns = read_data(loaded.data).columns
+    arguments = training_arguments(loaded, columns, tmp_path / "states")
     assert arguments.router_mapping == {
         "query": "query",
         "positive": "document",
         "negative_1": "document",
         "negative_2": "document",
     }
-    loss = build_loss(loaded, build_model(loaded), dataset)
+    loss = build_loss(loaded, build_model(loaded), len(columns) - 1)
     assert loss.document_regularizer.positions == positions
     train(loaded)
     assert len(log_of(tmp_path / "run")) == 2
@@ -266,7 +266,7 @@ def test_resuming_gives_the_uninterrupted_run(recipe, tmp_path, steps):
     assert same(weights(whole), weights(resumed))
     logs = [
         [
-            {key: value for key, value in line.items() if key != "grad_norm"}
+            {key: value for key, value in line.items() if key not in ("grad_norm", "queries_per_second")}
             for line in log_of(tmp_path / output)
         ]
         for output in ("whole", "broken")
@@ -371,18 +371,18 @@ def test_texts_are_cut_where_the_recipe_says(recipe, tmp_path, tiny_encoder):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_progress_bar_in_a_terminal_only(recipe, tmp_path, monkeypatch, terminal):
     loaded = load_recipe(recipe())
-    dataset = read_pairs(loaded.data.train)
+    columns = read_data(loaded.data).columns
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     before = logging.get_verbosity()
     try:
         for verbosity in (logging.ERROR, logging.WARNING):  # what the trainer would go by
             logging.set_verbosity(verbosity)
-            assert training_arguments(loaded, dataset, tmp_path).disable_tqdm is not terminal
+            assert training_arguments(loaded, columns, tmp_path).disable_tqdm is not terminal
     finally:
         logging.set_verbosity(before)
     for disabled in (True, False):
         stated = load_recipe(recipe(training={"disable_tqdm": disabled}))
-        assert training_arguments(stated, dataset, tmp_path).disable_tqdm is disabled
+        assert training_arguments(stated, columns, tmp_path).disable_tqdm is disabled
 
 
 def test_two_processes_leave_one_model(recipe, tmp_path):
@@ -416,11 +416,11 @@ def test_dropout_is_the_recipes_for_every_architecture(tiny_encoder, mlm_folders
         model = tiny_encoder(mlm_folders(architecture))
         texts = ["the cat sat on the mat", "a dog"]
         features = model.preprocess(texts, task="document")
-        training.set_dropout(model, 0.5)
+        building.set_dropout(model, 0.5)
         model.train()
         noisy = [model(dict(features))["sentence_embedding"] for _ in range(2)]
         assert not torch.equal(*noisy)
-        training.set_dropout(model, 0.0)
+        building.set_dropout(model, 0.0)
         quiet = [model(dict(features))["sentence_embedding"] for _ in range(2)]
         assert torch.equal(*quiet)
 
@@ -445,15 +445,6 @@ def test_a_model_that_cannot_be_saved_keeps_the_former_one(recipe, tmp_path, mon
     with pytest.raises(OSError, match=r"run: the model could not be saved \(.*No space left"):
         train(load_recipe(recipe(training={"save_strategy": "no"})))
     assert same(before, weights(good))
-
-
-def test_resumes_from_the_newest_whole_state(recipe, tmp_path):
-    train(load_recipe(recipe(training={"save_steps": 1})))
-    states = tmp_path / "run" / "checkpoints"
-    assert training._newest_state(states) == str(states / "checkpoint-3")
-    (states / "checkpoint-3" / "trainer_state.json").unlink()
-    assert training._newest_state(states) == str(states / "checkpoint-2")
-    train(load_recipe(recipe(training={"save_steps": 1})), resume=True)
 
 
 def test_a_trained_encoder_keeps_its_activation(recipe, tmp_path, tiny_encoder):

@@ -1,10 +1,14 @@
-"""The stock modules of an inference-free encoder: built, repaired and read.
+"""The stock modules of an encoder: built, repaired and read.
 
-A checkpoint holds stock classes only::
+A checkpoint holds stock classes only. An inference-free one::
 
     Router
       query:    SparseStaticEmbedding     tokenizer + weight table
       document: Transformer (fill-mask) -> SpladePooling
+
+and one whose queries run the model too (siamese SPLADE)::
+
+    Transformer (fill-mask) -> SpladePooling
 
 What stock gets wrong is mended in the weights themselves, so that plain sentence-transformers computes the
 same vectors from the saved checkpoint: special tokens weigh 0 in the table and have a logit that no text can
@@ -14,6 +18,7 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -39,16 +44,17 @@ _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_rel
 
 
 class Sides(NamedTuple):
-    """The modules of an inference-free encoder."""
+    """The modules of an encoder; ``query`` is ``None`` where queries go through the transformer too."""
 
-    query: SparseStaticEmbedding
+    query: SparseStaticEmbedding | None
     transformer: Transformer
     pooling: SpladePooling
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The queries' tokenizer."""
-        return cast(PreTrainedTokenizerBase, self.query.tokenizer)
+        module = self.transformer if self.query is None else self.query
+        return cast(PreTrainedTokenizerBase, module.tokenizer)
 
     @property
     def fused_head(self) -> MLMHead | None:
@@ -58,15 +64,23 @@ class Sides(NamedTuple):
         return read_head(self.transformer.model)
 
 
-def read_sides(router: nn.Module) -> Sides | None:
-    """Find the modules of an inference-free encoder; ``None`` where either side is something else."""
-    if not isinstance(router, Router) or not {"query", "document"} <= set(router.sub_modules):
+def read_sides(modules: Sequence[nn.Module]) -> Sides | None:
+    """Find the parts among the modules of an encoder; ``None`` where either side is something else."""
+    found = list(modules)
+    expected: list[type] = [Transformer, SpladePooling]
+    if len(found) == 1 and isinstance(found[0], Router):
+        routes = found[0].sub_modules
+        if not {"query", "document"} <= set(routes):
+            return None
+        found = [*routes["query"].children(), *routes["document"].children()]
+        expected = [SparseStaticEmbedding, *expected]
+    if len(found) != len(expected) or not all(map(isinstance, found, expected)):
         return None
-    modules = [*router.sub_modules["query"].children(), *router.sub_modules["document"].children()]
-    expected = (SparseStaticEmbedding, Transformer, SpladePooling)
-    if len(modules) != 3 or not all(map(isinstance, modules, expected)):
-        return None
-    return Sides(*cast("tuple[Any, Any, Any]", tuple(modules)))
+    parts: list[Any] = list(found)
+    if len(parts) == 3:
+        return Sides(*parts)
+    # Anything but a masked language model is left to stock.
+    return Sides(None, *parts) if read_head(parts[0].model) is not None else None
 
 
 def activation_name(activation: str | int) -> str:
@@ -154,14 +168,15 @@ def make_pooling(activation: str | int, pooling_strategy: str = "max", **config:
     return pooling
 
 
-def make_router(
-    transformer: Transformer, table: np.ndarray, activation: str | int, pooling: str = "max"
-) -> Router:
+def make_modules(
+    transformer: Transformer, table: np.ndarray | None, activation: str | int, pooling: str = "max"
+) -> list[nn.Module]:
     """Assemble query table and document encoder.
 
     Args:
         transformer: the document encoder, with its MLM head.
-        table: query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary.
+        table: query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary; ``None`` sends
+            queries through the transformer too.
         activation: see `activation_name`.
         pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
 
@@ -171,17 +186,22 @@ def make_router(
     tokenizer: Any = text_tokenizer(transformer)
     match_vocabulary(transformer)
     size = vocabulary_size(tokenizer)
-    if table.shape != (size,):
-        raise InputError(f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens")
-    static = SparseStaticEmbedding(
-        tokenizer, weight=torch.from_numpy(table.astype(np.float32, copy=True)), frozen=True
-    )
-    sides = Sides(static, transformer, make_pooling(activation, pooling, embedding_dimension=size))
+    query = None
+    if table is not None:
+        if table.shape != (size,):
+            raise InputError(
+                f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens"
+            )
+        weight = torch.from_numpy(table.astype(np.float32, copy=True))
+        query = SparseStaticEmbedding(tokenizer, weight=weight, frozen=True)
+    sides = Sides(query, transformer, make_pooling(activation, pooling, embedding_dimension=size))
     if extra_logs(sides.pooling) > 1 and sides.fused_head is None:
         name = sides.pooling.activation_function
         raise InputError(f"activation {name} needs pooling 'max' and an MLM head known to st_l0.fused_head")
+    if query is None:
+        return [transformer, sides.pooling]
     silence_special_tokens(sides)
-    return Router.for_query_document(query_modules=[static], document_modules=[transformer, sides.pooling])
+    return [Router.for_query_document(query_modules=[query], document_modules=[transformer, sides.pooling])]
 
 
 def query_table(idf: str | Path | np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -242,17 +262,18 @@ def silence_special_tokens(sides: Sides) -> None:
     match them.
     """
     # Unknown words share [UNK], which is special: they weigh nothing.
-    weight = sides.query.weight
+    weight = cast(SparseStaticEmbedding, sides.query).weight
     weight.clamp_(min=0)
-    weight[_special_ids(sides.tokenizer, len(weight))] = 0
+    weight[special_ids(sides.tokenizer, len(weight))] = 0
     decoder = sides.transformer.model.get_output_embeddings()
     if getattr(decoder, "bias", None) is None:
         name = type(sides.transformer.model).__name__
         logger.warning("%s: the MLM head has no bias, special tokens stay in the vectors", name)
         return
-    decoder.bias[_special_ids(text_tokenizer(sides.transformer), len(decoder.bias))] = _SILENT
+    decoder.bias[special_ids(text_tokenizer(sides.transformer), len(decoder.bias))] = _SILENT
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
+    """Ids of the special tokens, as far as a table of ``size`` entries has them."""
     # A token that was added after the weights were made has none.
     return [token for token in tokenizer.all_special_ids if token < size]

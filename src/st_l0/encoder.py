@@ -12,18 +12,20 @@ import scipy.sparse as sp
 import sentence_transformers
 import torch
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.util import batch_to_device, select_max_active_dims
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+from sentence_transformers.util import select_max_active_dims
 from torch import Tensor, nn
-from tqdm import tqdm
 from typing_extensions import Self
 
 from st_l0 import assembly
 from st_l0.checkpoints import Access, has_mlm_head, layout, load_config, position_limit
+from st_l0.document_encoder import encode_texts
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
 from st_l0.fused_head import activate, max_logits
 from st_l0.hub import ModelCardData
 from st_l0.query_encoder import QueryEncoder
+from st_l0.query_tables import stock_query_side
 from st_l0.vectors import as_csr, as_torch
 from st_l0.warm_start import warm_start_head
 
@@ -46,7 +48,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         super().__init__(model_name_or_path, **kwargs)
         self._query_encoder: QueryEncoder | None = None
         sides = self._sides
-        if sides is not None:
+        if sides is not None and sides.query is not None:
             assembly.match_vocabulary(sides.transformer)
             assembly.silence_special_tokens(sides)
 
@@ -55,7 +57,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         cls,
         base_model: str | Path,
         *,
-        idf: str | Path | np.ndarray,
+        idf: str | Path | np.ndarray | None,
         activation: str | int = "relu",
         pooling: str = "max",
         max_seq_length: int = 256,
@@ -68,7 +70,8 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         Args:
             base_model: Hub id or folder of a transformers model.
             idf: query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
-                weight 1 on every token (SPLADE-doc, arXiv 2109.10086).
+                weight 1 on every token (SPLADE-doc, arXiv 2109.10086). ``None`` sends queries through the
+                model too: siamese SPLADE, which is not inference-free, as a baseline and as a teacher.
             activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
                 2504.14839); or the number of extra logs, 0 to 3.
             pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
@@ -101,14 +104,19 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         )
         if warm_start is not None:
             warm_start_head(transformer, warm_start)
-        router = assembly.make_router(
-            transformer, assembly.query_table(idf, assembly.text_tokenizer(transformer)), activation, pooling
-        )
-        return cls(modules=[router], device=device, similarity_fn_name="dot")
+        tokenizer = assembly.text_tokenizer(transformer)
+        table = None if idf is None else assembly.query_table(idf, tokenizer)
+        modules = assembly.make_modules(transformer, table, activation, pooling)
+        return cls(modules=modules, device=device, similarity_fn_name="dot")
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: str | Path, *, activation: str | int | None = None, **kwargs: Any
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        activation: str | int | None = None,
+        inference_free: bool = True,
+        **kwargs: Any,
     ) -> Self:
         """Load an inference-free checkpoint from a folder or the Hub.
 
@@ -119,6 +127,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             path_or_hub_id: folder or Hub id.
             activation: only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
                 default) or ``"log1p_relu"`` (doc-v3).
+            inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline.
             kwargs: of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
                 ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
 
@@ -144,7 +153,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if activation is not None:
             raise InputError(f"{name} states its activation itself: leave activation out")
         model = cls(name, **kwargs)
-        if not model.inference_free:
+        if inference_free and not model.inference_free:
             raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
         return model
 
@@ -159,12 +168,12 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     @property
     def _sides(self) -> assembly.Sides | None:
-        return assembly.read_sides(self[0]) if len(self) else None
+        return assembly.read_sides(list(self.children()))
 
     @property
     def inference_free(self) -> bool:
         """Whether queries are a table and documents a masked language model."""
-        return self._sides is not None
+        return self._sides is not None and self._sides.query is not None
 
     @property
     def query_weights(self) -> np.ndarray:
@@ -177,18 +186,21 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     @staticmethod
     def _table(sides: assembly.Sides) -> np.ndarray:
-        return sides.query.weight.detach().float().cpu().numpy()
+        query = cast(SparseStaticEmbedding, sides.query)
+        return query.weight.detach().float().cpu().numpy()
 
     def _require_sides(self) -> assembly.Sides:
         sides = self._sides
-        if sides is None:
+        if sides is None or sides.query is None:
             raise InputError("this model's queries run a model: it is not inference-free")
         return sides
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run a batch; documents take the fused head where they can (same values as stock)."""
         sides = self._sides
-        if sides is None or (kwargs.get("task") or input.get("task")) == "query":
+        if sides is None:
+            return super().forward(input, **kwargs)
+        if sides.query is not None and (kwargs.get("task") or input.get("task")) == "query":
             return super().forward(input, **kwargs)
         logs = assembly.extra_logs(sides.pooling)
         head = sides.fused_head
@@ -256,19 +268,27 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             raise ValueError(f"batch_size must be positive, not {batch_size}")
         prompt = self._resolve_prompt(prompt, prompt_name)
         limit = max_active_dims or self.max_active_dims
-        if kwargs.get("task") == "query":
+        if sides.query is not None and kwargs.get("task") == "query":
             matrix = self._encode_queries(
                 sides, [prompt + text for text in texts] if prompt else texts, limit
             )
         else:
             if device is not None:
                 self.to(device)
-            matrix = self._encode_documents(texts, prompt, batch_size, bool(show_progress_bar), limit)
+            matrix = encode_texts(
+                self,
+                texts,
+                prompt=prompt,
+                task=kwargs.get("task") or ("document" if sides.query is not None else None),
+                batch_size=batch_size,
+                max_active_dims=limit,
+                progress=bool(show_progress_bar),
+            )
         if convert_to_scipy:
             return matrix
         embeddings = as_torch(matrix)
-        if not save_to_cpu and sides.query.weight.device.type != "cpu":
-            embeddings = embeddings.to(sides.query.weight.device)
+        if not save_to_cpu and self.device.type != "cpu":
+            embeddings = embeddings.to(self.device)
         if not convert_to_sparse_tensor:
             embeddings = embeddings.to_dense()
         if single:
@@ -285,35 +305,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if max_active_dims:
             matrix = as_csr(select_max_active_dims(as_torch(matrix).to_dense(), max_active_dims))
         return matrix
-
-    def _encode_documents(
-        self,
-        texts: list[str],
-        prompt: str | None,
-        batch_size: int,
-        progress: bool,
-        max_active_dims: int | None,
-    ) -> sp.csr_matrix:
-        self.eval()
-        # Texts of like length share a batch, longest first: little padding, and a lack of memory shows early.
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        rows: list[sp.csr_matrix] = []
-        for start in tqdm(range(0, len(texts), batch_size), "documents", unit="batch", disable=not progress):
-            batch = [texts[i] for i in order[start : start + batch_size]]
-            features = batch_to_device(self.preprocess(batch, prompt=prompt, task="document"), self.device)
-            with torch.inference_mode():
-                values = self(features, task="document")["sentence_embedding"]
-                if max_active_dims:
-                    values = select_max_active_dims(values, max_active_dims)
-            if not values.isfinite().all():
-                bad = order[start + int((~values.isfinite()).any(1).nonzero()[0])]
-                raise InputError(f"document {bad} gets weights that are not finite: the model is damaged")
-            rows.append(as_csr(values))
-        if not rows:
-            return sp.csr_matrix((0, cast(int, self.get_embedding_dimension())), dtype=np.float32)
-        back = np.empty(len(order), dtype=np.int64)
-        back[order] = np.arange(len(order))
-        return cast(sp.csr_matrix, sp.vstack(rows, format="csr"))[back]
 
     def fingerprint(self) -> str:
         """SHA-256 over all weights: two models with one fingerprint compute the same vectors."""
@@ -341,6 +332,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save with stock classes only; arguments as in sentence-transformers."""
         sides = self._sides
-        if sides is not None:  # training may have moved what was silenced at the start
-            assembly.silence_special_tokens(sides)
-        super().save(path, *args, **kwargs)
+        if self.inference_free:  # training may have moved what was silenced at the start
+            assembly.silence_special_tokens(cast(assembly.Sides, sides))
+        with stock_query_side(self[0], sides):
+            super().save(path, *args, **kwargs)

@@ -49,8 +49,14 @@ class Model(Section):
 
     Attributes:
         base_model: Hub id or folder of a masked language model, or of an existing `SparseEncoder` checkpoint.
+        queries: What makes query weights: ``"table"``, the weights of ``idf`` as they are;
+            ``"trained_table"``, trained from there; ``"learned_scores"``, a score learned from each token's
+            embedding (Li-LSR); ``"model"``, the masked language model itself (siamese SPLADE, not
+            inference-free).
         idf: Path of an ``idf.json`` or ``idf.json.gz``; ``"binary"`` weighs every query token 1; ``None``
-            keeps the table of the checkpoint that ``base_model`` is.
+            keeps the table of the checkpoint that ``base_model`` is. Only for the two tables.
+        query_learning_rate: Learning rate of what is trained of the query side, without weight decay;
+            ``None`` is ``training.learning_rate``. A table wants about a hundred times that of the model.
         activation: ``"relu"`` for log(1 + relu(x)), ``"log1p_relu"`` for one more log, or the number of
             extra logs. ``None`` is ``"relu"``, or what a trained checkpoint states.
         pooling: How the weights of a token at all positions become one. ``None`` is ``"max"``, or what a
@@ -63,12 +69,24 @@ class Model(Section):
     """
 
     base_model: str
+    queries: Literal["table", "trained_table", "learned_scores", "model"] = "table"
     idf: str | None = None
+    query_learning_rate: float | None = field(default=None, metadata={"more_than": 0})
     activation: Literal["relu", "log1p_relu", 0, 1, 2, 3] | None = None
     pooling: Literal["max", "sum"] | None = None
     max_seq_length: int | None = field(default=None, metadata={"at_least": 8})
     warm_start: str | None = None
     dropout: float | None = field(default=None, metadata={"at_least": 0, "less_than": 1})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.idf is not None and self.queries in ("learned_scores", "model"):
+            raise SettingError(f"must be left out where queries is {self.queries}", ("idf",))
+        if self.query_learning_rate is not None and self.queries not in ("trained_table", "learned_scores"):
+            raise SettingError(
+                f"is of no use where queries is {self.queries}: nothing of its own is trained",
+                ("query_learning_rate",),
+            )
 
 
 @dataclass(frozen=True)
@@ -76,34 +94,109 @@ class Data(Section):
     """What to train on.
 
     Attributes:
-        train: Paths of the training data, at least one; a single string stands for a list of one.
-        limit: Rows to use at most; ``None`` uses all.
+        train: Paths or Hub names of the training data, at least one; a single string stands for a list of
+            one.
+        corpus: Where rows of ids find the texts of documents: a BEIR folder, a file or a Hub name.
+        queries: The same for the texts of queries.
+        repair_latin1: Whether texts of ``corpus`` and ``queries`` that are UTF-8 read as latin1 are repaired
+            (some of MS MARCO on the Hub are).
+        documents_per_query: Documents of a training example; rows with more are cut into several. ``None``:
+            every row has the same number, and is one example.
+        score_scale: Factor of the teacher scores that the rows hold.
+        limit: Training examples to use at most; ``None`` uses all.
     """
 
     train: tuple[str, ...]
+    corpus: str | None = None
+    queries: str | None = None
+    repair_latin1: bool = False
+    documents_per_query: int | None = field(default=None, metadata={"at_least": 1})
+    score_scale: float = field(default=1.0, metadata={"more_than": 0})
     limit: int | None = field(default=None, metadata={"at_least": 1})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.corpus is None) != (self.queries is None):
+            missing = "corpus" if self.corpus is None else "queries"
+            raise SettingError("is missing: rows of ids need both corpus and queries", (missing,))
+
+
+@dataclass(frozen=True)
+class Teachers(Section):
+    """Models that score the documents while the model trains, as one ensemble.
+
+    Attributes:
+        models: ``kind:model`` each, such as ``dense:Alibaba-NLP/gte-large-en-v1.5``; kinds are dense, sparse,
+            cross-encoder and seq2seq.
+        scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
+        batch_size: Texts that a teacher takes at once.
+    """
+
+    models: tuple[str, ...]
+    scale: float = field(default=30.0, metadata={"more_than": 0})
+    batch_size: int = field(default=32, metadata={"at_least": 1})
 
 
 @dataclass(frozen=True)
 class Loss(Section):
-    """The ranking loss and the regularizer of the documents.
+    """The ranking losses and the regularizers.
 
     Attributes:
-        document_regularizer_weight: λ_d, the weight of FLOPS on the documents.
-        ranking: The ranking loss.
-        temperature: Scores are divided by it before the softmax.
+        document_regularizer_weight: λ_d at its peak.
+        query_regularizer_weight: λ_q at its peak, for queries that are not a fixed table.
+        ranking: Ranking losses to their weights, such as ``{kl: 1.0, infonce: 0.1}``; a name alone has the
+            weight 1. ``infonce`` needs nothing but the data; ``kl`` and ``margin_mse`` need teacher scores,
+            in the data or by ``teachers``.
+        temperature: Scores are divided by it before the softmax (``infonce``, ``kl``).
+        in_batch_negatives: Whether the documents of other queries count. ``None``: yes for ``infonce``, no
+            for the others.
+        regularizer: ``"flops"``, or ``"l1"`` (baseline).
         threshold: Active dims that a document keeps for free (the ℓ0 mask); ``None`` penalises all.
-        reduction: ``"pooled"`` takes FLOPS over all documents at once; ``"per_position"`` takes it for each
-            document position and sums, as the papers do: a published λ_d means the same only in that form.
-        ramp_steps: Optimizer steps over which λ_d grows quadratically from 0.
+        top_k: Largest weights of a document that are free (baseline).
+        extra_logs: Logs of the weights that are penalised, not ranked with: the decoupled ℓ0 activation.
+        token_weights: Factors of the tokens in the penalty: ``"df"`` (DF-FLOPS), or the path of an
+            ``idf.json`` to divide by (FLOPS of effective weights, for a model with binary queries).
+        df_alpha: Share of documents at which the factor of DF-FLOPS is one half.
+        df_beta: Steepness of that factor.
+        df_refresh_steps: Batches between two estimates of document frequencies.
+        reduction: ``"pooled"`` penalises all documents at once; ``"per_position"`` each document position,
+            and sums, as the papers do: a published λ_d means the same only in that form.
+        ramp_steps: Optimizer steps over which the weights grow quadratically from 0.
     """
 
     document_regularizer_weight: float = field(metadata={"at_least": 0})
-    ranking: Literal["infonce"] = "infonce"
+    query_regularizer_weight: float = field(default=0.0, metadata={"at_least": 0})
+    ranking: dict[str, Any] = field(
+        default_factory=lambda: {"infonce": 1.0},
+        metadata={"entries": lambda: dict.fromkeys(("infonce", "kl", "margin_mse"), float)},
+    )
     temperature: float = field(default=1.0, metadata={"more_than": 0})
+    in_batch_negatives: bool | None = None
+    regularizer: Literal["flops", "l1"] = "flops"
     threshold: int | None = field(default=None, metadata={"at_least": 0})
+    top_k: int | None = field(default=None, metadata={"at_least": 0})
+    extra_logs: Literal[0, 1, 2, 3] = 0
+    token_weights: str | None = None
+    df_alpha: float = field(default=0.1, metadata={"more_than": 0, "less_than": 1})
+    df_beta: float = field(default=10.0, metadata={"more_than": 0})
+    df_refresh_steps: int = field(default=100, metadata={"at_least": 1})
     reduction: Literal["pooled", "per_position"] = "pooled"
     ramp_steps: int = field(default=0, metadata={"at_least": 0})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ranking, str):
+            object.__setattr__(self, "ranking", {self.ranking: 1.0})
+        super().__post_init__()
+        if not self.ranking:
+            raise SettingError("must name at least one loss", ("ranking",))
+        for name, weight in self.ranking.items():
+            if not weight > 0:
+                raise SettingError(f"must be more than 0, not {weight}", ("ranking", name))
+
+    @property
+    def distils(self) -> bool:
+        """Whether it needs teacher scores."""
+        return bool({"kl", "margin_mse"} & set(self.ranking))
 
 
 @dataclass(frozen=True)
@@ -118,6 +211,7 @@ class Recipe(Section):
             type; ``max_steps`` or ``num_train_epochs`` must be among them, and those that the recipe sets
             itself (``output_dir``, ``router_mapping``, ``seed``) must not.
         output: Folder for the result.
+        teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
         seed: Seed of the run.
 
     Raises:
@@ -129,6 +223,7 @@ class Recipe(Section):
     loss: Loss
     training: dict[str, Any] = field(metadata={"entries": _training_types})
     output: str
+    teachers: Teachers | None = None
     seed: int = field(default=42, metadata={"at_least": 0})
 
     def __post_init__(self) -> None:
@@ -145,14 +240,32 @@ class Recipe(Section):
             raise SettingError(f"must be at least 1, not {steps}", ("training", "max_steps"))
         if steps == -1 and "num_train_epochs" not in self.training:
             raise SettingError("must hold max_steps or num_train_epochs", ("training",))
-        if 0 < steps < self.loss.ramp_steps:
-            problem = f"must not be longer than training.max_steps ({steps}), not {self.loss.ramp_steps}"
+        if steps > 0:
+            self.check_steps(steps)
+        if self.loss.query_regularizer_weight and self.model.queries == "table":
+            raise SettingError(
+                "must be 0: model.queries is a table, which is not trained",
+                ("loss", "query_regularizer_weight"),
+            )
+        if self.teachers is not None and not self.loss.distils:
+            raise SettingError("are of no use: loss.ranking names neither kl nor margin_mse", ("teachers",))
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse a ramp that is longer than a training of ``steps`` optimizer steps.
+
+        Raises:
+            SettingError: it is longer.
+        """
+        if steps < self.loss.ramp_steps:
+            problem = f"must not be longer than the training ({steps} steps), not {self.loss.ramp_steps}"
             raise SettingError(problem, ("loss", "ramp_steps"))
 
     def to_yaml(self) -> str:
         """The recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""
         plain = dataclasses.asdict(self)
         plain["data"]["train"] = list(self.data.train)
+        if self.teachers is not None:
+            plain["teachers"]["models"] = list(self.teachers.models)
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 

@@ -273,7 +273,8 @@ def _build(section: type[_S], values: Any) -> _S:
         if name not in specs:
             raise UnknownKey(str(name), list(specs))
     for name, spec in specs.items():
-        if spec.default is dataclasses.MISSING and name not in values:
+        given = name in values or spec.default_factory is not dataclasses.MISSING
+        if spec.default is dataclasses.MISSING and not given:
             raise SettingError("is missing", (name,))
     return section(**values)
 

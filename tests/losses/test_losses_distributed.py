@@ -1,178 +1,44 @@
-"""Two processes with half a batch each compute what one process with the whole batch computes."""
+"""Several processes with parts of a batch compute what one process with the whole batch computes."""
+
+import statistics as plain_statistics
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.nn.parallel import DistributedDataParallel
+from independent import infonce, random_batch
+from spawned import CONFIGURATIONS, CUTS, QUERIES, SIZE, STEPS, everything, process, vectors_alone
 
-from st_l0 import SparseEncoder
-from st_l0.losses import InfoNCELoss, L0MaskFlopsLoss, SparseRetrievalLoss
-from st_l0.losses.distributed import all_gather, all_reduce_sum, rank, world_size
+from st_l0.losses.distributed import all_gather, all_gather_objects, all_reduce_sum
 
-STEPS = 20
-WORDS = ["snow", "bird", "fish", "ship", "bread", "milk", "gold", "paper", "song", "river", "tree", "moon"]
-
-
-class Side:
-    """What one process sees of the data: all of it, or the part of its rank."""
-
-    def __init__(self, rank=None):
-        self.rank = rank
-
-    def of(self, rows, cut=None):
-        if self.rank is None:
-            return rows
-        cut = len(rows) // 2 if cut is None else cut
-        return rows[:cut] if self.rank == 0 else rows[cut:]
-
-
-def primitives(side):
-    """Sums and gathers of 2 and 3 rows, of no and 2 rows, and of whole numbers."""
-    found = {"world_size": world_size(), "rank": rank()}
-    for name, total, cut in (("uneven", 5, 2), ("empty", 2, 0)):
-        rows = side.of(torch.arange(1.0, 2 * total + 1, dtype=torch.float64).view(total, 2), cut)
-        rows = rows.clone().requires_grad_()
-        gathered = all_gather(rows)
-        # Every process weighs the rows in its own way.
-        (gathered * (10 ** world_rank(side)) * torch.arange(1.0, total + 1)[:, None]).sum().backward()
-        found[name] = gathered.detach(), rows.grad
-    number = torch.tensor([3.0 + world_rank(side), 1.0], requires_grad=True)
-    total = all_reduce_sum(number)
-    (total * torch.tensor([5.0, 7.0]) * (10 ** world_rank(side))).sum().backward()
-    found["sum"] = total.detach(), number.grad
-    found["whole"] = all_gather(torch.tensor([rank(), 2**62 + rank()])), all_reduce_sum(torch.tensor(2**40))
-    found["half"] = all_gather(torch.ones(1, dtype=torch.bfloat16)).dtype
-    return found
-
-
-def world_rank(side):
-    return side.rank or 0
-
-
-def plain_tensors(side, cut=None):
-    """Loss and gradient on float64 vectors, with duplicates within and across the halves."""
-    generator = torch.Generator().manual_seed(1)
-    columns = torch.randn(3, 8, 6, dtype=torch.float64, generator=generator)
-    columns[1:] *= torch.rand(2, 8, 6, generator=generator) < 0.6
-    texts = torch.tensor(
-        [[1, 2, 3, 4, 5, 1, 7, 8], [11, 12, 13, 14, 12, 16, 17, 18], [13, 22, 11] + [23] * 5]
-    )
-    mine = [side.of(column, cut).clone().requires_grad_() for column in columns]
-    keys = [side.of(column, cut) for column in texts]
-    ranking = InfoNCELoss(0.7).compute_loss_from_embeddings(mine, keys=keys)
-    unkeyed = InfoNCELoss(0.7).compute_loss_from_embeddings(mine)
-    documents = torch.cat(mine[1:])
-    penalties = [
-        L0MaskFlopsLoss(3, positions=positions).compute_loss_from_embeddings(documents)
-        for positions in (1, 2)
-    ]
-    (ranking + 0.3 * penalties[0] + 0.2 * penalties[1]).backward()
-    gradient = torch.stack([column.grad for column in mine])
-    return {
-        "ranking": ranking.item(),
-        "unkeyed": unkeyed.item(),
-        "penalties": [p.item() for p in penalties],
-        "gradient": gradient,
-    }
-
-
-def duplicates_across(side):
-    """The two queries share their passage; then their text; then one has the other's passage as negative."""
-    vectors = [side.of(torch.eye(2)), side.of(torch.eye(2)), side.of(torch.ones(2, 2))]
-    cases = {
-        "passage": [[1, 2], [7, 7], [8, 9]],
-        "query": [[1, 1], [6, 7], [8, 9]],
-        "negative": [[1, 2], [6, 7], [7, 6]],
-    }
-    found = {}
-    for name, texts in cases.items():
-        keys = [side.of(torch.tensor(column)) for column in texts]
-        found[name] = InfoNCELoss().compute_loss_from_embeddings(vectors, keys=keys).item()
-    return found
-
-
-def texts_of_batch(seed):
-    """Eight queries with a positive and a negative each; two queries share a positive."""
-    generator = np.random.default_rng(seed)
-    rows = [" ".join(generator.choice(WORDS, 1 + row % 4)) for row in range(24)]
-    queries, positives, negatives = rows[:8], rows[8:16], rows[16:]
-    positives[7] = positives[0]
-    return queries, positives, negatives
-
-
-def trained_encoder(side, folder):
-    """Loss parts, gradients and statistics of a first batch, and the weights after some more."""
-    model = SparseEncoder.from_mlm(folder, idf="binary", device="cpu").eval()  # dropout is random
-    # As the trainer wraps it.
-    wrapped = (
-        DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
-        if world_size() > 1
-        else model
-    )
-    loss = SparseRetrievalLoss(wrapped, InfoNCELoss(3.0), L0MaskFlopsLoss(20), 0.02, ramp_steps=5)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(trained.values(), lr=0.02, momentum=0.9)
-    found = {}
-    for step in range(STEPS):
-        columns = [side.of(column) for column in texts_of_batch(step)]
-        features = [
-            model.preprocess(column, task="query" if index == 0 else "document")
-            for index, column in enumerate(columns)
-        ]
-        loss.set_step(step)
-        parts = loss(features)
-        optimizer.zero_grad()
-        sum(parts.values()).backward()
-        if step == 0:
-            found["start"] = flat(trained.values())
-            found["parts"] = {name: value.item() for name, value in parts.items()}
-            found["gradient"] = flat(p.grad for p in trained.values())
-            found["statistics"] = loss.pop_statistics()
-        optimizer.step()
-    return {**found, "last": sum(parts.values()).item(), "weights": flat(trained.values())}
-
-
-def flat(tensors):
-    return torch.cat([tensor.detach().flatten() for tensor in tensors]).clone()
-
-
-def everything(side, folder):
-    return {
-        "primitives": primitives(side),
-        "plain": plain_tensors(side),
-        "uneven": plain_tensors(side, cut=3),
-        "duplicates": duplicates_across(side),
-        "encoder": trained_encoder(side, folder),
-    }
-
-
-def process(rank, meeting, results, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    torch.save(everything(Side(rank), folder), f"{results}/{rank}.pt")
-    dist.destroy_process_group()
+PROCESSES = pytest.mark.parametrize("processes", [2, 4])
+DIVISIONS = pytest.mark.parametrize("division", CUTS)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, mlm_folder):
-    """What two processes found."""
-    results = tmp_path_factory.mktemp("processes")
-    mp.spawn(process, (str(results / "meeting"), str(results), mlm_folder), nprocs=2)
-    return [torch.load(results / f"{rank}.pt") for rank in range(2)]
+def several(tmp_path_factory, mlm_folder):
+    """What each of 2 and of 4 processes found."""
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(process, (str(folder), mlm_folder), nprocs=4)
+    return {
+        processes: [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
+        for processes in (2, 4)
+    }
 
 
 @pytest.fixture(scope="module")
 def one(mlm_folder):
     """What this process finds with all the data."""
     torch.set_num_threads(1)
-    return everything(Side(), mlm_folder)
+    return everything(mlm_folder)
 
 
 def close(one, other):
     """Largest difference, relative to the size of the first."""
-    return ((one - other).norm() / one.norm()).item()
+    return ((one - other).norm() / one.norm().clamp(min=1e-300)).item()
 
 
 def test_one_process_is_the_identity(one):
@@ -181,90 +47,164 @@ def test_one_process_is_the_identity(one):
     tensor = torch.ones(2, 3)
     assert all_gather(tensor) is tensor
     assert all_reduce_sum(tensor) is tensor
+    assert all_gather_objects(["a"]) == [["a"]]
 
 
-def test_ranks(both):
-    assert [found["primitives"]["world_size"] for found in both] == [2, 2]
-    assert [found["primitives"]["rank"] for found in both] == [0, 1]
+def test_a_group_of_one_process_is_no_group(one, tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        found = vectors_alone()
+    finally:
+        dist.destroy_process_group()
+    assert found["statistics"] == one["statistics"]
+    for batch, losses in found["plain"].items():
+        for name, (value, gradient) in losses.items():
+            assert value == one["plain"][batch][name][0]
+            assert torch.equal(gradient, one["plain"][batch][name][1])
+    for division, factors in found["frequencies"].items():
+        assert torch.equal(factors, one["frequencies"][division])
 
 
-def test_gather_by_hand(both):
-    for name, total, cuts in (("uneven", 5, [(0, 2), (2, 5)]), ("empty", 2, [(0, 0), (0, 2)])):
-        whole = torch.arange(1.0, 2 * total + 1, dtype=torch.float64).view(total, 2)
-        for found, (start, stop) in zip(both, cuts, strict=True):
-            gathered, gradient = found["primitives"][name]
-            assert torch.equal(gathered, whole)
-            # Row i weighs i + 1 on the first rank and ten times that on the second: 11 in all.
-            expected = 11 * torch.arange(1.0, total + 1)[start:stop, None].expand(-1, 2)
-            assert torch.equal(gradient, expected.double())
+@PROCESSES
+def test_ranks(several, processes):
+    found = [part["primitives"] for part in several[processes]]
+    assert [part["world_size"] for part in found] == [processes] * processes
+    assert [part["rank"] for part in found] == list(range(processes))
 
 
-def test_sum_by_hand(both):
-    for found in both:
+@PROCESSES
+@DIVISIONS
+def test_gather_by_hand(several, processes, division):
+    whole, start = torch.arange(1.0, 17, dtype=torch.float64).view(8, 2), 0
+    for found, rows in zip(several[processes], CUTS[division][processes], strict=True):
+        gathered, gradient = found["primitives"][division]
+        assert torch.equal(gathered, whole)
+        # Row i weighs i + 1 on the first rank, ten times that on the second ...: 11 or 1111 in all.
+        expected = int("1" * processes) * torch.arange(1.0, 9)[start : start + rows, None].expand(-1, 2)
+        assert torch.equal(gradient, expected.double())
+        start += rows
+
+
+@PROCESSES
+def test_sum_by_hand(several, processes):
+    ones = int("1" * processes)
+    for found in several[processes]:
         total, gradient = found["primitives"]["sum"]
-        assert total.tolist() == [3.0 + 4.0, 2.0]
-        assert gradient.tolist() == [55.0, 77.0]
+        assert total.tolist() == [3 * processes + sum(range(processes)), processes]
+        assert gradient.tolist() == [5 * ones, 7 * ones]
 
 
-def test_the_dtype_stays(both):
-    for found in both:
+@PROCESSES
+def test_whole_numbers_and_texts(several, processes):
+    for found in several[processes]:
         gathered, total = found["primitives"]["whole"]
-        assert gathered.tolist() == [0, 2**62, 1, 2**62 + 1]
-        assert total.item() == 2**41
-        assert found["primitives"]["half"] == torch.bfloat16
+        assert gathered.tolist() == [x for rank in range(processes) for x in (rank, 2**62 + rank)]
+        assert total == processes * 2**40
+        assert found["primitives"]["objects"] == [[f"text {rank}"] * rank for rank in range(processes)]
 
 
-def test_losses_of_plain_tensors(one, both):
-    alone, halves = one["plain"], [found["plain"] for found in both]
-    for name in ("ranking", "unkeyed"):
-        assert sum(half[name] for half in halves) / 2 == pytest.approx(alone[name], rel=1e-12)
-        assert halves[0][name] != halves[1][name]
-    for half in halves:  # every process knows the whole penalty
-        assert half["penalties"] == pytest.approx(alone["penalties"], rel=1e-12)
-    assert alone["ranking"] < alone["unkeyed"]  # duplicates were masked
-    # What data parallel training does: the mean over the processes.
-    gradient = torch.cat([half["gradient"] for half in halves], dim=1) / 2
-    assert close(alone["gradient"], gradient) < 1e-12
+@PROCESSES
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_the_dtype_stays(several, processes, dtype):
+    for found in several[processes]:
+        for name, expected in (("gather", [1.5] * processes), ("reduce", [1.5 * processes])):
+            result, gradient = found["primitives"][name, dtype]
+            assert (result.dtype, gradient.dtype) == (dtype, dtype)
+            assert result.tolist() == expected
+            assert gradient.tolist() == [processes]
 
 
-def test_batches_of_unequal_size(one, both):
-    alone, (three, five) = one["uneven"], [found["uneven"] for found in both]
-    for name in ("ranking", "unkeyed"):
-        assert (3 * three[name] + 5 * five[name]) / 8 == pytest.approx(alone[name], rel=1e-12)
-    assert three["penalties"] == pytest.approx(alone["penalties"], rel=1e-12)
-    assert five["penalties"] == pytest.approx(alone["penalties"], rel=1e-12)
+@PROCESSES
+@pytest.mark.parametrize(
+    ("division", "dtype"), [(name, torch.float64) for name in CUTS] + [("uneven", torch.float32)]
+)
+def test_every_loss(one, several, processes, division, dtype):
+    """The mean over the processes, as data parallel training takes it of gradients."""
+    alone = one["plain"][dtype, division]
+    parts = [found["plain"][dtype, division] for found in several[processes]]
+    assert len(alone) == 2 * 2 * 9 + 2 * 9 + 1
+    for name, (value, gradient) in alone.items():
+        values = [part[name][0] for part in parts]
+        assert sum(values) / processes == pytest.approx(value, rel=TOLERANCE[dtype], abs=0), name
+        assert gradient.norm() > 0
+        found = torch.cat([part[name][1] for part in parts], dim=1) / processes
+        assert close(gradient, found) < TOLERANCE[dtype], name
+        if name.startswith(("FlopsLoss", "L1Loss")):  # every process knows the whole penalty
+            assert values == pytest.approx([value] * processes, rel=TOLERANCE[dtype]), name
+        else:
+            assert len(set(values)) > 1, name
 
 
-def test_duplicates_on_another_rank_are_no_negatives(both):
-    # Scores: 1 for the own passage, 0 for the other one, 1 for each of the two negatives.
-    for found in both:
-        duplicates = found["duplicates"]
-        assert duplicates["passage"] == pytest.approx(np.log(3), rel=1e-6)
-        assert duplicates["query"] == pytest.approx(np.log(3), rel=1e-6)
-        assert duplicates["negative"] == pytest.approx(np.log(2 + np.exp(-1)), rel=1e-6)
+def test_the_losses_that_are_compared(one):
+    """They are those of the formula, and the duplicates matter."""
+    alone = one["plain"][torch.float64, "even"]
+    rows, keys, _, _ = random_batch(21, queries=QUERIES, size=SIZE, texts=12)
+    assert alone["infonce True keys"][0] == pytest.approx(infonce(rows, keys, 0.7), rel=1e-12)
+    for name in ("infonce True", "kl True", "margin True", "weighted"):
+        assert alone[f"{name} keys"][0] < alone[name][0]
+    for name in ("infonce False", "kl complete"):  # where no document is left out
+        assert alone[f"{name} keys"][0] == alone[name][0]
 
 
-def test_loss_and_gradient_of_an_encoder(one, both):
-    alone, halves = one["encoder"], [found["encoder"] for found in both]
-    for name, value in alone["parts"].items():
+@PROCESSES
+@DIVISIONS
+def test_document_frequencies(one, several, processes, division):
+    alone = one["frequencies"][division]
+    for found in several[processes]:
+        assert torch.equal(found["frequencies"][division], alone)
+    assert len(alone.unique(dim=0)) == 3  # batches 0, 3 and 6
+
+
+@PROCESSES
+@DIVISIONS
+def test_statistics_are_those_of_all_processes(one, several, processes, division):
+    for found in several[processes]:
+        assert found["statistics"][division] == one["statistics"][division]
+
+
+def test_statistics_by_hand(one):
+    """Over all texts of the two watched batches, the first and the last."""
+    batches = [random_batch(seed, queries=QUERIES, size=SIZE)[0] for seed in (0, 2)]
+    used = [[np.array(rows) != 0 for rows in columns] for columns in batches]
+    queries = np.concatenate([columns[0] for columns in used]).sum(1)
+    documents = np.concatenate([rows for columns in used for rows in columns[1:]]).sum(1)
+    shared = [
+        [(query & document).sum() for query in columns[0] for rows in columns[1:] for document in rows]
+        for columns in used
+    ]
+    assert one["statistics"]["even"] == {
+        "query_active_dims": round(plain_statistics.fmean(queries.tolist()), 4),
+        "document_active_dims": round(plain_statistics.fmean(documents.tolist()), 4),
+        "document_active_dims_p95": round(float(np.percentile(documents, 95)), 4),
+        "flops": round(plain_statistics.fmean(map(plain_statistics.fmean, np.array(shared).tolist())), 4),
+        "document_regularizer_weight": 0.5,
+    }
+
+
+@PROCESSES
+@DTYPES
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_loss_and_gradient_of_an_encoder(one, several, processes, name, dtype):
+    alone, parts = one[name][dtype], [found[name][dtype] for found in several[processes]]
+    for key, value in alone["parts"].items():
         assert value > 0
-        assert sum(half["parts"][name] for half in halves) / 2 == pytest.approx(value, rel=1e-6)
+        mean = sum(part["parts"][key] for part in parts) / processes
+        assert mean == pytest.approx(value, rel=TOLERANCE[dtype])
     assert alone["gradient"].norm() > 0
-    for half in halves:
-        assert torch.equal(alone["start"], half["start"])
-        assert close(alone["gradient"], half["gradient"]) < 1e-6
+    for part in parts:
+        assert torch.equal(alone["start"], part["start"])
+        assert close(alone["gradient"], part["gradient"]) < TOLERANCE[dtype]
+        assert part["statistics"] == pytest.approx(alone["statistics"], abs=2e-4)
 
 
-def test_statistics_are_those_of_all_processes(one, both):
-    halves = [found["encoder"]["statistics"] for found in both]
-    assert halves[0] == halves[1]
-    alone = one["encoder"]["statistics"]
-    for name in ("query_active_dims", "document_active_dims", "document_regularizer_weight"):
-        assert halves[0][name] == pytest.approx(alone[name], abs=2e-4)
-
-
-def test_weights_after_some_steps(one, both):
-    alone, halves = one["encoder"], [found["encoder"] for found in both]
-    assert torch.equal(halves[0]["weights"], halves[1]["weights"])
-    assert (alone["weights"] - halves[0]["weights"]).abs().max() < 1e-5
+@PROCESSES
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_weights_after_some_steps(one, several, processes, name):
+    assert STEPS == 20
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        alone, parts = one[name][dtype], [found[name][dtype] for found in several[processes]]
+        for part in parts:
+            assert torch.equal(parts[0]["weights"], part["weights"])
+        assert (alone["weights"] - parts[0]["weights"]).abs().max() < tolerance
+    alone = one[name][torch.float32]
     assert (alone["weights"] - alone["start"]).abs().max() > 1e-2  # there was something to learn

@@ -10,59 +10,78 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_reduce_sum
+from st_l0.losses.distributed import all_gather, all_reduce_sum
+from st_l0.losses.ranking import RankingLoss
+from st_l0.losses.regularizers import Regularizer
 
 # An odd multiplier of 64 bits: a polynomial hash modulo 2**64, Knuth's MMIX constant.
 _HASH = 6364136223846793005
 
 
 class SparseRetrievalLoss(nn.Module):
-    """Ranking loss plus ``document_regularizer_weight`` times a sparsity penalty on the documents.
+    """Ranking loss plus weighted sparsity penalties on the documents and, where queries run a model, on them.
 
-    Columns are queries, positives, and any number of hard negatives. Equal texts are recognised by their
-    token ids, and the ranking loss is told, so that another query's own positive is never a negative.
+    Columns are queries, then the documents of each position (positives, first negatives ...); labels are
+    teacher scores. Equal texts are recognised by their token ids, and the ranking loss is told, so that
+    another query's own positive is never a negative.
 
     Args:
         model: the encoder.
-        ranking: such as `InfoNCELoss`.
-        document_regularizer: such as `L0MaskFlopsLoss`.
+        ranking: such as `InfoNCELoss` or `WeightedRankingLoss`.
+        document_regularizer: such as `FlopsLoss`.
         document_regularizer_weight: lambda_d at its peak.
-        ramp_steps: optimizer steps over which the weight grows as ``((step + 1) / ramp_steps) ** 2``; 0
+        query_regularizer: the same for the queries; needed where ``query_regularizer_weight`` is not 0.
+        query_regularizer_weight: lambda_q at its peak.
+        ramp_steps: optimizer steps over which both weights grow as ``((step + 1) / ramp_steps) ** 2``; 0
             starts at the peak. The trainer's callback calls `set_step`.
 
+    Attributes:
+        watched: whether the coming batches are counted for `pop_statistics`; the trainer's callback sets it
+            for the steps that are logged, so that the others pay nothing.
+
     Raises:
-        InputError: a negative weight or ramp.
+        InputError: a negative weight or ramp, or a query weight without a query regularizer.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        ranking: Any,
-        document_regularizer: Any,
+        ranking: RankingLoss,
+        document_regularizer: Regularizer,
         document_regularizer_weight: float,
         *,
+        query_regularizer: Regularizer | None = None,
+        query_regularizer_weight: float = 0.0,
         ramp_steps: int = 0,
     ) -> None:
         super().__init__()
-        if not document_regularizer_weight >= 0:
-            raise InputError(
-                f"document_regularizer_weight must be 0 or more, not {document_regularizer_weight}"
-            )
+        weights = {
+            "document_regularizer_weight": document_regularizer_weight,
+            "query_regularizer_weight": query_regularizer_weight,
+        }
+        for name, weight in weights.items():
+            if not weight >= 0:
+                raise InputError(f"{name} must be 0 or more, not {weight}")
+        if query_regularizer is None and query_regularizer_weight:
+            raise InputError("query_regularizer_weight needs a query_regularizer")
         if ramp_steps < 0:
             raise InputError(f"ramp_steps must be 0 or more, not {ramp_steps}")
         self.model = model
         self.ranking = ranking
         self.document_regularizer = document_regularizer
-        self.peak_weight = document_regularizer_weight
+        self.query_regularizer = query_regularizer
+        self.peak_weights = weights
+        self.weights = weights
         self.ramp_steps = ramp_steps
-        self.document_regularizer_weight = document_regularizer_weight
-        self._statistics: dict[str, Tensor] = {}
+        self.watched = True
+        self._active: dict[str, list[Tensor]] = {}
+        self._flops: list[Tensor] = []
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
-        """Set the weight for the optimizer step ``step``, counted from 0."""
+        """Set the weights for the optimizer step ``step``, counted from 0."""
         share = 1.0 if self.ramp_steps == 0 else min(1.0, (step + 1) / self.ramp_steps)
-        self.document_regularizer_weight = self.peak_weight * share**2
+        self.weights = {name: peak * share**2 for name, peak in self.peak_weights.items()}
 
     def forward(
         self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
@@ -71,44 +90,58 @@ class SparseRetrievalLoss(nn.Module):
         features = list(sentence_features)
         keys = [text_keys(column["input_ids"], column["attention_mask"]) for column in features]
         embeddings = embed_columns(self.model, features)
-        documents = torch.cat(embeddings[1:])
+        ranking = self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys)
+        parts = ranking if isinstance(ranking, dict) else {"ranking_loss": ranking}
+        queries, documents = embeddings[0], torch.cat(embeddings[1:])
         penalty = self.document_regularizer.compute_loss_from_embeddings(documents)
-        self._count(embeddings[0], documents)
-        return {
-            "ranking_loss": self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys),
-            "document_regularizer_loss": penalty * self.document_regularizer_weight,
-        }
+        parts["document_regularizer_loss"] = penalty * self.weights["document_regularizer_weight"]
+        if self.query_regularizer is not None:
+            penalty = self.query_regularizer.compute_loss_from_embeddings(queries)
+            parts["query_regularizer_loss"] = penalty * self.weights["query_regularizer_weight"]
+        if self.watched:
+            self._watch(queries, documents)
+        return parts
 
     @torch.no_grad()
-    def _count(self, queries: Tensor, documents: Tensor) -> None:
-        query_active, document_active = queries != 0, documents != 0
-        batch = {
-            "query_active_dims": query_active.sum(1).float().mean(),
-            "document_active_dims": document_active.sum(1).float().mean(),
-            "flops": (query_active.float().mean(0) * document_active.float().mean(0)).sum(),
-            "batches": torch.ones((), device=documents.device),
-        }
-        for name, value in batch.items():
-            self._statistics[name] = self._statistics.get(name, 0.0) + value
+    def _watch(self, queries: Tensor, documents: Tensor) -> None:
+        used = {"query": queries != 0, "document": documents != 0}
+        shares = []
+        for side, active in used.items():
+            self._active.setdefault(side, []).append(active.sum(1))
+            rows = torch.tensor(len(active), device=active.device)
+            shares.append(all_reduce_sum(active.sum(0)).double() / all_reduce_sum(rows))
+        self._flops.append((shares[0] * shares[1]).sum())
 
     def pop_statistics(self) -> dict[str, float]:
-        """Means since the last call, over all devices: active dims, FLOPS, and the present weight."""
-        totals = {name: float(all_reduce_sum(value)) for name, value in self._statistics.items()}
-        self._statistics = {}
-        batches = totals.pop("batches", 0.0)
-        if not batches:
+        """Active dims and FLOPS of the watched batches since the last call, and the weights.
+
+        All are over all devices. Active dims are of single texts: their mean and, for documents, their 95th
+        percentile. FLOPS is the mean number of tokens that a query and a document share, over all pairs of a
+        batch.
+        """
+        if not self._flops:
             return {}
-        means = {name: round(total / batches, 4) for name, total in totals.items()}
-        return {**means, "document_regularizer_weight": self.document_regularizer_weight}
+        active = {side: all_gather(torch.cat(counts)).double() for side, counts in self._active.items()}
+        found = {f"{side}_active_dims": float(counts.mean()) for side, counts in active.items()}
+        found["document_active_dims_p95"] = float(active["document"].quantile(0.95))
+        found["flops"] = float(torch.stack(self._flops).mean())
+        self._active, self._flops = {}, []
+        found = {name: round(value, 4) for name, value in found.items()}
+        weights = {name: value for name, value in self.weights.items() if self.peak_weights[name]}
+        return {**found, **weights}
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""
-        return {
+        config = {
             "ranking": self.ranking,
             "document_regularizer": self.document_regularizer,
-            "document_regularizer_weight": self.peak_weight,
+            "document_regularizer_weight": self.peak_weights["document_regularizer_weight"],
             "ramp_steps": self.ramp_steps,
         }
+        if self.query_regularizer is not None:
+            config["query_regularizer"] = self.query_regularizer
+            config["query_regularizer_weight"] = self.peak_weights["query_regularizer_weight"]
+        return config
 
     @property
     def citation(self) -> str:

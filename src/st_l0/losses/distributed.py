@@ -1,22 +1,30 @@
-"""Sums and gathers over all devices that pass gradients; the identity on one process.
+"""Sums and gathers over all devices of all nodes that pass gradients; the identity on one process.
 
-Distributed data parallel averages the gradients of the ranks. Both functions hand each rank the gradients of
+Distributed data parallel averages the gradients of the ranks. Sum and gather hand each rank the gradients of
 all ranks, summed, so that this average is the gradient of the mean of the ranks' losses: what one process
 with the whole batch computes. No factor of the world size is needed.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor
 
 
 def world_size() -> int:
     """Number of processes of the default group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def join() -> None:
+    """Join the process group of the launcher (torchrun, accelerate launch), if there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        PartialState()  # picks the backend and the device
 
 
 def rank() -> int:
@@ -35,6 +43,15 @@ def all_gather(tensor: Tensor) -> Tensor:
     The ranks may hold different numbers of rows. The dtype stays.
     """
     return tensor if world_size() == 1 else _AllGather.apply(tensor)  # type: ignore[no-untyped-call]
+
+
+def all_gather_objects(items: list[str]) -> list[list[str]]:
+    """One list of texts a rank, in the order of the ranks; a list may be empty."""
+    if world_size() == 1:
+        return [items]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, items)
+    return gathered
 
 
 class _AllReduceSum(torch.autograd.Function):

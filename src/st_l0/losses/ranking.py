@@ -1,16 +1,36 @@
-"""Losses that teach which document belongs to which query."""
+"""Losses that teach which document belongs to which query, from labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_gather, rank, world_size
+from st_l0.losses.scores import BatchScores, global_mean
+
+
+class RankingLoss(Protocol):
+    """The face of a ranking loss; stock `SpladeLoss` takes one as ``loss``."""
+
+    def compute_loss_from_embeddings(
+        self,
+        embeddings: Sequence[Tensor],
+        labels: Tensor | None = None,
+        *,
+        keys: Sequence[Tensor] | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Loss of this batch; see `InfoNCELoss`."""
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings, for model cards."""
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the source."""
 
 
 class InfoNCELoss(nn.Module):
@@ -26,6 +46,7 @@ class InfoNCELoss(nn.Module):
 
     Args:
         temperature: T > 0.
+        in_batch_negatives: without them a query's candidates are its own documents only.
 
     Raises:
         InputError: ``temperature`` is not positive.
@@ -33,11 +54,12 @@ class InfoNCELoss(nn.Module):
     Source: van den Oord et al., 2018, https://arxiv.org/abs/1807.03748
     """
 
-    def __init__(self, temperature: float = 1.0) -> None:
+    def __init__(self, temperature: float = 1.0, *, in_batch_negatives: bool = True) -> None:
         super().__init__()
         if not temperature > 0:
             raise InputError(f"temperature must be positive, not {temperature}")
         self.temperature = temperature
+        self.in_batch_negatives = in_batch_negatives
 
     def compute_loss_from_embeddings(
         self,
@@ -50,47 +72,27 @@ class InfoNCELoss(nn.Module):
 
         Args:
             embeddings: queries, positives, then any number of hard negatives, each ``(queries, vocabulary)``.
-            labels: not used (the face that stock losses have).
+            labels: not used.
             keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
                 keys mean equal texts. Without them, as under stock `SpladeLoss`, no two texts count as equal.
 
         Returns:
-            The mean over this device's queries, a scalar.
+            A scalar: on one device the mean over the queries; on several their average is the mean over all.
         """
-        queries, columns = embeddings[0], embeddings[1:]
-        if not columns:
-            raise InputError("InfoNCE needs queries and documents, but the batch has one column only")
-        documents = [all_gather(column) for column in columns]
-        scores = torch.cat([queries @ column.T for column in documents], dim=1) / self.temperature
-        own = torch.arange(len(queries), device=scores.device) + self._offset(queries)
-        if keys is not None:
-            scores = scores.masked_fill(self._known_right(keys, own), float("-inf"))
-        return functional.cross_entropy(scores, own)
-
-    @staticmethod
-    def _offset(queries: Tensor) -> int:
-        """Index of this rank's first query among those of all ranks."""
-        if world_size() == 1:
-            return 0
-        owners = all_gather(torch.full((len(queries),), rank(), device=queries.device))
-        return int((owners < rank()).sum())
-
-    @staticmethod
-    def _known_right(keys: Sequence[Tensor], own: Tensor) -> Tensor:
-        """Candidates that must not count as negatives, ``(queries, documents of all columns)``."""
-        all_queries = all_gather(keys[0])
-        candidates = torch.cat([all_gather(column) for column in keys[1:]])
-        _, texts = torch.unique(candidates, return_inverse=True)
-        query, twin = (keys[0][:, None] == all_queries[None]).nonzero(as_tuple=True)
-        right = torch.zeros(len(own), len(candidates), dtype=torch.bool, device=own.device)
-        right[query, texts[twin]] = True  # by text first: the positives come first among the candidates
-        right = right[:, texts]
-        right[torch.arange(len(own), device=own.device), own] = False
-        return right
+        batch = BatchScores(embeddings, keys)
+        if not self.in_batch_negatives:
+            scores = batch.own()
+            target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        else:
+            scores, target = batch.all(), batch.own_places()[:, 0]
+            right = batch.known_right(own=1)
+            if right is not None:
+                scores = scores.masked_fill(right, float("-inf"))
+        return global_mean(functional.cross_entropy(scores / self.temperature, target, reduction="none"))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""
-        return {"temperature": self.temperature}
+        return {"temperature": self.temperature, "in_batch_negatives": self.in_batch_negatives}
 
     @property
     def citation(self) -> str:
@@ -103,3 +105,49 @@ class InfoNCELoss(nn.Module):
     url={https://arxiv.org/abs/1807.03748},
 }
 """
+
+
+class WeightedRankingLoss(nn.Module):
+    """A weighted sum of ranking losses, each a part of the log.
+
+    Args:
+        parts: name of each part, such as ``"kl"``, to the loss and its weight.
+
+    Raises:
+        InputError: there is no part, or a weight is not positive.
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[RankingLoss, float]]) -> None:
+        super().__init__()
+        if not parts:
+            raise InputError("give at least one ranking loss")
+        for name, (_, weight) in parts.items():
+            if not weight > 0:
+                raise InputError(f"the weight of ranking loss {name} must be positive, not {weight}")
+        self.parts = dict(parts)
+
+    def compute_loss_from_embeddings(
+        self,
+        embeddings: Sequence[Tensor],
+        labels: Tensor | None = None,
+        *,
+        keys: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The weighted parts, ``"<name>_loss"`` to a scalar; arguments as in `InfoNCELoss`."""
+        found = {}
+        for name, (loss, weight) in self.parts.items():
+            part = loss.compute_loss_from_embeddings(embeddings, labels, keys=keys)
+            total = torch.stack(list(part.values())).sum() if isinstance(part, dict) else part
+            found[f"{name}_loss"] = weight * total
+        return found
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings, for model cards."""
+        return {
+            name: {"weight": weight, **loss.get_config_dict()} for name, (loss, weight) in self.parts.items()
+        }
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the parts."""
+        return "".join(loss.citation for loss, _ in self.parts.values())

@@ -1,4 +1,4 @@
-"""Losses that make document vectors sparse. They share one face: ``compute_loss_from_embeddings``."""
+"""Losses that make vectors sparse: one family with one face, ``compute_loss_from_embeddings``."""
 
 from __future__ import annotations
 
@@ -9,57 +9,90 @@ from torch import Tensor, nn
 
 from st_l0.errors import InputError
 from st_l0.losses.distributed import all_reduce_sum
+from st_l0.losses.document_frequency import DocumentFrequencyWeights
 
 
-class L0MaskFlopsLoss(nn.Module):
-    """FLOPS over the documents that have more than ``threshold`` active dims.
+class Regularizer(nn.Module):
+    """What FLOPS and l1 share: which weights are penalised, and the mean over all devices.
 
-    For activations ``w`` of shape ``(documents, vocabulary)``, over the documents of **all** devices::
+    Of the activations ``w``, ``(documents, vocabulary)``, each vocabulary entry gets one mean over the
+    documents of **all** devices::
 
-        loss = sum_j (mean_i mask_i * |w_ij|) ** 2,    mask_i = active_dims_i > threshold
+        m_j = c_j / N * sum_i free_ij * log1p^k(|w_ij|)
 
-    The mean counts masked documents too, so the penalty fades as documents become sparse. The value and its
-    gradient do not depend on the number of devices that share a batch (stock `FlopsLoss` computes a penalty
-    for each device's part, which is larger the smaller the part).
+    which ``penalty`` of the subclass turns into a number. The value and its gradient do not depend on the
+    number of devices that share a batch (stock `FlopsLoss` computes a penalty for each device's part, which
+    is larger the smaller the part).
 
-    Use it as ``document_regularizer`` of stock `SpladeLoss` or of `SparseRetrievalLoss`.
+    Use one as ``document_regularizer`` or ``query_regularizer`` of stock `SpladeLoss` and `CachedSpladeLoss`,
+    or of `SparseRetrievalLoss`.
 
     Args:
-        threshold: active dims that a document keeps for free; ``None`` penalises all (plain FLOPS).
+        threshold: active dims that a document keeps for free (l0 mask): ``free_ij`` is 1 where document i has
+            **more than** that many, else 0. ``None`` penalises all. N counts masked documents too, so the
+            penalty fades as documents become sparse.
+        top_k: the k largest weights of a document are free, the others are penalised (a baseline).
+        extra_logs: k, the number of logs taken before the mean: the decoupled l0 activation, which ranks with
+            w and penalises log(1 + w). 0 where the model's own activation has the logs already.
+        token_weights: c, a factor for each vocabulary entry, ``(vocabulary,)``, or
+            `DocumentFrequencyWeights` for factors that follow the training (DF-FLOPS). With
+            ``token_weights=inverse(idf)`` FLOPS of effective weights ``u = idf * w`` is FLOPS of ``w``.
         positions: number of documents a query has. With 1 all documents are pooled into one mean, as in
-            stock. With n the batch is cut into n equal parts (all positives, all first negatives …), each
+            stock. With n the batch is cut into n equal parts (all positives, all first negatives ...), each
             has its own penalty, and they are summed: the reference implementation's form, for published
-            weights. At equal activations the sum of n parts is n times the pooled value, so a weight for the
-            per-position form is n times too small for the pooled one.
+            weights; `convert_weight` converts.
 
     Raises:
-        InputError: ``threshold`` is negative or ``positions`` is not positive.
+        InputError: an argument is negative, or a token weight is negative or not finite.
 
-    Source: FLOPS: Paria et al., 2020, https://arxiv.org/abs/2004.05665. Mask: Shen et al., 2025,
-    https://arxiv.org/abs/2504.14839.
+    Source: mask and activation: Shen et al., 2025, https://arxiv.org/abs/2504.14839. Effective weights: Geng
+    et al., 2024, https://arxiv.org/abs/2411.04403.
     """
 
-    def __init__(self, threshold: int | None = None, *, positions: int = 1) -> None:
+    def __init__(
+        self,
+        threshold: int | None = None,
+        *,
+        top_k: int | None = None,
+        extra_logs: int = 0,
+        token_weights: Tensor | DocumentFrequencyWeights | None = None,
+        positions: int = 1,
+    ) -> None:
         super().__init__()
-        if threshold is not None and threshold < 0:
+        if threshold is not None and not threshold >= 0:
             raise InputError(f"threshold must be 0 or more active dims, not {threshold}")
-        if positions < 1:
+        if top_k is not None and not top_k >= 0:
+            raise InputError(f"top_k must be 0 or more dims, not {top_k}")
+        if not extra_logs >= 0:
+            raise InputError(f"extra_logs must be 0 or more, not {extra_logs}")
+        if not positions >= 1:
             raise InputError(f"positions must be 1 or more, not {positions}")
+        if isinstance(token_weights, Tensor) and not (token_weights.isfinite() & (token_weights >= 0)).all():
+            raise InputError("token_weights must be finite and 0 or more")
         self.threshold = threshold
+        self.top_k = top_k
+        self.extra_logs = extra_logs
         self.positions = positions
+        self.document_frequency: DocumentFrequencyWeights | None = None
+        self.register_buffer("token_weights", None, persistent=False)
+        if isinstance(token_weights, DocumentFrequencyWeights):
+            self.document_frequency = token_weights
+        else:
+            self.token_weights = token_weights
 
     def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
         """Penalty of this batch.
 
         Args:
-            embeddings: document vectors of this device, ``(documents, vocabulary)``; with ``positions`` n all
-                documents of the first position come first.
+            embeddings: vectors of this device, ``(documents, vocabulary)``; with ``positions`` n all
+                documents of the first position come first. The devices need not hold equally many.
 
         Returns:
             The penalty, a scalar.
 
         Raises:
-            InputError: the number of documents is not a multiple of ``positions``.
+            InputError: the number of documents is not a multiple of ``positions``, or the token weights
+                belong to another vocabulary.
         """
         if len(embeddings) % self.positions:
             raise InputError(
@@ -67,19 +100,45 @@ class L0MaskFlopsLoss(nn.Module):
             )
         # Half precision overflows in the square and loses small means in the sum.
         weights = embeddings.abs() if embeddings.dtype == torch.float64 else embeddings.float().abs()
+        active = weights.detach() > 0
+        for _ in range(self.extra_logs):
+            weights = weights.log1p()
         if self.threshold is not None:
-            mask = (weights > 0).sum(1, keepdim=True) > self.threshold
-            weights = weights * mask
+            weights = weights * (active.sum(1, keepdim=True) > self.threshold)
+        if self.top_k is not None:
+            largest = weights.detach().topk(min(self.top_k, weights.shape[1])).indices
+            weights = weights.scatter(1, largest, 0)
         parts = weights.view(self.positions, -1, weights.shape[1])
-        count = all_reduce_sum(
-            torch.tensor(float(parts.shape[1]), dtype=weights.dtype, device=weights.device)
-        )
-        means = all_reduce_sum(parts.sum(1)) / count
-        return means.square().sum()
+        count = torch.tensor(float(parts.shape[1]), dtype=weights.dtype, device=weights.device)
+        means = all_reduce_sum(parts.sum(1)) / all_reduce_sum(count)
+        factors = self._factors(active)
+        if factors is not None:
+            means = means * factors.to(means)
+        return self.penalty(means).sum()
+
+    def _factors(self, active: Tensor) -> Tensor | None:
+        if self.document_frequency is not None:
+            return self.document_frequency.observe(active)
+        if self.token_weights is not None and self.token_weights.shape != active.shape[1:]:
+            raise InputError(
+                f"token_weights of {len(self.token_weights)} tokens do not fit vectors of {active.shape[1]}"
+            )
+        return self.token_weights
+
+    def penalty(self, means: Tensor) -> Tensor:
+        """Penalty of each entry, from the means ``(positions, vocabulary)``."""
+        raise NotImplementedError
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""
-        return {"threshold": self.threshold, "positions": self.positions}
+        token_weights = self.document_frequency or ("fixed" if self.token_weights is not None else None)
+        return {
+            "threshold": self.threshold,
+            "top_k": self.top_k,
+            "extra_logs": self.extra_logs,
+            "token_weights": token_weights and str(token_weights),
+            "positions": self.positions,
+        }
 
     @property
     def citation(self) -> str:
@@ -93,3 +152,71 @@ class L0MaskFlopsLoss(nn.Module):
     url={https://arxiv.org/abs/2504.14839},
 }
 """
+
+
+class FlopsLoss(Regularizer):
+    """FLOPS: the sum over the vocabulary of the squared mean activation.
+
+    With the means ``m_j`` of `Regularizer`::
+
+        loss = sum_j m_j ** 2
+
+    ===========================  ===========================================================================
+    plain FLOPS                  ``FlopsLoss()``
+    l0 mask                      ``FlopsLoss(200)``
+    decoupled l0 activation      ``FlopsLoss(extra_logs=1)``
+    IDF-aware, of ``idf * w``    ``FlopsLoss(token_weights=inverse(idf))``
+    DF-FLOPS                     ``FlopsLoss(token_weights=DocumentFrequencyWeights(vocabulary_size))``
+    ===========================  ===========================================================================
+
+    Arguments as in `Regularizer`.
+
+    Source: Paria et al., 2020, https://arxiv.org/abs/2004.05665; SPLADE, https://arxiv.org/abs/2107.05720.
+    """
+
+    def penalty(self, means: Tensor) -> Tensor:
+        """The squares."""
+        return means.square()
+
+
+class L1Loss(Regularizer):
+    """The mean l1 norm of the vectors, ``sum_j m_j`` with the means of `Regularizer`.
+
+    Arguments as in `Regularizer`. ``L1Loss(top_k=k)`` pulls all but the k largest weights to 0.
+
+    Source: SNRM, Zamani et al., 2018; SPLADE, https://arxiv.org/abs/2107.05720.
+    """
+
+    def penalty(self, means: Tensor) -> Tensor:
+        """The means themselves."""
+        return means
+
+
+def inverse(idf: Tensor) -> Tensor:
+    """``1 / idf``, and 0 where the IDF is 0: such a token is in no effective weight.
+
+    Source: IDF-aware FLOPS, https://arxiv.org/abs/2411.04403.
+    """
+    return torch.where(idf > 0, 1 / idf.clamp(min=torch.finfo(idf.dtype).tiny), 0)
+
+
+def convert_weight(weight: float, positions: int, *, to: str) -> float:
+    """Weight of FLOPS in the other reduction: pooled over all documents, or per position and summed.
+
+    Where the positions have equal means, the sum over n positions is n times the pooled value, so that a
+    published (per-position) weight counts n times as much when pooled. Positions are hardly ever quite equal
+    (25.3 against 12.1 in one example of two), so this is right to a few percent.
+
+    Args:
+        weight: the weight in the other reduction.
+        positions: documents of a query.
+        to: ``"pooled"`` or ``"per_position"``, the reduction wanted.
+
+    Raises:
+        InputError: ``to`` is neither, or ``positions`` is not positive.
+    """
+    if to not in ("pooled", "per_position") or positions < 1:
+        raise InputError(
+            f"convert to 'pooled' or 'per_position' and 1 or more positions, not {to!r}, {positions}"
+        )
+    return weight * positions if to == "pooled" else weight / positions

@@ -1,0 +1,159 @@
+"""Commands about models, indexes and searching: thin shells over one public function each.
+
+Libraries are imported inside the commands, so that ``--help`` and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from st_l0.cli.app import app, writing
+from st_l0.errors import InputError
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Documents encoded at once.")]
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Folder of a collection, as BEIR has it; repeatable.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the numbers to this JSON file.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which relevance judgements to take.")] = "test",
+    batch_size: BatchSize = 32,
+    bm25: Annotated[bool, typer.Option("--bm25/--no-bm25", help="Compare with BM25.")] = True,
+) -> None:
+    """Measure a model on retrieval collections."""
+    from rich.console import Console
+
+    from st_l0.encoder import SparseEncoder
+    from st_l0.evaluation import evaluate as run
+    from st_l0.evaluation import read_collection, render, write_json
+
+    collections = [read_collection(folder, split) for folder in data]
+    if len({collection.name for collection in collections}) < len(collections):
+        raise InputError(
+            "two collections have the same name: rename the folder of one"
+        )  # before the long part
+    encoder = SparseEncoder.from_pretrained(model, inference_free=False)  # siamese ones as baselines
+    progress = sys.stderr.isatty()
+    reports = [
+        run(encoder, collection, batch_size=batch_size, bm25=bm25, progress=progress)
+        for collection in collections
+    ]
+    console = Console()
+    console.print(render(reports))
+    if output is not None:
+        with writing(output):
+            write_json(reports, output)
+
+
+@app.command()
+def index(
+    model: ModelName,
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
+    ],
+    batch_size: BatchSize = 32,
+) -> None:
+    """Encode a corpus into an index. Started again after an interruption, it goes on."""
+    from st_l0.data import read_documents
+    from st_l0.encoder import SparseEncoder
+    from st_l0.index import open_index
+    from st_l0.indexing import check_model, index_corpus, index_metadata
+
+    documents = read_documents(corpus)
+    first = next(documents)  # an unusable corpus should leave no empty index behind
+    encoder = SparseEncoder.from_pretrained(model)
+    metadata = index_metadata(encoder, model)
+    with writing(to):
+        opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
+        check_model(encoder, opened, to)
+        before = len(opened)
+        added = index_corpus(encoder, chain([first], documents), opened, batch_size=batch_size)
+    typer.echo(f"{to}: {added} documents added, {len(opened)} in all")
+    if before:
+        typer.echo("documents whose ids were in the index already were left as they are")
+
+
+@app.command()
+def search(
+    index: Annotated[str, typer.Argument(metavar="INDEX", help="The index.")],
+    query: Annotated[str | None, typer.Argument(help="Without one, a prompt asks for queries.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Documents to find.")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each token adds to a score.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Instead of the model that the index names.")
+    ] = None,
+) -> None:
+    """Find the best documents for a query."""
+    from st_l0.index import open_index
+
+    if query is None and not sys.stdin.isatty():
+        raise InputError("no QUERY was given, and there is no terminal to ask for one")
+    opened = open_index(index, create=False)
+    name = model or opened.metadata.get("model")
+    if name is None:
+        raise InputError(f"{index} does not say which model made it: give --model")
+    from st_l0.encoder import SparseEncoder
+    from st_l0.indexing import check_model
+    from st_l0.results import print_hits
+
+    encoder = SparseEncoder.from_pretrained(name)
+    check_model(encoder, opened, index)
+    if query is not None:
+        if not print_hits(encoder, opened, query, k, explain):
+            raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")
+        return
+    for text in _ask():
+        if not print_hits(encoder, opened, text, k, explain):
+            typer.echo("the model knows no word of this query: nothing to look for")
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path | None, typer.Option("--output", help="Folder for the result.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", metavar="ID", help="The model to start from.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Docstrings to use at most.")] = None,
+) -> None:
+    """Train, evaluate and search on this machine, in one go."""
+    from st_l0.quickstart import run_quickstart
+
+    options: dict[str, Any] = {
+        "output": output,
+        "base_model": base_model,
+        "max_steps": max_steps,
+        "limit": limit,
+    }
+    with writing(output or "runs/quickstart"):
+        run_quickstart(**{name: value for name, value in options.items() if value is not None})
+
+
+def _ask() -> Iterator[str]:
+    while True:
+        try:
+            query = input("query> ")
+        except EOFError:
+            typer.echo()
+            return
+        if not query.strip():
+            return
+        yield query

@@ -1,0 +1,173 @@
+"""Commands about training and its data: thin shells over one public function each.
+
+Libraries are imported inside the commands, so that ``--help`` and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_l0.cli.app import app, writing
+from st_l0.errors import InputError
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key.path=value", help="Values that replace those of the recipe."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest saved state.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe, show what it would do, and stop.")
+    ] = False,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="For --dry-run: devices to plan for.", show_default="1")
+    ] = None,
+) -> None:
+    """Train a model by a recipe, such as `st-l0 train recipe.yaml training.max_steps=10`."""
+    from st_l0.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    if dry_run:
+        from rich.console import Console
+
+        from st_l0.plan import plan, render
+
+        Console().print(render(plan(loaded, devices=devices or 1)))
+        return
+    if devices is not None:
+        raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
+    from st_l0.training import train as run
+
+    with writing(loaded.output):
+        folder = run(loaded, resume=resume)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us for each device
+        typer.echo(f"model: {folder}")
+
+
+@app.command()
+def idf(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+    ],
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
+) -> None:
+    """Count a corpus into a table of query weights."""
+    from transformers import AutoTokenizer
+
+    from st_l0.data import read_documents
+    from st_l0.idf import compute_idf, write_idf
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:  # their messages do not always name what was looked for
+        raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
+    weights = compute_idf(
+        (document.text for document in read_documents(corpus)), loaded, progress=sys.stderr.isatty()
+    )
+    with writing(output):
+        write_idf(output, weights, loaded)
+    typer.echo(f"{output}: {len(weights)} tokens")
+
+
+@app.command()
+def teach(
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="Training rows: files, folders or Hub names.")
+    ],
+    teachers: Annotated[
+        list[str],
+        typer.Option(
+            "--teacher",
+            metavar="KIND:MODEL",
+            help="dense, sparse, cross-encoder or seq2seq, and a folder or Hub id; repeatable.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the scored rows.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Where rows of ids find documents: a BEIR folder, file or Hub name.")
+    ] = None,
+    queries: Annotated[str | None, typer.Option(help="The same for queries.")] = None,
+    repair_latin1: Annotated[
+        bool, typer.Option("--repair-latin1", help="Repair texts that are UTF-8 read as latin1.")
+    ] = False,
+    scale: Annotated[float, typer.Option(help="Range of the scores: 0 to this.")] = 30.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
+) -> None:
+    """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
+    from st_l0.data import open_texts, read_rows
+    from st_l0.losses.distributed import join, rank
+    from st_l0.teachers import EnsembleTeacher, load_teacher
+    from st_l0.teaching import teach as run
+
+    join()
+    rows = read_rows(
+        data,
+        corpus=None if corpus is None else open_texts(corpus, "corpus", repair_latin1=repair_latin1),
+        queries=None if queries is None else open_texts(queries, "queries", repair_latin1=repair_latin1),
+    )
+    ensemble = EnsembleTeacher([load_teacher(spec, batch_size=batch_size) for spec in teachers], scale=scale)
+    with writing(output):
+        folder = run(rows, ensemble, output, by_id=corpus is not None)
+    if rank() == 0:
+        typer.echo(f"scores: {folder}")
+
+
+@app.command()
+def mine(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
+    ],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A BEIR folder, or a .jsonl file of query and positive.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the rows with hard negatives.")],
+    split: Annotated[str, typer.Option(help="Which relevance judgements of a BEIR folder.")] = "train",
+    index: Annotated[
+        str | None, typer.Option(help="An index of these documents that exists already.")
+    ] = None,
+    number: Annotated[int, typer.Option(min=1, help="Hard negatives of each pair.")] = 8,
+    depth: Annotated[
+        str, typer.Option(metavar="FIRST:LAST", help="Ranks to look at, the known positives left out.")
+    ] = "1:100",
+    margin: Annotated[
+        float | None, typer.Option(help="Leave out what scores closer to the positive than this.")
+    ] = None,
+    max_ratio: Annotated[
+        float | None, typer.Option(help="Leave out what scores above this share of the positive's score.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+) -> None:
+    """Find hard negatives: documents that a model ranks high and that are not known to be right."""
+    from st_l0.mining import mine_collection
+
+    first, _, last = depth.partition(":")
+    if not (first.isdecimal() and last.isdecimal()):
+        raise InputError(f"--depth {depth}: give two ranks, such as 10:100")
+    with writing(output):
+        report = mine_collection(
+            model,
+            data,
+            output,
+            split=split,
+            index_folder=index,
+            number=number,
+            depth=(int(first), int(last)),
+            margin=margin,
+            max_ratio=max_ratio,
+            batch_size=batch_size,
+        )
+    typer.echo(
+        f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "
+        f"({report.dropped} had too few negatives)"
+    )

@@ -1,0 +1,20 @@
+"""Corpora, texts by id and training data, from files, folders and the Hub."""
+
+from st_l0.data.corpus import Document, read_documents
+from st_l0.data.lines import read_lines, read_records
+from st_l0.data.rows import Row, read_rows
+from st_l0.data.texts import Texts, open_texts
+from st_l0.data.training import TrainingData, read_training_data
+
+__all__ = [
+    "Document",
+    "Row",
+    "Texts",
+    "TrainingData",
+    "open_texts",
+    "read_documents",
+    "read_lines",
+    "read_records",
+    "read_rows",
+    "read_training_data",
+]

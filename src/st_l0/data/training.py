@@ -1,0 +1,205 @@
+"""Training data as the sentence-transformers trainer takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tqdm import tqdm
+
+from st_l0.data.rows import RawRow, check_lookups, find_rows, read_raw_rows
+from st_l0.data.texts import Texts
+from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BATCH_ROWS = 4096
+
+
+class TrainingData(NamedTuple):
+    """What to train on.
+
+    Attributes:
+        dataset: A row for each group of a query and its documents: the text columns in the order of
+            ``columns`` and, if ``scored``, ``scores``, a list of float32, one for each document.
+        columns: Names of the text columns: ``query``, then ``positive``, ``negative`` or ``negative_1`` to
+            ``negative_n``; or ``document_1`` to ``document_n`` where no document is named the positive.
+        scored: Whether there are scores.
+    """
+
+    dataset: Dataset
+    columns: tuple[str, ...]
+    scored: bool
+
+
+def read_training_data(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    corpus: Texts | None = None,
+    queries: Texts | None = None,
+    documents_per_query: int | None = None,
+    score_scale: float = 1.0,
+    limit: int | None = None,
+) -> TrainingData:
+    """Read rows of training data into a dataset whose rows all have the same number of documents.
+
+    Rows of texts are held in memory, as Arrow. Of rows of ids only row numbers are held, 4 bytes for each
+    document; ``dataset[i]`` and ``dataset[:4]`` look the texts up.
+
+    Args:
+        paths: Sources of rows, and their forms: see `read_rows`. All rows must name a positive, or none; all
+            must have scores, or none.
+        corpus: Documents by id, for rows of ids.
+        queries: Queries by id, for rows of ids.
+        documents_per_query: Documents k of a group. Rows with more are cut into groups. With a positive, a
+            group is the positive and the next k - 1 negatives. A list of n documents makes ``n // k`` groups:
+            group i takes the documents ``i, i + n // k, i + 2 * (n // k), ...``, which pairs good with bad
+            ones where the list is ordered, as the reference implementation does. What is left over is
+            dropped. ``None``: a row is a group, and all must have the same number of documents.
+        score_scale: The scores are multiplied by it.
+        limit: Groups to read at most; ``None`` reads all.
+
+    Raises:
+        InputError: see `read_rows`; rows differ where they must not, a row is too short for a group, there is
+            no row at all, or a setting is out of its range.
+    """
+    from datasets import concatenate_datasets
+
+    check_lookups(corpus, queries)
+    _check_settings(documents_per_query, score_scale, limit)
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
+    groups = islice(_groups(paths, corpus, queries, documents_per_query), limit)
+    parts: list[Dataset] = []
+    columns: tuple[str, ...] = ()
+    while batch := list(
+        islice(groups, _BATCH_ROWS)
+    ):  # Arrow holds a text in a fraction of the memory of Python
+        columns = columns or _columns(batch[0])
+        parts.append(_to_arrow(columns, batch, score_scale))
+    if not parts:
+        sources = ", ".join(map(str, paths)) or "no file given"
+        raise InputError(f"{sources}: no training data; give at least one row")
+    dataset = concatenate_datasets(parts)
+    scored = "scores" in dataset.column_names
+    if corpus is not None and queries is not None:
+        dataset = dataset.with_transform(_LookUp(corpus, queries))
+    return TrainingData(dataset, columns, scored)
+
+
+class _Group(NamedTuple):
+    """A query and the documents that it is trained with: texts, or rows of the two lookups."""
+
+    has_positive: bool
+    query: str | int
+    documents: list[str | int]
+    scores: list[float] | None
+
+
+class _LookUp:
+    """Turns rows of the lookups into texts, a batch at a time; the trainer's workers get a copy each."""
+
+    def __init__(self, corpus: Texts, queries: Texts) -> None:
+        self.corpus = corpus
+        self.queries = queries
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {name: self._column(name, values) for name, values in batch.items()}
+
+    def _column(self, name: str, values: list[Any]) -> list[Any]:
+        if name == "scores":
+            return values
+        return (self.queries if name == "query" else self.corpus).read(values)
+
+
+def _check_settings(documents_per_query: int | None, score_scale: float, limit: int | None) -> None:
+    if documents_per_query is not None and documents_per_query < 1:
+        raise InputError(f"documents_per_query is {documents_per_query}; give 1 or more")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; give 1 or more")
+    if not 0 < score_scale < float("inf"):
+        raise InputError(f"score_scale is {score_scale}; give a finite number above 0")
+
+
+def _groups(
+    paths: Sequence[str | Path], corpus: Texts | None, queries: Texts | None, size: int | None
+) -> Iterator[_Group]:
+    rows = read_raw_rows(paths, by_id=corpus is not None)
+    first: RawRow | None = None
+    for row in tqdm(rows, desc="Reading rows", unit="", leave=False, delay=2, disable=None):
+        first = first or row
+        _refuse_difference(row, first, size)
+        members = _members(len(row.documents), size, row.has_positive)
+        if not members:
+            raise InputError(
+                f"{row.place}: {len(row.documents)} documents, but documents_per_query is {size}; "
+                "give every row at least as many"
+            )
+        query: str | int = row.query
+        documents: Sequence[str | int] = row.documents
+        if corpus is not None and queries is not None:
+            query = int(find_rows(row.place, queries, [row.query])[0])
+            documents = find_rows(row.place, corpus, row.documents).tolist()
+        for group in members:
+            scores = None if row.scores is None else [row.scores[member] for member in group]
+            yield _Group(row.has_positive, query, [documents[member] for member in group], scores)
+
+
+@cache
+def _members(documents: int, size: int | None, has_positive: bool) -> list[tuple[int, ...]]:
+    """Positions of the documents of each group of a row."""
+    if size is None:
+        return [tuple(range(documents))]
+    if not has_positive:
+        step = documents // size
+        return [tuple(range(start, step * size, step)) for start in range(step)]
+    if size == 1:
+        return [(0,)]
+    starts = range(1, documents - size + 2, size - 1)
+    return [(0, *range(start, start + size - 1)) for start in starts]
+
+
+def _refuse_difference(row: RawRow, first: RawRow, size: int | None) -> None:
+    if row.has_positive != first.has_positive:
+        names, other = ("a", "none") if row.has_positive else ("no", "one")
+        raise InputError(
+            f"{row.place}: names {names} positive where the first row names {other}; give all rows one form"
+        )
+    if (row.scores is None) != (first.scores is None):
+        has, other = ("no scores", "some") if row.scores is None else ("scores", "none")
+        raise InputError(
+            f"{row.place}: has {has} where the first row has {other}; give scores to all rows or to none"
+        )
+    if size is None and len(row.documents) != len(first.documents):
+        raise InputError(
+            f"{row.place}: {len(row.documents)} documents where the first row has {len(first.documents)}; "
+            "give every row the same number, or set documents_per_query"
+        )
+
+
+def _columns(group: _Group) -> tuple[str, ...]:
+    count = len(group.documents)
+    if not group.has_positive:
+        return ("query", *(f"document_{index + 1}" for index in range(count)))
+    negatives = ["negative"] if count == 2 else [f"negative_{index + 1}" for index in range(count - 1)]
+    return ("query", "positive", *negatives)
+
+
+def _to_arrow(columns: tuple[str, ...], groups: list[_Group], score_scale: float) -> Dataset:
+    import pyarrow as pa
+    from datasets import Dataset, Features, List, Value
+
+    rows = [(group.query, *group.documents) for group in groups]
+    values: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    features = dict.fromkeys(columns, Value("string" if isinstance(groups[0].query, str) else "int32"))
+    if groups[0].scores is not None:
+        values.append([[score * score_scale for score in group.scores or ()] for group in groups])
+        features["scores"] = List(Value("float32"))
+    schema = Features(features).arrow_schema
+    # Not Dataset.from_dict, which looks at every value in Python.
+    return Dataset(
+        pa.table([pa.array(column, field.type) for column, field in zip(values, schema, strict=True)], schema)
+    )

@@ -1,0 +1,349 @@
+"""Hard negatives: what a model ranks high for a query although it is not known to answer it."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from tqdm import tqdm
+
+from st_l0.data import Document, read_records
+from st_l0.errors import InputError
+from st_l0.files import replace_file
+from st_l0.index import open_index
+from st_l0.indexing import check_model, index_corpus, index_metadata
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+    from st_l0.encoder import SparseEncoder
+    from st_l0.index import Hits, Index
+
+_Data = tuple[dict[str, str], dict[str, str], dict[str, list[str]], int]
+_Positives = dict[str, tuple[float, "str | None"]]  # id → score and text
+_GROUP = 64  # queries whose positives are looked up together: the results grow with its square
+
+
+class Mined(NamedTuple):
+    """The ids of a query, of one of its positives and of their hard negatives, best first."""
+
+    query_id: str
+    positive_id: str
+    negative_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MiningReport:
+    """What `mine_collection` did, in numbers."""
+
+    queries: int  #: with at least one positive
+    pairs: int  #: of a query and a positive
+    rows: int  #: pairs that were written
+    dropped: int  #: pairs that were not, for too few negatives
+    missing: int  #: relevant documents left out before, as the corpus does not have them
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Which documents may be negatives; checked when made."""
+
+    number: int
+    depth: tuple[int, int]
+    margin: float | None
+    max_ratio: float | None
+
+    def __post_init__(self) -> None:
+        first, last = self.depth
+        if not 1 <= first <= last:
+            raise InputError(f"depth is {first} to {last}; give a first rank from 1 and a last one not below")
+        span = last - first + 1
+        if not 1 <= self.number <= span:
+            raise InputError(f"number is {self.number}; depth {first} to {last} allows 1 to {span}")
+        if self.margin is not None and self.max_ratio is not None:
+            raise InputError("both margin and max_ratio were given; give at most one of them")
+        if self.margin is not None and not self.margin >= 0:
+            raise InputError(f"margin is {self.margin}; give 0 or more, in units of the score")
+        if self.max_ratio is not None and not 0 < self.max_ratio <= 1:
+            raise InputError(f"max_ratio is {self.max_ratio}; give more than 0 and at most 1")
+
+    def limit(self, positive: float) -> float:
+        """The highest score of a negative beside a positive of some score."""
+        if self.margin is not None:
+            return positive - self.margin
+        return float("inf") if self.max_ratio is None else positive * self.max_ratio
+
+
+def mine(
+    model: SparseEncoder,
+    index: Index,
+    queries: Mapping[str, str],
+    positives: Mapping[str, Sequence[str]],
+    *,
+    number: int = 8,
+    depth: tuple[int, int] = (1, 100),
+    margin: float | None = None,
+    max_ratio: float | None = None,
+    chunk_size: int = 1024,
+    progress: bool = True,
+) -> Iterator[Mined]:
+    """Find hard negatives of each pair of a query and a positive.
+
+    The negatives are the best documents for the query, without its positives and their copies: documents of
+    the same text, where the index stores texts. Unlabelled answers are among the very best: they are kept out
+    by ``depth``, or by a score too near to the positive's, be it by ``margin`` or by ``max_ratio``, the
+    percentage filter of NV-Retriever (0.95 there, for dense models).
+
+    Args:
+        model: Encodes the queries; the one that encoded the documents.
+        index: The documents, under str ids.
+        queries: Query id → text.
+        positives: Query id → ids of all documents known to answer it.
+        number: Negatives of each pair. A pair for which there are fewer is left out.
+        depth: First and last rank to look at. Ranks count from 1 once the positives have been removed.
+        margin: A negative scores at most the positive's score less this.
+        max_ratio: A negative scores at most this share of the positive's score, above 0 and up to 1.
+        chunk_size: Queries encoded and searched at once; the result does not depend on it.
+        progress: Whether to show a progress bar, where there is a terminal.
+
+    Returns:
+        The pairs, in the order of ``positives``, each once, with ``number`` negatives each. The same index
+        and the same model give the same ones.
+
+    Raises:
+        InputError: A setting is out of its range, a query has no text, or a positive is not in the index;
+            raised by the call itself, before the first pair.
+
+    Source: Moreira et al., 2024, https://arxiv.org/abs/2407.15831
+    """
+    settings = _Settings(number, depth, margin, max_ratio)
+    if chunk_size < 1:
+        raise InputError(f"chunk_size is {chunk_size}; give at least 1")
+    pairs = {query: documents for query, documents in positives.items() if documents}
+    for query, documents in pairs.items():
+        if query not in queries:
+            raise InputError(f"query {query!r:.40} has positives but no text; add it or drop its positives")
+        unknown = next((document for document in documents if document not in index), None)
+        if unknown is not None:
+            what = f"document {unknown!r:.40}, a positive of query {query!r:.40}"
+            raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+
+    def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
+        stream = iter(pairs.items())
+        # To tqdm, None means: no bar where there is no terminal.
+        with tqdm(total=len(pairs), desc="mining", unit="query", disable=None if progress else True) as bar:
+            while chunk := list(islice(stream, chunk_size)):
+                texts = [queries[query] for query, _ in chunk]
+                vectors = cast("sp.csr_matrix", model.encode_query(texts, convert_to_scipy=True))
+                wanted = [documents for _, documents in chunk]
+                found = index.search(vectors, settings.depth[1] + max(map(len, wanted)))
+                known = _look_up(index, vectors, wanted, found)
+                for (query, _), hits, its_positives in zip(chunk, found, known, strict=True):
+                    yield from _choose(query, hits, its_positives, settings)
+                bar.update(len(chunk))
+
+    return rows()
+
+
+def mine_collection(
+    model: SparseEncoder | str | Path,
+    data: str | Path,
+    output: str | Path,
+    *,
+    split: str = "train",
+    index_folder: str | Path | None = None,
+    number: int = 8,
+    depth: tuple[int, int] = (1, 100),
+    margin: float | None = None,
+    max_ratio: float | None = None,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> MiningReport:
+    """Turn judgements or pairs into a training file with hard negatives.
+
+    Writes to ``output``:
+
+    - ``train.jsonl``: a line ``{"query_id", "positive_id", "negative_ids"}`` a pair; see `mine`;
+    - ``mining.json``: the settings, and the numbers of the report;
+    - ``index/``, unless ``index_folder`` is given: the corpus, encoded once for all settings; interrupted and
+      called again, the encoding goes on where it stopped;
+    - for a file of pairs, ``corpus.jsonl`` and ``queries.jsonl`` in BEIR layout: the distinct positives, as
+      ``d0``, ``d1``, ..., and the distinct queries, as ``q0``, ``q1``, ...
+
+    Args:
+        model: The model, or its folder or Hub id.
+        data: A folder in BEIR layout, of which judgements above 0 make a positive; or a file, ``.jsonl`` or
+            ``.jsonl.gz``, of rows ``query`` and ``positive``, other keys being ignored.
+        output: A folder.
+        split: Which judgements to read; only for a BEIR folder.
+        index_folder: An index of these documents that exists already, made with ``model``.
+        number: Negatives of each pair; see `mine` for this and the next three.
+        depth: First and last rank to look at.
+        margin: Least distance to the positive's score.
+        max_ratio: Largest share of the positive's score.
+        batch_size: Documents encoded at once.
+        progress: Whether to show progress bars, where there is a terminal.
+
+    Returns:
+        How many pairs there were, and what became of them.
+
+    Raises:
+        InputError: A setting is out of its range, the data cannot be read, an index or a file in ``output``
+            is of another model or other data, or no pair has enough negatives. What was there before stays.
+    """
+    from st_l0.encoder import SparseEncoder
+
+    settings = _Settings(number, depth, margin, max_ratio)
+    data, output = Path(data), Path(output)
+    rows, record = output / "train.jsonl", output / "mining.json"
+    if rows.exists() and not record.exists():
+        raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
+    is_folder = data.is_dir()
+    corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
+    name = None if isinstance(model, SparseEncoder) else model
+    encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
+
+    if not is_folder:
+        _write_texts(output / "corpus.jsonl", corpus, data)
+        _write_texts(output / "queries.jsonl", queries, data)
+    if index_folder is None:
+        index = _open_own(output / "index", encoder, name, corpus, data)
+        documents = [Document(*item) for item in corpus.items()]
+        index_corpus(encoder, documents, index, batch_size=batch_size, progress=progress)
+    else:
+        index = open_index(index_folder, create=False)
+        check_model(encoder, index, str(index_folder))
+        stranger = next((document for document in index.ids().tolist() if document not in corpus), None)
+        if stranger is not None:
+            raise InputError(f"{index_folder}: holds document {stranger!r:.40}, which is not in {data}")
+
+    mined = mine(encoder, index, queries, positives, **asdict(settings), progress=progress)
+    pairs = sum(map(len, positives.values()))
+    # Left in reverse order, so that a train.jsonl without a mining.json is never one of ours.
+    with replace_file(rows) as new_rows, replace_file(record) as new_record:
+        written = _write_lines(new_rows, (row._asdict() for row in mined))
+        if not written:
+            problem = f"{data}: none of {pairs:,} pairs has {number} negatives"
+            raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
+        report = MiningReport(len(positives), pairs, written, pairs - written, missing)
+        content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
+        content |= {"data": str(data), "split": split if is_folder else None}
+        content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
+        new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return report
+
+
+def _look_up(
+    index: Index, vectors: sp.csr_matrix, wanted: Sequence[Sequence[str]], found: Sequence[Hits]
+) -> list[_Positives]:
+    """The positives of each query; a second search finds those that the first did not reach."""
+    nothing: tuple[float, str | None] = (0.0, None)  # what is never found has no score above zero
+    known = [dict.fromkeys(documents, nothing) for documents in wanted]
+    for positives, hits in zip(known, found, strict=True):
+        _note(positives, hits)
+    rows = [row for row, positives in enumerate(known) if nothing in positives.values()]
+    for start in range(0, len(rows), _GROUP):
+        group = rows[start : start + _GROUP]
+        unseen = dict.fromkeys(id for row in group for id, found in known[row].items() if found == nothing)
+        for row, hits in zip(group, index.search(vectors[group], len(unseen), ids=unseen), strict=True):
+            _note(known[row], hits)
+    return known
+
+
+def _note(positives: _Positives, hits: Hits) -> None:
+    for place, document in enumerate(hits.ids.tolist()):
+        if document in positives:
+            positives[document] = hits[place][1:]
+
+
+def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) -> Iterator[Mined]:
+    """The pairs of one query that have enough negatives."""
+    first, last = settings.depth
+    ids, scores = hits.ids.tolist(), hits.scores.tolist()
+    places = [place for place, document in enumerate(ids) if document not in positives][first - 1 : last]
+    texts = {text for _, text in positives.values()} - {None}
+
+    @cache  # a text is read from the disk
+    def is_copy(place: int) -> bool:
+        return bool(texts) and hits[place].text in texts
+
+    for document, (score, _) in positives.items():
+        limit = settings.limit(score)
+        fitting = (ids[place] for place in places if scores[place] <= limit and not is_copy(place))
+        negatives = tuple(islice(fitting, settings.number))
+        if len(negatives) == settings.number:
+            yield Mined(query, document, negatives)
+
+
+def _read_judgements(folder: Path, split: str) -> _Data:
+    """Corpus, queries, positives, and the number of positives that are not in the corpus."""
+    from st_l0.evaluation.collections import read_collection
+
+    collection = read_collection(folder, split)
+    relevant = [(query, id) for query, judged in collection.qrels.items() for id in judged if judged[id] > 0]
+    positives: dict[str, list[str]] = {}
+    for query, document in relevant:
+        if document in collection.corpus:
+            positives.setdefault(query, []).append(document)
+    missing = len(relevant) - sum(map(len, positives.values()))
+    if not positives:
+        raise InputError(f"{folder}: split {split} judges no document of the corpus as relevant")
+    return collection.corpus, collection.queries, positives, missing
+
+
+def _read_pairs(path: Path) -> _Data:
+    """The same of a file of pairs; equal texts are one document, or one query."""
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise InputError(f"{path}: no folder, nor a file of pairs; give a BEIR folder or a .jsonl[.gz] file")
+    documents: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    positives: dict[str, list[str]] = {}
+    for number, record in read_records(path):
+        for key in ("query", "positive"):
+            if not isinstance(record.get(key), str) or not record[key].strip():
+                raise InputError(f"{path}:{number}: {key} is missing, empty or not a string; give a text")
+        query = queries.setdefault(record["query"], f"q{len(queries)}")
+        document = documents.setdefault(record["positive"], f"d{len(documents)}")
+        if document not in positives.setdefault(query, []):
+            positives[query].append(document)
+    if not positives:
+        raise InputError(f"{path}: no pairs; give at least one row")
+    corpus = {identifier: text for text, identifier in documents.items()}
+    return corpus, {identifier: text for text, identifier in queries.items()}, positives, 0
+
+
+def _open_own(
+    folder: Path, model: SparseEncoder, name: str | Path | None, corpus: dict[str, str], data: Path
+) -> Index:
+    """The index of ``corpus``: new, or as far as an earlier call came."""
+    digest = hashlib.sha256()
+    for item in corpus.items():
+        digest.update(json.dumps(item).encode())
+    made_with = {"fingerprint": model.fingerprint()} if name is None else index_metadata(model, name)
+    made_of = {"corpus": digest.hexdigest()}
+    index = open_index(folder, vocabulary_size=len(model.query_weights), metadata=made_with | made_of)
+    check_model(model, index, str(folder))
+    if index.metadata.get("corpus") != made_of["corpus"]:
+        raise InputError(f"{folder}: was made of other documents than {data} has; give another output folder")
+    return index
+
+
+def _write_texts(path: Path, texts: Mapping[str, str], data: Path) -> None:
+    with replace_file(path) as new:
+        _write_lines(new, ({"_id": id, "title": "", "text": text} for id, text in texts.items()))
+        if path.exists() and not filecmp.cmp(new, path, shallow=False):
+            raise InputError(f"{path}: holds other texts than {data} has; give another output folder")
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, object]]) -> int:
+    written = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for written, record in enumerate(records, 1):  # noqa: B007
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return written

@@ -1,0 +1,219 @@
+"""Teachers: models that score how well a document answers a query, and their ensemble."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from sentence_transformers.util import get_device_name
+from torch import Tensor
+
+from st_l0.checkpoints import Access, layout, load_config
+from st_l0.errors import InputError
+from st_l0.losses.distributed import all_gather, all_gather_objects, rank, world_size
+from st_l0.teacher_models import LOADERS
+
+
+class Teacher(Protocol):
+    """Scores texts; higher is better. It is never trained.
+
+    A score depends on query and document alone, up to float rounding, and equal pairs of one call get equal
+    scores.
+
+    Attributes:
+        name: What it was loaded from, such as ``"dense:./folder"``.
+        vocabulary: Token to id, for a teacher whose vectors are over the tokens of a vocabulary.
+    """
+
+    name: str
+    vocabulary: dict[str, int] | None
+
+    def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
+        """Score ``queries[i]`` with ``documents[i]``: ``(pairs,)``, float32, on the CPU."""
+        ...
+
+    def score_all(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
+        """Score each query with each document: ``(queries, documents)``, float32, on the CPU."""
+        ...
+
+
+def load_teacher(
+    spec: str, *, device: str | None = None, batch_size: int = 32, access: Access | None = None
+) -> Teacher:
+    """Load a teacher.
+
+    Args:
+        spec: ``"kind:model"``, the model being a folder or Hub id. Kinds: ``dense`` (a SentenceTransformer),
+            ``sparse`` (a SparseEncoder, siamese or inference-free), ``cross-encoder`` (a CrossEncoder with
+            one label), ``seq2seq`` (monoT5 and its kin).
+        device: Where to put the model; ``None`` takes the best there is, under torchrun the process's own.
+        batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
+        access: Token, revision and the like for the Hub.
+
+    Raises:
+        InputError: The kind is unknown, there is no such model, or it is not of that kind.
+    """
+    kind, _, model = spec.partition(":")
+    if kind not in LOADERS or not model:
+        raise InputError(f"teacher {spec!r}: give kind:model, where kind is one of {', '.join(LOADERS)}")
+    access = access or Access()
+    try:
+        _check_kind(kind, model, access)
+        return LOADERS[kind](spec, model, device or get_device_name(), batch_size, access)
+    except InputError as error:
+        raise InputError(f"teacher {spec}: {error}") from error
+    except Exception as error:  # the loaders of other packages raise what they like
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"teacher {spec} cannot be loaded: {reason[:300]}") from error
+
+
+def _check_kind(kind: str, model: str, access: Access) -> None:
+    """Refuse what sentence-transformers would load with random weights on top."""
+    layout(model, access)  # there is a model at all
+    if access.find(model, "modules.json") is not None:
+        config = access.find(model, "config_sentence_transformers.json")
+        saved: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config else {}
+        model_type = saved.get("model_type", "SentenceTransformer")  # as sentence-transformers reads it
+        kinds = {"SentenceTransformer": "dense", "SparseEncoder": "sparse", "CrossEncoder": "cross-encoder"}
+        if kinds.get(model_type) != kind:
+            hint = f"; give {kinds[model_type]}:{model}" if model_type in kinds else ""
+            raise InputError(f"the model is a {model_type}{hint}")
+        return
+    heads = {
+        "sparse": ("ForMaskedLM",),
+        "cross-encoder": ("ForSequenceClassification", "ForCausalLM"),
+        "seq2seq": ("ForConditionalGeneration",),
+    }.get(kind, ("",))
+    architectures = load_config(model, access).architectures or [""]
+    if not any(name.endswith(heads) for name in architectures):
+        raise InputError(f"the model is a {' '.join(architectures)}, which is not {' or '.join(heads)}")
+
+
+def min_max(scores: Tensor) -> Tensor:
+    """Scale each row to [0, 1] by its smallest and largest score; a row without a spread becomes zeros.
+
+    Args:
+        scores: ``(..., documents)``; the rows are along the last dimension.
+
+    Returns:
+        The same shape, float32.
+
+    Raises:
+        InputError: A score is NaN or infinite.
+    """
+    if not scores.isfinite().all():
+        raise InputError("scores hold NaN or infinity; leave those rows out or mend the teacher")
+    if not scores.shape[-1]:
+        return scores.float()
+    wide = scores.double()
+    low, high = wide.aminmax(dim=-1, keepdim=True)
+    # A row without a spread is 0 / 1.
+    return ((wide - low) / torch.where(high > low, high - low, 1.0)).float()
+
+
+class EnsembleTeacher:
+    """Several teachers as one: their scores min-max normalised per query, averaged, times a scale.
+
+    For the documents ``D`` that are scored for query ``q``::
+
+        score(q, d) = scale * mean_t (s_t(q, d) - min_D s_t) / (max_D s_t - min_D s_t)
+
+    So a score says how ``d`` ranks among ``D``, from 0 to ``scale``, and is worth nothing next to the scores
+    of another list. One teacher alone is normalised too.
+
+    Args:
+        teachers: One or more.
+        scale: Range of the result, > 0. The paper takes 30; a smaller one asks for smaller student scores.
+
+    Raises:
+        InputError: There is no teacher, or ``scale`` is not positive and finite.
+
+    Source: Geng et al., 2024, https://arxiv.org/abs/2411.04403, heterogeneous knowledge distillation
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], scale: float = 30.0) -> None:
+        if not teachers:
+            raise InputError("an ensemble needs at least one teacher")
+        if not 0 < scale < math.inf:
+            raise InputError(f"the scale of the teachers must be positive, not {scale}")
+        self.teachers, self.scale = list(teachers), scale
+
+    def score_lists(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[Tensor]:
+        """Score a list of documents for each query; the lists may have different lengths.
+
+        Returns:
+            For each query the scores of its documents, ``(documents,)``, float32, on the CPU.
+
+        Raises:
+            InputError: A score is NaN or infinite; the message names teacher and query.
+        """
+        rows = [query for query, texts in zip(queries, documents, strict=True) for _ in texts]
+        flat = [text for texts in documents for text in texts]
+        totals = [torch.zeros(len(texts)) for texts in documents]
+        for teacher in self.teachers:
+            scores = teacher.score_pairs(rows, flat)
+            refuse_not_finite(teacher, rows, scores)
+            for total, part in zip(totals, scores.split([len(texts) for texts in documents]), strict=True):
+                total += min_max(part)
+        return [total / len(self.teachers) * self.scale for total in totals]
+
+    def score_batch(self, queries: Sequence[str], columns: Sequence[Sequence[str]]) -> Tensor:
+        """Score this process's queries with the documents of all processes.
+
+        Every process scores the queries of all with its own documents, so no document is read twice; all of
+        them have to call this together, with equally many columns. The numbers of queries may differ.
+
+        Args:
+            queries: Those of this process.
+            columns: Document columns of this process's batch, each ``(queries,)``.
+
+        Returns:
+            ``(queries, documents of all processes)``, float32, on the CPU. The documents are in the order
+            column 0 of rank 0, column 0 of rank 1, …, column 1 of rank 0, …, as the columns of embeddings
+            that the losses gather. The spread of min-max is that of a whole row.
+
+        Raises:
+            InputError: A score is NaN or infinite, on all processes; the message names teacher and query.
+        """
+        everybody = all_gather_objects(list(queries))
+        flat = [query for part in everybody for query in part]
+        start = sum(map(len, everybody[: rank()]))
+        documents = [text for column in columns for text in column]
+        total = torch.tensor(0.0)
+        for teacher in self.teachers:
+            own = teacher.score_all(flat, documents).T.split([len(column) for column in columns])
+            scores = torch.cat([_gather(column) for column in own]).T
+            refuse_not_finite(teacher, flat, scores)
+            total = total + min_max(scores[start : start + len(queries)])
+        return total / len(self.teachers) * self.scale
+
+
+def refuse_not_finite(teacher: Teacher, queries: Sequence[str], scores: Tensor) -> None:
+    """Refuse scores that are NaN or infinite.
+
+    Args:
+        teacher: Who scored.
+        queries: The query of each row of ``scores``.
+        scores: ``(queries, ...)``.
+
+    Raises:
+        InputError: A score is not finite; the message names teacher and query.
+    """
+    bad = (~scores.isfinite()).nonzero()
+    if len(bad):
+        first = tuple(bad[0].tolist())
+        raise InputError(
+            f"teacher {teacher.name} scores a document of query {queries[first[0]]!r:.80} with "
+            f"{scores[first].item()}; leave the query out or mend the teacher"
+        )
+
+
+def _gather(scores: Tensor) -> Tensor:
+    if world_size() == 1:
+        return scores
+    # GPUs exchange only what lies on them.
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+    return all_gather(scores.to(device).contiguous()).cpu()

@@ -1,0 +1,180 @@
+"""Scoring a training set with teachers, once, into a dataset folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from st_l0.data import read_records
+from st_l0.errors import InputError
+from st_l0.files import replace_file
+from st_l0.losses.distributed import rank, world_size
+from st_l0.teachers import EnsembleTeacher, Teacher, refuse_not_finite
+
+if TYPE_CHECKING:
+    from st_l0.data import Row
+
+_STATE = "teachers.json"
+# What each teacher makes of these tells whether a folder was begun with the same weights.
+_PROBE = (
+    ("what is a cat?", "A cat is a small animal with soft fur."),
+    ("how far is the moon?", "The moon is 384,400 km from the earth."),
+    ("how far is the moon?", "Bread is baked from flour, water and salt."),
+)
+_PROBE_TOLERANCE = 0.01  # other hardware and half precision round differently
+
+
+def teach(
+    rows: Iterable[Row],
+    teacher: EnsembleTeacher,
+    output: str | Path,
+    *,
+    by_id: bool = False,
+    chunk_size: int = 1024,
+    progress: bool = True,
+) -> Path:
+    """Score the documents of each row and write a dataset folder that `st_l0.data.read_rows` reads.
+
+    The folder holds, for each chunk of rows in order, ``part-000000.jsonl`` and so on, with one object a row:
+    ``query``, ``documents`` and ``scores``, or with ``by_id`` ``query_id``, ``document_ids`` and ``scores``,
+    all scores rounded to 6 significant digits. Ids that stand beside texts are written with them. Beside them
+    ``teachers.json`` says who scored; once all parts are there, its ``rows`` says how many rows they hold
+    (null until then).
+
+    A run that was stopped and is started again skips the parts that are there. Of several processes (a
+    process group, as under torchrun) the one of rank r scores the chunks r, r + world size, …, so each has to
+    get the same rows; each returns when its own parts are written. The result is the same however often the
+    run was stopped and however many processes there are.
+
+    Args:
+        rows: What to score; streamed, with one chunk in memory. Scores that they have are ignored.
+        teacher: Who scores them.
+        output: Folder, new, empty or of the same run.
+        by_id: Whether ids take the place of texts, for rows whose texts were looked up by id.
+        chunk_size: Rows scored together, which is also what a stopped run loses at most. Within a chunk an
+            embedding teacher reads each distinct text once and holds its vector.
+        progress: Whether to show a progress bar (on a terminal).
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: There are no rows, the folder holds something else (other teachers, scale, chunk size or
+            rows), or a score is not finite.
+    """
+    output = Path(output)
+    if chunk_size < 1:
+        raise InputError(f"chunk_size must be at least 1, not {chunk_size}")
+    state = _open(output, teacher, chunk_size)
+    total = parts = 0
+    disable = None if progress and rank() == 0 else True
+    with tqdm(desc="teaching", unit="row", disable=disable) as bar:
+        for chunk in _chunks(rows, chunk_size):
+            if parts % world_size() == rank():
+                _finish(output / f"part-{parts:06d}.jsonl", chunk, teacher, by_id)
+            total, parts = total + len(chunk), parts + 1
+            bar.update(len(chunk))
+    if not total:
+        raise InputError(f"{output}: there are no rows to score; give at least one")
+    present = sorted(output.glob("part-*.jsonl"))
+    if present[parts:]:
+        raise InputError(f"{present[parts]}: the input ends before this part; give a new folder")
+    if len(present) == parts and state["rows"] != total:  # the last process to end sees all parts
+        _write_state(output, {**state, "rows": total})
+    return output
+
+
+def _open(output: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, Any]:
+    """Begin a folder, or make sure that it was begun by the same run."""
+    names = [one.name for one in teacher.teachers]
+    state: dict[str, Any] = {
+        "teachers": names,
+        "scale": teacher.scale,
+        "chunk_size": chunk_size,
+        "probe": [_probe(one) for one in teacher.teachers],
+        "rows": None,
+    }
+    path = output / _STATE
+    foreign = output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir())
+    if not path.exists():  # looked at after the listing: another process may have begun in between
+        if foreign:
+            raise InputError(f"{output}: holds files but no {_STATE}; give a new or empty folder")
+        _write_state(output, state)
+        return state
+    found = _read_state(path)
+    for key in ("teachers", "scale", "chunk_size"):
+        if found.get(key) != state[key]:
+            raise InputError(
+                f"{path}: begun with {key} {found.get(key)}, not {state[key]}; give a new folder"
+            )
+    for name, first, now in zip(names, found["probe"], state["probe"], strict=True):
+        if not np.allclose(first, now, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE):
+            raise InputError(f"{path}: begun with other weights of {name}; give a new folder")
+    return found
+
+
+def _probe(teacher: Teacher) -> list[float]:
+    queries, documents = zip(*_PROBE, strict=True)
+    scores = teacher.score_pairs(queries, documents)
+    refuse_not_finite(teacher, queries, scores)
+    return _rounded(scores.tolist())
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); give a new folder") from error
+    if not isinstance(state, dict) or not {"probe", "rows"} <= set(state):
+        raise InputError(f"{path}: not a record of teachers; give a new folder")
+    return state
+
+
+def _write_state(output: Path, state: dict[str, Any]) -> None:
+    with replace_file(output / _STATE) as temporary:
+        temporary.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _finish(part: Path, chunk: list[Row], teacher: EnsembleTeacher, by_id: bool) -> None:
+    """Write a part, or make sure that the one that is there holds this chunk."""
+    records = [_record(row, by_id) for row in chunk]
+    if part.exists():
+        found = [(line, {**record, "scores": None}) for line, record in read_records(part)]
+        if len(found) != len(records):
+            raise InputError(
+                f"{part}: holds {len(found)} rows, but the input has {len(records)} there; give a new folder"
+            )
+        for (line, old), new in zip(found, records, strict=True):
+            if old != {**new, "scores": None}:
+                raise InputError(f"{part}:{line}: not the row that the input has there; give a new folder")
+        return
+    scores = teacher.score_lists([row.query for row in chunk], [row.documents for row in chunk])
+    with replace_file(part) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        for record, values in zip(records, scores, strict=True):
+            taught = {**record, "scores": _rounded(values.tolist())}
+            stream.write(json.dumps(taught, ensure_ascii=False) + "\n")
+
+
+def _record(row: Row, by_id: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    if row.query_id is not None and row.document_ids is not None:
+        record = {"query_id": row.query_id, "document_ids": list(row.document_ids)}
+    elif by_id:
+        raise InputError(f"the row of query {row.query!r:.80} has no ids to be written by")
+    return record if by_id else {**record, "query": row.query, "documents": list(row.documents)}
+
+
+def _rounded(scores: Iterable[float]) -> list[float]:
+    return [float(f"{score:.6g}") for score in scores]
