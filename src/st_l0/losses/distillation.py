@@ -169,7 +169,7 @@ class MarginMSELoss(nn.Module):
 @misc{hofstaetter2020improving,
     title={Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation},
     author={Hofst{\\"a}tter, S. and Althammer, S. and Schr{\\"o}der, M. and Sertkan, M. and Hanbury, A.},
-    Allan Hanbury}, year={2020},
+    year={2020},
     url={https://arxiv.org/abs/2010.02666},
 }
 """

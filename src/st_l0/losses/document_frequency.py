@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -86,9 +88,9 @@ class DocumentFrequencyWeights(nn.Module):
         return self.weights
 
     def _factors(self, share: Tensor) -> Tensor:
-        exponent = torch.tensor(2.0, dtype=torch.float64).log() / torch.tensor(self.alpha).double().log()
+        exponent = math.log(2) / math.log(self.alpha)
         # A share of 0 gives infinity, and with it the factor 0.
-        return 1 / (1 + (share ** exponent.to(share.device) - 1).clamp(min=0) ** self.beta)
+        return 1 / (1 + (share**exponent - 1).clamp(min=0) ** self.beta)
 
     def get_extra_state(self) -> int:
         """The number of batches seen, which `state_dict` holds too."""
