@@ -6,10 +6,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test lint types unit clean
+.PHONY: quickstart small-recipes test lint types unit clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/st-l0 quickstart $(ARGS)
+
+# Every recipe of training_recipes/small; ARGS are overrides such as training.max_steps=10.
+small-recipes: $(VENV)/.quickstart
+	$(BIN)/st-l0 small-data
+	for recipe in training_recipes/small/*.yaml; do echo "$$recipe" && $(BIN)/st-l0 train "$$recipe" $(ARGS) || exit; done
 
 test: lint types unit
 

@@ -283,7 +283,7 @@ def _memory(
         texts=texts,
         devices=devices,
         half=bool(recipe.training.get("fp16") or recipe.training.get("bf16")),
-        checkpointing=bool(recipe.training.get("gradient_checkpointing")),
+        checkpointing=bool(arguments.gradient_checkpointing),  # by either of its two names
     )
 
 

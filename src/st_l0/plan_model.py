@@ -87,21 +87,23 @@ def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
             raise InputError(f"{name}: cannot be read ({error}): restore the checkpoint") from error
         notes.append(f"config of {name} not reachable: sizes not checked")
         return None
-    head = _check_kind(settings, kind, config, notes)
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            model = AutoModelForMaskedLM.from_config(config)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{name} is no masked language model known to transformers: {reason}") from error
+    size = config.vocab_size
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, subfolder=folder)
         size = vocabulary_size(tokenizer)
     except (OSError, ValueError):
-        tokenizer, size = None, config.vocab_size
+        tokenizer = None
         notes.append(f"tokenizer of {name} not reachable: tables not checked")
-    try:
-        with torch.device("meta"):  # shapes without numbers
-            model = AutoModelForMaskedLM.from_config(config)
-            if size < config.vocab_size:  # as the encoder does, see `st_l0.assembly.match_vocabulary`
-                model.resize_token_embeddings(size)
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{name} is no masked language model known to transformers: {reason}") from error
+    if size < config.vocab_size:  # as the encoder does, see `st_l0.assembly.match_vocabulary`
+        with torch.device("meta"):
+            model.resize_token_embeddings(size)
+    head = _check_kind(settings, kind, config, notes)
     hidden = model.get_input_embeddings().weight.shape[1]
     trained = {"trained_table": size, "learned_scores": hidden + 1}.get(settings.queries, 0)
     fixed = {"table": size, "learned_scores": size * hidden}.get(settings.queries, 0)

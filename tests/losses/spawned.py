@@ -144,14 +144,15 @@ def plain(dtype, cuts):
 
 
 def frequencies(cuts):
-    """Factors of seven batches of different density."""
+    """Factors of eight batches of different density, and the counts since the last estimate."""
     generator = torch.Generator().manual_seed(3)
     weights = DocumentFrequencyWeights(SIZE, alpha=0.4, beta=3, refresh_steps=3)
     found = []
-    for batch in range(7):
-        active = torch.rand(8, SIZE, generator=generator) < 0.1 + 0.12 * batch
+    for batch in range(8):
+        active = torch.rand(8, SIZE, generator=generator) < 0.1 + 0.11 * batch
         found.append(weights.observe(part(active, cuts)).clone())
-    return torch.stack(found)
+    state = weights.state_dict()
+    return torch.stack(found), state["counts"], state["documents"]
 
 
 def statistics(cuts):

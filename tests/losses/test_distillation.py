@@ -309,16 +309,7 @@ def test_says_what_it_is():
     assert "2010.02666" in MarginMSELoss().citation
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        KLDivergenceLoss,
-        pytest.param(
-            MarginMSELoss,
-            marks=pytest.mark.xfail(strict=True, reason="its BibTeX has one closing brace too many"),
-        ),
-    ],
-)
+@BOTH
 def test_the_citation_is_whole(kind):
     depth, depths = 0, []
     for letter in kind().citation:

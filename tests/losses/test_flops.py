@@ -122,8 +122,16 @@ def test_masked_documents_count_in_the_mean(kind):
 @LOSSES
 def test_negative_activations_weigh_as_much_as_positive_ones(kind):
     mirrored = [[-2.0, 0.0, 1.0], *DOCUMENTS[1:]]
-    for options in ({"threshold": 1}, {"top_k": 1}, {"extra_logs": 2}):
-        assert penalty(kind(**options), mirrored) == penalty(kind(**options), DOCUMENTS) > 0
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        for options in ({"threshold": 1}, {"top_k": 1}, {"extra_logs": 2}):
+            loss = kind(**options)
+            assert penalty(loss, mirrored, dtype) == penalty(loss, DOCUMENTS, dtype) > 0
+
+
+@LOSSES
+def test_of_equal_weights_no_more_are_free(kind):
+    assert penalty(kind(top_k=1), [[1.0, 1.0, 1.0]]) == 2
+    assert penalty(kind(top_k=2), [[0.0, 1.0, 1.0]]) == 0
 
 
 OPTIONS = [

@@ -171,3 +171,21 @@ def mine(
         f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "
         f"({report.dropped} had too few negatives)"
     )
+
+
+@app.command("small-data")
+def small_data(
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder for the result; what is there already is kept.")
+    ] = Path("runs/small"),
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", metavar="ID", help="The model to start from.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Docstrings to use at most.")] = 1200,
+) -> None:
+    """Make what the recipes of training_recipes/small read, from the docstrings of this Python."""
+    from st_l0.small_data import prepare_small
+
+    with writing(output):
+        folder = prepare_small(output, limit=limit, base_model=base_model)
+    typer.echo(f"small data: {folder}")
