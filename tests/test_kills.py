@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from launching import run
 from st_l0.errors import InputError
 from st_l0.recipe import load_recipe
 from st_l0.states import newest_state
@@ -56,7 +55,6 @@ def write_recipe(tmp_path_factory, mlm_folder):
                 "max_steps": STEPS,
                 "per_device_train_batch_size": 4,
                 "learning_rate": 1e-3,
-                "use_cpu": True,
                 "logging_steps": 1,
                 "save_steps": 2,
                 "save_total_limit": 2,
@@ -70,17 +68,6 @@ def write_recipe(tmp_path_factory, mlm_folder):
         return path
 
     return write
-
-
-def run(processes, *arguments):
-    """Run a script or module on so many processes; the exit code and what it said."""
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [*launch, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
-    )
 
 
 def kill(processes, recipe, kind, number):

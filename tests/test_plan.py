@@ -14,7 +14,8 @@ from st_l0.building import build_loss, build_model, read_data, set_dropout
 from st_l0.errors import InputError
 from st_l0.plan import plan, render
 from st_l0.recipe import load_recipe
-from st_l0.training import train, training_arguments, training_steps
+from st_l0.trainer_arguments import training_arguments, training_steps
+from st_l0.training import train
 from tiny_models import VOCABULARY, WORDS, make_tokenizer, write_json
 
 # A BERT of 2 layers, hidden size 32, feed-forward size 48, 130 positions, 127 tokens, decoder tied.
@@ -199,7 +200,7 @@ def test_the_estimate_is_near_to_what_a_forward_pass_keeps(recipe, tmp_path, mlm
             2,
             3 * 3,  # 6 batches
         ),
-        ({"per_device_train_batch_size": 200, "dataloader_drop_last": True}, 1, 3),
+        ({"per_device_train_batch_size": 100, "dataloader_drop_last": True}, 1, 3),
         ({"per_device_train_batch_size": 4, "num_train_epochs": 0.5}, 1, 13),  # of 25
     ],
 )
@@ -214,7 +215,7 @@ def test_steps_of_epochs(recipe, training, devices, steps):
     assert f"at most {steps} optimizer steps" in planned.length
     if devices == 1:
         arguments = training_arguments(loaded, ["query", "positive"], "states")
-        assert training_steps(arguments, 100) == steps
+        assert training_steps(arguments, 100, devices=1) == steps
 
 
 def test_epochs_of_data_that_were_not_counted(recipe):
@@ -241,6 +242,13 @@ def test_refuses_a_ramp_longer_than_the_training(recipe):
     assert "(13 steps), not 25" in message
 
 
+def test_refuses_a_training_without_a_batch(recipe):
+    loaded = recipe(data={"limit": 7}, training={"dataloader_drop_last": True})
+    assert plan(loaded).queries_at_once == 4
+    expected = "the data make 7 examples, less than one batch of 8, and training.dataloader_drop_last"
+    assert refusal(loaded, lambda loaded: plan(loaded, devices=2)).startswith(expected)
+
+
 # The trainer's arguments
 
 
@@ -257,6 +265,7 @@ def test_what_needs_a_gpu_is_not_checked_without_one(recipe, monkeypatch, name):
     [
         {"eval_strategy": "steps"},
         {"load_best_model_at_end": True},
+        {"lr_scheduler_kwargs": {"foo": 1}},
         {"dataloader_prefetch_factor": 2},
         {"fp16": True, "bf16": True},
     ],

@@ -1,6 +1,4 @@
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -13,11 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
+from launching import run
 from st_l0 import SparseEncoder, building, training
 from st_l0.building import build_loss, build_model, read_data
 from st_l0.errors import InputError
 from st_l0.recipe import load_recipe
-from st_l0.training import train, training_arguments
+from st_l0.trainer_arguments import training_arguments
+from st_l0.training import train
 
 WORDS = ["cat", "dog", "bird", "fish", "tree", "river", "mountain", "sun"]
 WORDS += ["moon", "star", "rain", "snow", "wind", "child", "house", "street"]
@@ -52,7 +52,6 @@ def recipe(tmp_path, mlm_folder):
                 "max_steps": 3,
                 "per_device_train_batch_size": 8,
                 "learning_rate": 1e-3,
-                "use_cpu": True,
                 "logging_steps": 1,
                 "report_to": "none",
             },
@@ -324,6 +323,12 @@ def test_refuses_what_does_not_go_together(recipe, tmp_path, mlm_folder, tiny_en
     [
         ({"fp16": True, "bf16": True}, "bf16"),
         ({"load_best_model_at_end": True}, "strategy"),
+        ({"load_best_model_at_end": True, "save_strategy": "no"}, "load_best_model_at_end false"),
+        ({"save_strategy": "best"}, "save_strategy must be steps, epoch or no, not best"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "unexpected keyword argument 'foo'"),
+        ({"learning_rate_mapping": {"(": 1e-3}}, "unterminated subpattern"),
+        ({"learning_rate_mapping": {"bert": "fast"}}, "gives 'bert' 'fast'; give a number"),
+        ({"report_to": "paper"}, "paper is not supported"),
         ({"eval_strategy": "steps"}, "eval_strategy must be 'no'"),
         ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor"),
     ],
@@ -333,6 +338,61 @@ def test_refuses_what_the_trainer_refuses(recipe, tmp_path, training, word):
     assert message.startswith("training: ")
     assert word in message
     assert not (tmp_path / "run").exists()
+
+
+def test_the_query_side_keeps_its_learning_rate_beside_others(recipe, tmp_path):
+    model = {"queries": "trained_table", "query_learning_rate": 0.5}
+    loaded = load_recipe(recipe(model=model, training={"learning_rate_mapping": {"bias": 1e-4}}))
+    mapping = training_arguments(loaded, ("query", "positive"), tmp_path).learning_rate_mapping
+    assert mapping == {"bias": 1e-4, r"sub_modules\.query\.": 0.5}
+
+
+def test_refuses_processes_that_would_train_alone(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    message = refusal(load_recipe(recipe(training={"use_cpu": False})))
+    assert message.startswith("4 processes were started, but the trainer joins 1: ")
+
+
+def test_one_process_takes_one_gpu(recipe, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    caplog.clear()
+    arguments = training_arguments(
+        load_recipe(recipe(training={"use_cpu": False})), ("query", "positive"), tmp_path
+    )
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 8)
+    assert caplog.messages[-1:] == [
+        "one of 8 GPUs is used: torchrun --nproc_per_node 8 -m st_l0 train … takes all"
+    ]
+
+
+def test_refuses_a_training_without_a_batch(recipe):
+    loaded = load_recipe(recipe(data={"limit": 7}, training={"dataloader_drop_last": True}))
+    assert refusal(loaded).startswith("the data make 7 examples, less than one batch of 8, and ")
+
+
+@pytest.mark.parametrize("ranking", ["kl", "margin_mse", "infonce"])
+def test_refuses_to_rank_one_document(recipe, tmp_path, ranking):
+    rows = tmp_path / "one.jsonl"
+    rows.write_text('{"query": "cat", "documents": ["a dog"], "scores": [1.5]}\n' * 8)
+    options = {"data": {"train": str(rows)}, "loss": {"ranking": ranking, "in_batch_negatives": False}}
+    message = refusal(load_recipe(recipe(**options)))
+    expected = (
+        f"loss.ranking.{ranking} has nothing to rank: the data hold one document a query; give negatives"
+    )
+    assert message == expected
+    # Other queries' documents help, but a stored score is for the query's own.
+    options["loss"]["in_batch_negatives"] = True
+    if ranking == "margin_mse":
+        assert refusal(load_recipe(recipe(**options))) == expected
+    else:
+        train(load_recipe(recipe(**options)))
+
+
+def test_refuses_to_resume_from_a_model_alone(recipe, tmp_path):
+    path = recipe(training={"save_only_model": True, "save_steps": 2, "max_steps": 2})
+    train(load_recipe(path))
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-2"
+    assert refusal(load_recipe(path), resume=True).startswith(f"{state} holds the model only ")
 
 
 def test_refuses_data_that_is_not_there(recipe):
@@ -385,27 +445,42 @@ def test_a_progress_bar_in_a_terminal_only(recipe, tmp_path, monkeypatch, termin
         assert training_arguments(stated, columns, tmp_path).disable_tqdm is disabled
 
 
-def test_two_processes_leave_one_model(recipe, tmp_path):
-    path = recipe(negatives=1, training={"per_device_train_batch_size": 4, "save_strategy": "no"})
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, "-m", "st_l0", "train", str(path)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    output = tmp_path / "run"
-    assert not [path for path in output.rglob(".*") if path.is_dir()]  # nothing half-written
-    assert not list(output.glob("checkpoints/*"))
-    assert done.stdout.count(f"model: {output / 'model'}") == 1
-    model = sentence_transformers.SparseEncoder(str(output / "model"), device="cpu")
-    start = build_model(load_recipe(path))
+@pytest.mark.parametrize("queries", ["table", "trained_table", "learned_scores", "model"])
+def test_two_processes_train_the_model_of_one(recipe, tmp_path, without_dropout, queries):
+    def options(processes):
+        return {
+            "negatives": 1,
+            "model": {
+                "base_model": without_dropout,
+                "queries": queries,
+                "idf": None if queries in ("learned_scores", "model") else "binary",
+            },
+            "loss": {"threshold": 8, "query_regularizer_weight": 0.0 if queries == "table" else 0.01},
+            "training": {
+                "per_device_train_batch_size": 8 // processes,
+                # Adam would make whole steps of the rounding errors of gradients that are zero.
+                "optim": "sgd",
+                "learning_rate": 1e-2,
+                "save_strategy": "no",
+            },
+            "output": str(tmp_path / f"run-{processes}"),
+        }
+
+    for processes in (1, 2):
+        done = run(processes, "-m", "st_l0", "train", recipe(**options(processes)), folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        output = tmp_path / f"run-{processes}"
+        assert not [path for path in output.rglob(".*") if path.is_dir()]  # nothing half-written
+        assert not list(output.glob("checkpoints/*"))
+        assert done.stdout.count(f"model: {output / 'model'}") == 1
+    one, two = (weights(tmp_path / f"run-{processes}" / "model") for processes in (1, 2))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], rtol=1e-5, atol=1e-6), name
+    stock = sentence_transformers.SparseEncoder(str(output / "model"), device="cpu")
+    start = build_model(load_recipe(recipe(**options(2))))
     assert not torch.equal(
-        model.encode_document("a dog").to_dense(), start.encode_document("a dog").to_dense()
+        stock.encode_document("a dog").to_dense(), start.encode_document("a dog").to_dense()
     )
 
 

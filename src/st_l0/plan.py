@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,11 @@ from st_l0.plan_model import BaseModel, Memory, check_table, estimate_memory, re
 from st_l0.recipe import Data, Loss, Recipe
 from st_l0.states import newest_state
 from st_l0.teacher_models import LOADERS
-from st_l0.training import training_arguments
+from st_l0.trainer_arguments import training_arguments, training_steps
 
 _GPU_ARGUMENTS = ("fp16", "bf16", "tf32", "fp16_full_eval", "bf16_full_eval")
 _GUESSED_DOCUMENTS = 2
+_GUESS = "a guess"
 _DEFAULT_LENGTH = 256
 
 
@@ -108,6 +108,8 @@ def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
     loss = recipe.loss
     row = _first_row(recipe.data)
     documents, documents_from = _documents_per_query(recipe.data, row)
+    if documents_from != _GUESS:
+        recipe.check_documents(documents)
     arguments = _arguments(recipe, documents, notes)
     base = read_base(recipe.model, notes)
     for path in (recipe.model.idf, loss.token_weights):
@@ -115,7 +117,7 @@ def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
             check_table(path, base, notes)
     at_once = arguments.per_device_train_batch_size * devices
     per_step = at_once * arguments.gradient_accumulation_steps
-    steps, length = _length(recipe, arguments, at_once, notes)
+    steps, length = _length(recipe, arguments, devices, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
     if newest_state(Path(recipe.output) / "checkpoints") is not None:
         notes.append(f"{recipe.output} holds an earlier run: give --resume, or another output")
@@ -178,7 +180,7 @@ def _first_row(settings: Data) -> RawRow | None:
 def _documents_per_query(settings: Data, row: RawRow | None) -> tuple[int, str]:
     size = settings.documents_per_query
     if size is None:
-        return (_GUESSED_DOCUMENTS, "a guess") if row is None else (len(row.documents), row.place)
+        return (_GUESSED_DOCUMENTS, _GUESS) if row is None else (len(row.documents), row.place)
     if row is not None and len(row.documents) < size:
         raise InputError(
             f"{row.place}: {len(row.documents)} documents, but documents_per_query is {size}; "
@@ -206,19 +208,19 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
     return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}"
 
 
-def _length(recipe: Recipe, arguments: Any, at_once: int, notes: list[str]) -> tuple[int | None, str]:
+def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> tuple[int | None, str]:
+    limit = recipe.data.limit
+    most = None if limit is None else training_steps(arguments, limit, devices=devices)
     if arguments.max_steps > 0:
         return int(arguments.max_steps), f"{arguments.max_steps:,} optimizer steps"
-    accumulated, epochs = arguments.gradient_accumulation_steps, f"{arguments.num_train_epochs:g} epochs"
-    if recipe.data.limit is None:
+    epochs = f"{arguments.num_train_epochs:g} epochs"
+    if most is None:
         if recipe.loss.ramp_steps:
             notes.append(f"loss.ramp_steps not checked against {epochs}: the examples were not counted")
-        return None, f"{epochs} of (examples / {at_once * accumulated:,}) optimizer steps"
-    rounded = math.floor if arguments.dataloader_drop_last else math.ceil
-    steps = max(1, math.ceil(rounded(recipe.data.limit / at_once) / accumulated))
-    steps = math.ceil(steps * arguments.num_train_epochs)
-    recipe.check_steps(steps)
-    return steps, f"{epochs}, by data.limit at most {steps:,} optimizer steps"
+        per_step = arguments.per_device_train_batch_size * devices * arguments.gradient_accumulation_steps
+        return None, f"{epochs} of (examples / {per_step:,}) optimizer steps"
+    recipe.check_steps(most)
+    return most, f"{epochs}, by data.limit at most {most:,} optimizer steps"
 
 
 def _sequence_length(recipe: Recipe, base: BaseModel | None, notes: list[str]) -> int:

@@ -31,6 +31,9 @@ _TRAINING_BOUNDS: dict[str, dict[str, float]] = {
     "learning_rate": {"at_least": 0},
     "warmup_steps": {"at_least": 0},
     "weight_decay": {"at_least": 0},
+    "max_grad_norm": {"at_least": 0},
+    "dataloader_num_workers": {"at_least": 0},
+    "save_total_limit": {"at_least": 1},
 }
 
 
@@ -119,6 +122,8 @@ class Data(Section):
         if (self.corpus is None) != (self.queries is None):
             missing = "corpus" if self.corpus is None else "queries"
             raise SettingError("is missing: rows of ids need both corpus and queries", (missing,))
+        if self.repair_latin1 and self.corpus is None:
+            raise SettingError("is of no use: it repairs the texts of corpus and queries", ("repair_latin1",))
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ class Recipe(Section):
     training: dict[str, Any] = field(metadata={"entries": _training_types})
     output: str
     teachers: Teachers | None = None
-    seed: int = field(default=42, metadata={"at_least": 0})
+    seed: int = field(default=42, metadata={"at_least": 0, "less_than": 2**32})
 
     def __post_init__(self) -> None:
         for name in _OWNED.keys() & (self.training if isinstance(self.training, dict) else ()):
@@ -259,6 +264,20 @@ class Recipe(Section):
         if steps < self.loss.ramp_steps:
             problem = f"must not be longer than the training ({steps} steps), not {self.loss.ramp_steps}"
             raise SettingError(problem, ("loss", "ramp_steps"))
+
+    def check_documents(self, documents_per_query: int) -> None:
+        """Refuse a ranking loss that would compare a single document with nothing.
+
+        Raises:
+            SettingError: there is one.
+        """
+        for name in self.loss.ranking if documents_per_query == 1 else ():
+            in_batch = self.loss.in_batch_negatives
+            compares = name == "infonce" if in_batch is None else in_batch
+            # The scores that data hold are of a query's own documents, and a margin needs two of them.
+            if not compares or (name == "margin_mse" and self.teachers is None):
+                problem = "has nothing to rank: the data hold one document a query; give negatives"
+                raise SettingError(problem, ("loss", "ranking", name))
 
     def to_yaml(self) -> str:
         """The recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""

@@ -31,9 +31,13 @@ def seal(state: Path) -> None:
 
 
 def rotate(states: Path, limit: int | None) -> None:
-    """Delete all but the ``limit`` newest states; ``None`` keeps all."""
-    if limit is not None:
-        for path in _newest_first(states)[limit:]:
+    """Delete all but the ``limit`` newest whole states; ``None`` keeps all."""
+    if limit is None:
+        return
+    found = _newest_first(states)
+    kept = [path for path in found if _damage(path) is None][:limit]
+    for path in found:
+        if path not in kept:
             unseal(path)
             shutil.rmtree(path)
 

@@ -266,3 +266,21 @@ def test_sources_that_are_not_there_are_refused(tmp_path, monkeypatch):
     disable_progress_bars()
     DatasetDict(train=Dataset.from_list(RECORDS)).save_to_disk(tmp_path / "many")
     assert message(read_rows, "many") == "many: holds several splits; give one of many/train"
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"rows": None}, "{folder}: not all rows were scored: start st-l0 teach once more"),
+        ({"rows": 6}, "{folder}: holds 5 rows of 6: let st-l0 teach write a new folder"),
+        ({"lines": 5}, "{folder}/teachers.json: is damaged: let st-l0 teach write a new folder"),
+        ([], "{folder}/teachers.json: is damaged: let st-l0 teach write a new folder"),
+    ],
+)
+def test_scores_that_are_not_whole_are_refused(tmp_path, record, problem):
+    folder = tmp_path / "scored"
+    write(folder / "part-000000.jsonl", *RECORDS)
+    write(folder / "teachers.json", record)
+    assert message(lambda: list(read_rows(folder))) == problem.format(folder=folder)
+    write(folder / "teachers.json", {"rows": 5})
+    assert list(read_rows(folder)) == ROWS

@@ -251,6 +251,7 @@ def test_unknown_ids_are_refused_at_once(tmp_path, lookups):
     [
         ({"documents_per_query": 0}, "documents_per_query is 0; give 1 or more"),
         ({"limit": 0}, "limit is 0; give 1 or more"),
+        ({"score_scale": 2.0}, "score_scale is 2, but the rows hold no scores; leave it out"),
         ({"score_scale": 0.0}, "score_scale is 0.0; give a finite number above 0"),
         ({"score_scale": float("nan")}, "score_scale is nan; give a finite number above 0"),
         ({"score_scale": float("inf")}, "score_scale is inf; give a finite number above 0"),

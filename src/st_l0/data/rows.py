@@ -15,6 +15,7 @@ from st_l0.data.lines import read_parquet, read_records
 from st_l0.data.texts import Texts
 from st_l0.errors import InputError
 
+_TAUGHT = "teachers.json"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -182,6 +183,7 @@ def _records(source: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of one source, each with its place."""
     path = Path(source)
     files = [path]
+    total: int | None = None
     dataset: Any = None
     if is_hub_name(source):
         dataset = load_hub(source, split="train")
@@ -191,26 +193,32 @@ def _records(source: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             dataset = load_saved(path)
         elif not files and is_repository(path):
             dataset = load_hub(path, split="train")
-        elif _is_unfinished(path):
-            raise InputError(f"{path}: not all rows were scored: start st-l0 teach once more")
+        elif (path / _TAUGHT).is_file():
+            total = _taught_rows(path / _TAUGHT)
         elif not files:
             raise InputError(f"{path}: holds neither part-*.jsonl[.gz] nor a saved dataset")
     if dataset is not None:
         for number, record in enumerate(dataset, 1):
             yield f"{source}:{number}", record
         return
+    rows = 0
     for file in files:
         for number, record in read_parquet(file) if file.suffix == ".parquet" else read_records(file):
+            rows += 1
             yield f"{file}:{number}", record
+    if total not in (None, rows):
+        raise InputError(f"{path}: holds {rows} rows of {total}: let st-l0 teach write a new folder")
 
 
-def _is_unfinished(folder: Path) -> bool:
-    """Whether `st_l0.teaching.teach`, which notes the number of rows at its end, has not come there."""
+def _taught_rows(record: Path) -> int:
+    """How many rows `st_l0.teaching.teach` wrote, which it notes at its end."""
     try:
-        state = json.loads((folder / "teachers.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    return bool(state["rows"] is None)
+        rows = json.loads(record.read_text(encoding="utf-8"))["rows"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{record}: is damaged: let st-l0 teach write a new folder") from None
+    if rows is None:
+        raise InputError(f"{record.parent}: not all rows were scored: start st-l0 teach once more")
+    return int(rows)
 
 
 def _parse(place: str, record: dict[str, Any], by_id: bool) -> RawRow:

@@ -85,6 +85,8 @@ def read_training_data(
         raise InputError(f"{sources}: no training data; give at least one row")
     dataset = concatenate_datasets(parts)
     scored = "scores" in dataset.column_names
+    if score_scale != 1 and not scored:
+        raise InputError(f"score_scale is {score_scale:g}, but the rows hold no scores; leave it out")
     if corpus is not None and queries is not None:
         dataset = dataset.with_transform(_LookUp(corpus, queries))
     return TrainingData(dataset, columns, scored)

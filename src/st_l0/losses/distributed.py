@@ -21,10 +21,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def launched() -> int:
+    """Number of processes that the launcher (torchrun, accelerate launch) started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join() -> None:
-    """Join the process group of the launcher (torchrun, accelerate launch), if there is one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState()  # picks the backend and the device
+    """Join the process group of the launcher, if there is one."""
+    if launched() > 1:
+        PartialState(cpu=not torch.accelerator.is_available())  # picks the backend and the device
 
 
 def rank() -> int:
