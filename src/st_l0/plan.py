@@ -21,7 +21,7 @@ from st_l0.losses import convert_weight
 from st_l0.plan_model import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.recipe import Data, Loss, Recipe
 from st_l0.states import newest_state
-from st_l0.teacher_models import LOADERS
+from st_l0.teachers.loading import split_spec
 from st_l0.trainer_arguments import training_arguments, training_steps
 
 _GPU_ARGUMENTS = ("fp16", "bf16", "tf32", "fp16_full_eval", "bf16_full_eval")
@@ -202,9 +202,7 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
     if scored:
         raise InputError(f"{place}the data hold teacher scores: leave teachers out, or the scores")
     for spec in recipe.teachers.models:
-        kind, _, model = spec.partition(":")
-        if kind not in LOADERS or not model:
-            raise InputError(f"teacher {spec!r}: give kind:model, where kind is one of {', '.join(LOADERS)}")
+        split_spec(spec)
     return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}"
 
 

@@ -107,8 +107,7 @@ def _mine(output: Path) -> None:
 
 def _score(output: Path) -> None:
     from st_l0.data import open_texts, read_rows
-    from st_l0.teachers import EnsembleTeacher, load_teacher
-    from st_l0.teaching import teach
+    from st_l0.teachers import EnsembleTeacher, load_teacher, teach
 
     record, mined = output / "scored" / "teachers.json", output / "mined"
     if record.exists() and json.loads(record.read_text(encoding="utf-8"))["rows"] is not None:

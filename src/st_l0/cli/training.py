@@ -108,7 +108,7 @@ def teach(
     from st_l0.data import open_texts, read_rows
     from st_l0.losses.distributed import join, rank
     from st_l0.teachers import EnsembleTeacher, load_teacher
-    from st_l0.teaching import teach as run
+    from st_l0.teachers import teach as run
 
     join()
     rows = read_rows(

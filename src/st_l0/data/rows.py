@@ -211,7 +211,7 @@ def _records(source: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _taught_rows(record: Path) -> int:
-    """How many rows `st_l0.teaching.teach` wrote, which it notes at its end."""
+    """How many rows `st_l0.teachers.teach` wrote, which it notes at its end."""
     try:
         rows = json.loads(record.read_text(encoding="utf-8"))["rows"]
     except (ValueError, KeyError, TypeError):

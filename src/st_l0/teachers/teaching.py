@@ -15,7 +15,8 @@ from st_l0.data import read_records
 from st_l0.errors import InputError
 from st_l0.files import replace_file
 from st_l0.losses.distributed import rank, world_size
-from st_l0.teachers import EnsembleTeacher, Teacher, refuse_not_finite
+from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
+from st_l0.teachers.protocol import Teacher
 
 if TYPE_CHECKING:
     from st_l0.data import Row

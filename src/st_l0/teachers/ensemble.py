@@ -1,95 +1,16 @@
-"""Teachers: models that score how well a document answers a query, and their ensemble."""
+"""Several teachers as one."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
-from sentence_transformers.util import get_device_name
 from torch import Tensor
 
-from st_l0.checkpoints import Access, layout, load_config
 from st_l0.errors import InputError
 from st_l0.losses.distributed import all_gather, all_gather_objects, rank, world_size
-from st_l0.teacher_models import LOADERS
-
-
-class Teacher(Protocol):
-    """Scores texts; higher is better. It is never trained.
-
-    A score depends on query and document alone, up to float rounding, and equal pairs of one call get equal
-    scores.
-
-    Attributes:
-        name: What it was loaded from, such as ``"dense:./folder"``.
-        vocabulary: Token to id, for a teacher whose vectors are over the tokens of a vocabulary.
-    """
-
-    name: str
-    vocabulary: dict[str, int] | None
-
-    def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
-        """Score ``queries[i]`` with ``documents[i]``: ``(pairs,)``, float32, on the CPU."""
-        ...
-
-    def score_all(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
-        """Score each query with each document: ``(queries, documents)``, float32, on the CPU."""
-        ...
-
-
-def load_teacher(
-    spec: str, *, device: str | None = None, batch_size: int = 32, access: Access | None = None
-) -> Teacher:
-    """Load a teacher.
-
-    Args:
-        spec: ``"kind:model"``, the model being a folder or Hub id. Kinds: ``dense`` (a SentenceTransformer),
-            ``sparse`` (a SparseEncoder, siamese or inference-free), ``cross-encoder`` (a CrossEncoder with
-            one label), ``seq2seq`` (monoT5 and its kin).
-        device: Where to put the model; ``None`` takes the best there is, under torchrun the process's own.
-        batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
-        access: Token, revision and the like for the Hub.
-
-    Raises:
-        InputError: The kind is unknown, there is no such model, or it is not of that kind.
-    """
-    kind, _, model = spec.partition(":")
-    if kind not in LOADERS or not model:
-        raise InputError(f"teacher {spec!r}: give kind:model, where kind is one of {', '.join(LOADERS)}")
-    access = access or Access()
-    try:
-        _check_kind(kind, model, access)
-        return LOADERS[kind](spec, model, device or get_device_name(), batch_size, access)
-    except InputError as error:
-        raise InputError(f"teacher {spec}: {error}") from error
-    except Exception as error:  # the loaders of other packages raise what they like
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"teacher {spec} cannot be loaded: {reason[:300]}") from error
-
-
-def _check_kind(kind: str, model: str, access: Access) -> None:
-    """Refuse what sentence-transformers would load with random weights on top."""
-    layout(model, access)  # there is a model at all
-    if access.find(model, "modules.json") is not None:
-        config = access.find(model, "config_sentence_transformers.json")
-        saved: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config else {}
-        model_type = saved.get("model_type", "SentenceTransformer")  # as sentence-transformers reads it
-        kinds = {"SentenceTransformer": "dense", "SparseEncoder": "sparse", "CrossEncoder": "cross-encoder"}
-        if kinds.get(model_type) != kind:
-            hint = f"; give {kinds[model_type]}:{model}" if model_type in kinds else ""
-            raise InputError(f"the model is a {model_type}{hint}")
-        return
-    heads = {
-        "sparse": ("ForMaskedLM",),
-        "cross-encoder": ("ForSequenceClassification", "ForCausalLM"),
-        "seq2seq": ("ForConditionalGeneration",),
-    }.get(kind, ("",))
-    architectures = load_config(model, access).architectures or [""]
-    if not any(name.endswith(heads) for name in architectures):
-        raise InputError(f"the model is a {' '.join(architectures)}, which is not {' or '.join(heads)}")
+from st_l0.teachers.protocol import Teacher
 
 
 def min_max(scores: Tensor) -> Tensor:

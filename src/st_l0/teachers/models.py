@@ -1,10 +1,10 @@
-"""The models behind the kinds of teachers that `st_l0.teachers.load_teacher` knows."""
+"""The models behind the kinds of teachers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,9 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from st_l0.checkpoints import Access, layout
 from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
-
-if TYPE_CHECKING:
-    from st_l0.teachers import Teacher
+from st_l0.teachers.protocol import Teacher
 
 _SLICE = 1 << 14  # pairs whose embeddings are compared at once
 _MAX_LENGTH = 512  # tokens of a seq2seq prompt

@@ -12,11 +12,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from datasets import Dataset
 
-import st_l0.teaching
+import st_l0.teachers.teaching
 from st_l0.data import Row, open_texts, read_rows
 from st_l0.errors import InputError
-from st_l0.teachers import EnsembleTeacher, load_teacher
-from st_l0.teaching import teach
+from st_l0.teachers import EnsembleTeacher, load_teacher, teach
 
 WORDS = ["snow", "bird", "fish", "ship", "bread", "milk", "gold", "paper", "song", "river", "tree", "moon"]
 
@@ -166,7 +165,7 @@ def test_stopped_and_started_again(tmp_path, stop):
 
 def killed(output):
     """Die of SIGKILL in the middle of the second part."""
-    lists, original = 0, st_l0.teaching._rounded
+    lists, original = 0, st_l0.teachers.teaching._rounded
 
     def rounded(scores):
         nonlocal lists
@@ -175,7 +174,7 @@ def killed(output):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(scores)
 
-    st_l0.teaching._rounded = rounded
+    st_l0.teachers.teaching._rounded = rounded
     teach(make_rows(), ensemble(), output, chunk_size=4)
 
 
@@ -215,9 +214,9 @@ def test_two_processes_are_one(tmp_path, mlm_folder):
 
 
 def test_the_last_process_to_end_says_how_many_rows_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(st_l0.teaching, "world_size", lambda: 2)
+    monkeypatch.setattr(st_l0.teachers.teaching, "world_size", lambda: 2)
     for rank, parts, rows in ((1, 3, None), (0, 6, 11)):
-        monkeypatch.setattr(st_l0.teaching, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(st_l0.teachers.teaching, "rank", lambda rank=rank: rank)
         found = content(teach(make_rows(), ensemble(), tmp_path / "taught", chunk_size=2))
         assert len(found) == parts + 1 and json.loads(found["teachers.json"])["rows"] == rows
 
