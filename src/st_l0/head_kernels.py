@@ -1,0 +1,258 @@
+"""MLM head and masked max on a GPU: one Triton kernel for the forward pass, one for the backward pass.
+
+Forward: a program takes one document and one block of the vocabulary, walks over the document's tokens and
+keeps the running max and its row in registers, so logits never reach memory. Its tile is (vocabulary,
+tokens): the max then runs inside a thread, not across threads.
+
+Backward: rows of one matrix are summed into rows of another, over a list of active entries that is sorted by
+the row of the result; once for ``hidden``, once for ``weight``. There are no atomics: the same input gives
+the same bits.
+
+Idea: Sparton, https://arxiv.org/abs/2603.25011.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
+from torch import Tensor
+
+# Vocabulary and tokens of a tile, bytes of one of its rows, warps, stages. They need 144 KiB of shared memory
+# at most, those with rows of 64 bytes 48 KiB.
+_TILES = (
+    (128, 256, 128, 8, 3),
+    (128, 128, 128, 8, 3),
+    (128, 64, 128, 4, 3),
+    (128, 32, 128, 4, 3),
+    (128, 128, 64, 8, 3),
+    (128, 64, 64, 4, 3),
+    (64, 32, 64, 4, 2),
+)
+_INTERPRETED_TILES = ((16, 16, 32, 1, 1),)  # without a GPU nothing can be timed
+# Programs that run at the same time share so many documents and a few blocks of the vocabulary, which the
+# cache of the GPU holds.
+_GROUP = 32
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def supports(hidden: Tensor) -> bool:
+    """Whether the kernels should take these hidden states: float32, float16 or bfloat16 on Ampere or newer.
+
+    They compile for older NVIDIA GPUs too, but Triton does not use the tensor cores there.
+    """
+    if not hidden.is_cuda or hidden.dtype not in _DTYPES:
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(hidden.device) >= (8, 0)
+
+
+def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest logit of each vocabulary entry over the tokens of a document, floored at zero.
+
+    Products are summed in float32; float32 inputs are multiplied in full precision unless torch allows TF32
+    for matrix products (``torch.backends.cuda.matmul.fp32_precision``). The first call for a hidden size, a
+    dtype and a range of lengths tries a few tile sizes, which takes seconds.
+
+    Args:
+        hidden: real tokens of all documents one after the other, ``(tokens, hidden)``, contiguous; float32,
+            float16 or bfloat16.
+        weight: ``(vocabulary, hidden)``, contiguous, in the dtype of ``hidden``.
+        bias: ``(vocabulary,)`` or ``None``.
+        offsets: ``(documents + 1,)``, int32; document ``d`` has rows ``offsets[d]:offsets[d + 1]`` of
+            ``hidden``, none if the two are equal.
+
+    Returns:
+        Values ``(documents, vocabulary)`` in the dtype of ``hidden``, and winners of the same shape, int32:
+        the row of ``hidden`` that holds the max, the first one at a tie; no meaning where the value is 0.
+        A document without tokens is all zeros. A NaN among its logits makes a value NaN, as in torch.
+
+    Raises:
+        TypeError: ``hidden`` has another dtype, or ``weight`` not the same.
+    """
+    if hidden.dtype not in _DTYPES or weight.dtype != hidden.dtype:
+        raise TypeError(f"no kernel for hidden states of {hidden.dtype} with weights of {weight.dtype}")
+    documents, vocabulary, tokens = offsets.numel() - 1, weight.shape[0], hidden.shape[0]
+    values = hidden.new_zeros(documents, vocabulary)
+    winners = torch.zeros_like(values, dtype=torch.int32)
+    if tokens == 0 or documents == 0:
+        return values, winners
+    # The accumulated setting of both of torch's interfaces; `allow_tf32` raises where the newer one was used.
+    tf32 = hidden.is_cuda and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    with torch.cuda.device_of(hidden):  # Triton launches on the current device
+        _largest_logits[lambda tile: (documents * triton.cdiv(vocabulary, tile["BLOCK_V"]),)](
+            hidden,
+            weight,
+            bias,
+            offsets,
+            values,
+            winners,
+            documents,
+            vocabulary,
+            min(256, triton.next_power_of_2(triton.cdiv(tokens, documents))),
+            HIDDEN=hidden.shape[1],
+            HAS_BIAS=bias is not None,
+            PRECISION="tf32" if tf32 else "ieee",
+            GROUP=_GROUP,
+        )
+    return values, winners
+
+
+def backward(
+    grad: Tensor, values: Tensor, winners: Tensor, hidden: Tensor, weight: Tensor, needs_bias: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Gradients of `forward` through its active entries; summed in float32, always in the same order.
+
+    Args:
+        grad: of the values, ``(documents, vocabulary)``.
+        values: what `forward` gave. Active is what is not 0: NaN counts, so that it shows in the gradients.
+        winners: what `forward` gave.
+        hidden: what `forward` took, ``(tokens, hidden)``.
+        weight: what `forward` took, ``(vocabulary, hidden)``.
+        needs_bias: whether to give the gradient of the bias as well.
+
+    Returns:
+        Gradients of ``hidden``, of ``weight`` and, if asked for, of the bias; float32.
+    """
+    entry, document = values.T.nonzero(as_tuple=True)  # sorted by vocabulary entry, then by document
+    row, scale = winners[document, entry], grad[document, entry].float()
+    grad_weight = _sum_rows(entry, row, scale, hidden, weight.shape[0])
+    row, order = row.sort(stable=True)
+    grad_hidden = _sum_rows(row, entry[order], scale[order], weight, hidden.shape[0])
+    if not needs_bias:
+        return grad_hidden, grad_weight, None
+    return grad_hidden, grad_weight, grad.masked_fill(values == 0, 0).sum(0, dtype=torch.float32)
+
+
+def _sum_rows(keys: Tensor, index: Tensor, scale: Tensor, source: Tensor, rows: int) -> Tensor:
+    """Sum of ``scale * source[index]`` over the entries of each key, ``(rows, hidden)``. Keys are sorted."""
+    size = source.shape[1]
+    out = torch.empty(rows, size, dtype=torch.float32, device=source.device)
+    if rows == 0:
+        return out
+    starts = torch.searchsorted(keys, torch.arange(rows + 1, dtype=keys.dtype, device=keys.device))
+    block = min(256, triton.next_power_of_2(size))
+    grid = (rows * triton.cdiv(size, block),)
+    with torch.cuda.device_of(source):
+        _sum_entries[grid](
+            starts, index, scale, source, out, HIDDEN=size, BLOCK_H=block, BLOCK_E=4096 // block, num_warps=4
+        )
+    return out
+
+
+def _without_spills(configs: list[Any], arguments: dict[str, Any], **rest: Any) -> list[Any]:
+    """Tiles for these arguments: without tensor cores, long rows do not fit the registers."""
+    hidden = arguments["hidden"]
+    full = hidden.dtype == torch.float32 and rest["PRECISION"] == "ieee"
+    if full or not supports(hidden):
+        return [config for config in configs if config.kwargs["K_BYTES"] <= 64]
+    return configs
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _larger(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.autotune(  # type: ignore[untyped-decorator]
+    configs=[
+        triton.Config({"BLOCK_V": v, "BLOCK_T": t, "K_BYTES": k}, num_warps=warps, num_stages=stages)
+        for v, t, k, warps, stages in (_INTERPRETED_TILES if triton.knobs.runtime.interpret else _TILES)
+    ],
+    key=["typical_length", "HIDDEN", "PRECISION"],
+    prune_configs_by={"early_config_prune": _without_spills},
+    cache_results=True,
+)
+@triton.jit(do_not_specialize=["typical_length"])  # type: ignore[untyped-decorator]
+def _largest_logits(
+    hidden: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    offsets: tl.tensor,
+    values: tl.tensor,
+    winners: tl.tensor,
+    documents: tl.tensor,
+    vocabulary: tl.tensor,
+    typical_length: tl.tensor,
+    HIDDEN: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    K_BYTES: tl.constexpr,
+) -> None:
+    BLOCK_K: tl.constexpr = K_BYTES * 8 // hidden.dtype.element_ty.primitive_bitwidth
+    # Programs go over the documents of a group first, then over the vocabulary, then to the next group.
+    program = tl.program_id(0)
+    blocks = tl.cdiv(vocabulary, BLOCK_V)
+    group = program // (GROUP * blocks) * GROUP
+    inside = program % (GROUP * blocks)
+    members = tl.minimum(documents - group, GROUP)
+    document = group + inside % members
+    entries = inside // members * BLOCK_V + tl.arange(0, BLOCK_V)
+    exists = entries < vocabulary
+    start = tl.load(offsets + document)
+    end = tl.load(offsets + document + 1)
+    places = tl.arange(0, BLOCK_T)
+    columns = tl.arange(0, BLOCK_K)
+    # Past the end, of the vocabulary and of the document, the last row is repeated: loads need no mask for
+    # that, a repeated row changes no max, and the first of equals wins.
+    weight_rows = weight + tl.minimum(entries, vocabulary - 1).to(tl.int64)[:, None] * HIDDEN
+    largest = tl.full((BLOCK_V,), float("-inf"), tl.float32)
+    winner = tl.zeros((BLOCK_V,), tl.int32)
+    for first in range(start, end, BLOCK_T):
+        rows = tl.minimum(first + places, end - 1)
+        hidden_rows = hidden + rows.to(tl.int64)[None, :] * HIDDEN
+        logits = tl.zeros((BLOCK_V, BLOCK_T), tl.float32)
+        for k in range(0, HIDDEN, BLOCK_K):
+            column = k + columns
+            if HIDDEN % BLOCK_K == 0:
+                w = tl.load(weight_rows + column[None, :])
+                h = tl.load(hidden_rows + column[:, None])
+            else:
+                w = tl.load(weight_rows + column[None, :], mask=column[None, :] < HIDDEN, other=0.0)
+                h = tl.load(hidden_rows + column[:, None], mask=column[:, None] < HIDDEN, other=0.0)
+            logits = tl.dot(w, h, logits, input_precision=PRECISION)
+        peak = tl.reduce(logits, 1, _larger)
+        place = tl.min(tl.where(logits < peak[:, None], BLOCK_T, places[None, :]), 1)
+        better = (peak > largest) | (peak != peak)  # NaN stays
+        winner = tl.where(better, first + place, winner)
+        largest = tl.where(better, peak, largest)
+    if HAS_BIAS:
+        largest += tl.load(bias + entries, mask=exists, other=0.0).to(tl.float32)
+    largest = tl.where(largest <= 0, 0.0, largest)
+    out = document.to(tl.int64) * vocabulary + entries
+    tl.store(values + out, largest.to(values.dtype.element_ty), mask=exists)
+    tl.store(winners + out, winner, mask=exists)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sum_entries(
+    starts: tl.tensor,
+    index: tl.tensor,
+    scale: tl.tensor,
+    source: tl.tensor,
+    out: tl.tensor,
+    HIDDEN: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+) -> None:
+    parts: tl.constexpr = (HIDDEN + BLOCK_H - 1) // BLOCK_H
+    program = tl.program_id(0)
+    row = (program // parts).to(tl.int64)
+    columns = program % parts * BLOCK_H + tl.arange(0, BLOCK_H)
+    inside = columns < HIDDEN
+    start = tl.load(starts + row)
+    end = tl.load(starts + row + 1)
+    total = tl.zeros((BLOCK_E, BLOCK_H), tl.float32)
+    for first in range(start, end, BLOCK_E):
+        entries = first + tl.arange(0, BLOCK_E)
+        exists = entries < end
+        rows = tl.load(index + entries, mask=exists, other=0).to(tl.int64)
+        factors = tl.load(scale + entries, mask=exists, other=0.0)
+        pointers = source + rows[:, None] * HIDDEN + columns[None, :]
+        block = tl.load(pointers, mask=exists[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        total += factors[:, None] * block
+    tl.store(out + row * HIDDEN + columns, tl.sum(total, 0), mask=inside)
