@@ -5,7 +5,7 @@ import torch
 import transformers as tf
 from torch import nn
 
-from st_l0 import fused_head
+from st_l0 import segments
 from st_l0.fused_head import activate, max_logits, read_head
 from tiny_models import ARCHITECTURES, VOCABULARY, make_mlm
 
@@ -49,9 +49,7 @@ def assert_same(ours, theirs, dtype):
 
 @pytest.fixture(params=[1, 1 << 19], ids=["slices", "one slice"])
 def slices(request, monkeypatch):
-    monkeypatch.setattr(
-        fused_head, "_SLICE_ELEMENTS", request.param
-    )  # 150 tokens in slices of 64, or at once
+    monkeypatch.setattr(segments, "_SLICE_ELEMENTS", request.param)  # 150 tokens in slices of 64, or at once
 
 
 @pytest.mark.usefixtures("slices")

@@ -1,18 +1,38 @@
-"""Texts through the model, batch by batch, into sparse rows."""
+"""Texts through the model, in batches of like length, into sparse rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from sentence_transformers.util import batch_to_device, select_max_active_dims
+from torch import Tensor
 from tqdm import tqdm
 
+from st_l0.assembly import read_sides
 from st_l0.errors import InputError
-from st_l0.vectors import as_csr
+from st_l0.vectors import batched
+
+if TYPE_CHECKING:
+    from st_l0.encoder import SparseEncoder
+
+# Texts tokenized together, in batches: enough for the tokenizer's threads and for close packing.
+_BATCHES_TOKENIZED = 8
+# Texts of a batch at most, in batch sizes: (texts, vocabulary) weights are held, however short the texts are.
+_LARGEST_BATCH = 4
+
+
+class _Rows(NamedTuple):
+    """The active entries of some texts, text after text: which texts, entries of each, columns, weights."""
+
+    texts: np.ndarray
+    counts: np.ndarray
+    columns: np.ndarray
+    weights: np.ndarray
 
 
 def encode_texts(
@@ -32,33 +52,195 @@ def encode_texts(
         texts: what to encode.
         prompt: put before each text.
         task: the route of the model, such as ``"document"``.
-        batch_size: texts of a batch.
+        batch_size: texts of a batch of the longest; shorter ones go in batches of as many tokens, up to four
+            times as many texts.
         max_active_dims: largest weights that a text keeps; ``None`` keeps all.
         progress: whether to show a progress bar.
 
     Returns:
-        ``(texts, vocabulary)``, float32, in the order of ``texts``.
+        ``(texts, vocabulary)``, float32, in the order of ``texts``. Beside it the memory holds one batch, and
+        for a moment the weights a second time.
 
     Raises:
         InputError: a weight is not finite.
     """
     model.eval()
-    # Texts of like length share a batch, longest first: little padding, and a lack of memory shows early.
+    size = cast(int, model.get_embedding_dimension())
+    rows: list[_Rows] = []
+    with tqdm(total=len(texts), desc="texts", unit="text", disable=not progress) as bar:
+        for members, features in _batches(model, texts, prompt, task, batch_size):
+            with torch.inference_mode():
+                values = model(batch_to_device(features, model.device), task=task)["sentence_embedding"]
+                rows.append(_active_entries(values, members, max_active_dims))
+            size = values.shape[1]
+            bar.update(len(members))
+    return _assemble(rows, len(texts), size)
+
+
+def encode_stream(
+    model: SparseEncoder,
+    texts: Iterable[str],
+    *,
+    batch_size: int = 32,
+    window: int = 2048,
+    max_active_dims: int | None = None,
+) -> Iterator[sp.csr_matrix]:
+    """Encode documents that do not fit in memory, or whose vectors do not.
+
+    Args:
+        model: the encoder.
+        texts: the documents; a window of them is read when its vectors are asked for.
+        batch_size: as in `st_l0.SparseEncoder.encode`.
+        window: documents of a matrix. Those of like length share a batch within a window, so small windows
+            are slower.
+        max_active_dims: largest weights that a document keeps; ``None`` takes the model's setting.
+
+    Yields:
+        ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
+
+    Raises:
+        InputError: ``window`` is below 1, or a weight is not finite.
+    """
+    if window < 1:
+        raise InputError(f"window must be at least 1, not {window}")
+    for part in batched(texts, window):
+        yield cast(
+            sp.csr_matrix,
+            model.encode_document(
+                part, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
+            ),
+        )
+
+
+@contextmanager
+def bfloat16_encoder(model: SparseEncoder) -> Iterator[None]:
+    """Run the transformer below the MLM head in bfloat16 (autocast), the head and the vectors in float32.
+
+    About twice as fast below the head where the processor has bfloat16 instructions, slower where it has
+    none. The head stays in float32: in bfloat16 its logits near 0 round to the wrong side, and documents lose
+    active dims or gain some.
+
+    Args:
+        model: the encoder; its weights stay as they are.
+
+    Raises:
+        InputError: documents go through something else than a masked language model.
+    """
+    sides = read_sides(list(model.children()))
+    if sides is None:
+        raise InputError("bfloat16 needs a masked language model on the document side")
+    transformer = cast(Any, sides.transformer.model).base_model
+    device, whole, own = model.device.type, transformer.forward, vars(transformer).get("forward")
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            output = whole(*args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state.float()
+        return output
+
+    transformer.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del transformer.forward  # of the instance; that of the class shows again
+        else:
+            transformer.forward = own
+
+
+def pack(lengths: np.ndarray, *, tokens: int, texts: int) -> Iterator[slice]:
+    """Cut texts, longest first, into batches with little padding and an equal load.
+
+    A batch that holds a quarter of its tokens also ends where the texts become an eighth shorter than its
+    longest.
+
+    Args:
+        lengths: tokens of each text, ``(texts,)``, falling.
+        tokens: tokens of a batch at most, padding included; a longer text makes a batch alone.
+        texts: texts of a batch at most.
+
+    Yields:
+        Where each batch begins and ends.
+    """
+    start = 0
+    while start < len(lengths):
+        longest = max(1, int(lengths[start]))
+        most = start + min(max(1, tokens // longest), texts)
+        enough = start + -(-tokens // (4 * longest))
+        shorter = int(np.searchsorted(-lengths, longest // 8 - longest, side="right"))
+        stop = min(most, max(enough, shorter), len(lengths))
+        yield slice(start, stop)
+        start = stop
+
+
+def _batches(
+    model: Any, texts: Sequence[str], prompt: str | None, task: str | None, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Which texts a batch holds, and what the model takes of them.
+
+    The longest text sets the budget: ``batch_size`` times its tokens. Longest first: a lack of memory shows
+    early.
+    """
+    flat = model._can_flatten_inputs()  # no padding, and no way to cut what was tokenized together
+    together = batch_size if flat else _BATCHES_TOKENIZED * batch_size
     order = np.argsort([-len(text) for text in texts], kind="stable")
-    rows: list[sp.csr_matrix] = []
-    for start in tqdm(range(0, len(texts), batch_size), "texts", unit="batch", disable=not progress):
-        batch = [texts[i] for i in order[start : start + batch_size]]
-        features = batch_to_device(model.preprocess(batch, prompt=prompt, task=task), model.device)
-        with torch.inference_mode():
-            values = model(features, task=task)["sentence_embedding"]
-            if max_active_dims:
-                values = select_max_active_dims(values, max_active_dims)
-        if not values.isfinite().all():
-            bad = order[start + int((~values.isfinite()).any(1).nonzero()[0])]
-            raise InputError(f"text {bad} gets weights that are not finite: the model is damaged")
-        rows.append(as_csr(values))
-    if not rows:
-        return sp.csr_matrix((0, cast(int, model.get_embedding_dimension())), dtype=np.float32)
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return cast(sp.csr_matrix, sp.vstack(rows, format="csr"))[back]
+    longest = 1
+    for start in range(0, len(texts), together):
+        members = order[start : start + together]
+        features = model.preprocess([texts[i] for i in members], prompt=prompt, task=task)
+        mask = features.get("attention_mask")
+        if flat or mask is None:
+            yield members, features
+            continue
+        lengths = mask.sum(1)
+        longest_first = lengths.argsort(descending=True, stable=True)
+        longest = max(longest, int(lengths.max()))
+        for cut in pack(
+            lengths[longest_first].numpy(), tokens=batch_size * longest, texts=_LARGEST_BATCH * batch_size
+        ):
+            chosen = longest_first[cut]
+            used = mask[chosen].any(0)  # padding may stand on either side
+            yield (
+                members[chosen.numpy()],
+                {
+                    key: value[chosen][:, used]
+                    if isinstance(value, Tensor) and value.shape == mask.shape
+                    else value
+                    for key, value in features.items()
+                },
+            )
+
+
+def _active_entries(values: Tensor, members: np.ndarray, max_active_dims: int | None) -> _Rows:
+    """The entries of ``values`` ``(texts, vocabulary)`` that are not 0."""
+    if max_active_dims:
+        # Only texts with more have anything to lose.
+        full = ((values != 0).sum(1) > max_active_dims).nonzero().squeeze(1)
+        if len(full):
+            values = values.index_copy(0, full, select_max_active_dims(values[full], max_active_dims))
+    places = values.flatten().nonzero().squeeze(1)
+    weights = values.flatten()[places].float().cpu().numpy()
+    rows, columns = np.divmod(places.cpu().numpy(), values.shape[1])
+    if not np.isfinite(weights).all():
+        bad = members[rows[np.flatnonzero(~np.isfinite(weights))[0]]]
+        raise InputError(f"text {bad} gets weights that are not finite: the model is damaged")
+    return _Rows(members, np.bincount(rows, minlength=len(members)), columns.astype(np.int32), weights)
+
+
+def _assemble(rows: list[_Rows], texts: int, size: int) -> sp.csr_matrix:
+    """One matrix ``(texts, size)`` in the order of the texts; ``rows`` is used up."""
+    counts = np.zeros(texts, dtype=np.int64)
+    for some in rows:
+        counts[some.texts] = some.counts
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    columns = np.empty(indptr[-1], dtype=np.int32)
+    weights = np.empty(indptr[-1], dtype=np.float32)
+    while rows:
+        some = rows.pop()
+        # Entry k of a batch moves by as much as the first entry of its text.
+        moves = indptr[some.texts] - (np.cumsum(some.counts) - some.counts)
+        places = np.repeat(moves, some.counts) + np.arange(len(some.weights))
+        columns[places], weights[places] = some.columns, some.weights
+    matrix = sp.csr_matrix((weights, columns, indptr), shape=(texts, size))
+    matrix.has_canonical_format = True  # columns rise, and none is there twice
+    return matrix

@@ -22,12 +22,19 @@ from st_l0.checkpoints import Access, has_mlm_head, layout, load_config, positio
 from st_l0.document_encoder import encode_texts
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
-from st_l0.fused_head import activate, max_logits
+from st_l0.fused_head import activate, flat_max_logits, without_padding
 from st_l0.hub import ModelCardData
 from st_l0.query_encoder import QueryEncoder
 from st_l0.query_tables import stock_query_side
+from st_l0.similarity import dot_scores, has_fast_scores
 from st_l0.vectors import as_csr, as_torch
 from st_l0.warm_start import warm_start_head
+
+# What a transformers model takes of the features: of padded texts, and of texts one after the other.
+_MODEL_INPUTS = (
+    *("input_ids", "attention_mask", "token_type_ids", "position_ids", "seq_idx"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+)
 
 
 class SparseEncoder(sentence_transformers.SparseEncoder):
@@ -43,6 +50,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     model_card_data_class = ModelCardData
     _module_classes = assembly.LOADERS
+    _read_sides: tuple[tuple[nn.Module | None, ...], assembly.Sides | None] | None = None
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         super().__init__(model_name_or_path, **kwargs)
@@ -168,7 +176,17 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     @property
     def _sides(self) -> assembly.Sides | None:
-        return assembly.read_sides(list(self.children()))
+        # Read again only where a module was exchanged, and the modules taken from `_modules`: through their
+        # attributes it takes as long as all the rest of a query.
+        try:
+            (router,) = self._modules.values()
+            routes = cast(Any, router)._modules["sub_modules"]._modules
+            modules = (router, *routes["query"]._modules.values(), *routes["document"]._modules.values())
+        except (ValueError, KeyError):  # no router
+            return assembly.read_sides(list(self.children()))
+        if self._read_sides is None or self._read_sides[0] != modules:
+            self._read_sides = (modules, assembly.read_sides([router]))
+        return self._read_sides[1]
 
     @property
     def inference_free(self) -> bool:
@@ -182,12 +200,13 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         Raises:
             InputError: the model is not inference-free.
         """
-        return cast(np.ndarray, np.maximum(self._table(self._require_sides()), 0))
+        query = cast(SparseStaticEmbedding, self._require_sides().query)
+        return cast(np.ndarray, np.maximum(self._table(query.weight), 0))
 
     @staticmethod
-    def _table(sides: assembly.Sides) -> np.ndarray:
-        query = cast(SparseStaticEmbedding, sides.query)
-        return query.weight.detach().float().cpu().numpy()
+    def _table(weight: Tensor) -> np.ndarray:
+        # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
+        return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
 
     def _require_sides(self) -> assembly.Sides:
         sides = self._sides
@@ -204,17 +223,20 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             return super().forward(input, **kwargs)
         logs = assembly.extra_logs(sides.pooling)
         head = sides.fused_head
-        if head is None or "cu_seq_lens_q" in input:
+        if head is None:
             if logs > 1:
                 name = sides.pooling.activation_function
                 raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.fused_head")
             return super().forward(input, **kwargs)
         model: Any = sides.transformer.model
-        inputs = {
-            key: input[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in input
-        }
+        known = sides.transformer.model_forward_params
+        inputs = {key: input[key] for key in _MODEL_INPUTS if key in input and (not known or key in known)}
         hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
-        values = max_logits(head.transform(hidden), input["attention_mask"], head.decoder)
+        if "cu_seq_lens_q" in input:  # flash attention takes texts one after the other, as one
+            tokens, offsets = hidden.squeeze(0), input["cu_seq_lens_q"]
+        else:
+            tokens, offsets = without_padding(hidden, input["attention_mask"])
+        values = flat_max_logits(head.transform(tokens), offsets, head.decoder)
         input["sentence_embedding"] = activate(values, logs)
         return input
 
@@ -239,13 +261,15 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
         Arguments as in `sentence_transformers.SparseEncoder.encode`, and ``convert_to_scipy``: return one
         ``scipy.sparse.csr_matrix`` ``(texts, vocabulary)`` instead of torch tensors (fastest; what an index
-        takes). Queries run no model. Several devices, and inputs that are not plain texts, go through the
-        stock path.
+        takes). Queries run no model. ``batch_size`` documents of the longest make a batch; shorter ones go in
+        batches of as many tokens, up to four times as many documents. For documents that do not fit in memory
+        see `st_l0.document_encoder.encode_stream`. Several devices, and inputs that are not plain texts, go
+        through the stock path.
         """
         sides = self._sides
         single = isinstance(inputs, str)
         texts = [cast(str, inputs)] if single else list(inputs)
-        plain = all(isinstance(text, str) for text in texts) and not set(kwargs) - {"task"}
+        plain = (single or all(isinstance(text, str) for text in texts)) and kwargs.keys() <= {"task"}
         if sides is None or not plain or pool is not None or isinstance(device, list):
             stock: Any = super().encode
             embeddings = stock(
@@ -269,21 +293,30 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         prompt = self._resolve_prompt(prompt, prompt_name)
         limit = max_active_dims or self.max_active_dims
         if sides.query is not None and kwargs.get("task") == "query":
-            matrix = self._encode_queries(
-                sides, [prompt + text for text in texts] if prompt else texts, limit
+            embeddings = self._encode_queries(
+                sides,
+                [prompt + text for text in texts] if prompt else texts,
+                limit,
+                convert_to_scipy=convert_to_scipy,
+                single=single,
+                save_to_cpu=save_to_cpu,
             )
-        else:
-            if device is not None:
-                self.to(device)
-            matrix = encode_texts(
-                self,
-                texts,
-                prompt=prompt,
-                task=kwargs.get("task") or ("document" if sides.query is not None else None),
-                batch_size=batch_size,
-                max_active_dims=limit,
-                progress=bool(show_progress_bar),
-            )
+            if convert_to_scipy:
+                return embeddings
+            if not convert_to_sparse_tensor:
+                embeddings = embeddings.to_dense()
+            return embeddings if single or convert_to_tensor else list(embeddings)
+        if device is not None:
+            self.to(device)
+        matrix = encode_texts(
+            self,
+            texts,
+            prompt=prompt,
+            task=kwargs.get("task") or ("document" if sides.query is not None else None),
+            batch_size=batch_size,
+            max_active_dims=limit,
+            progress=bool(show_progress_bar),
+        )
         if convert_to_scipy:
             return matrix
         embeddings = as_torch(matrix)
@@ -296,15 +329,31 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         return embeddings if convert_to_tensor else list(embeddings)
 
     def _encode_queries(
-        self, sides: assembly.Sides, texts: list[str], max_active_dims: int | None
-    ) -> sp.csr_matrix:
-        limit = sides.tokenizer.model_max_length  # where stock cuts; `max_seq_length` may have moved it
-        if self._query_encoder is None or self._query_encoder.max_length != limit:
-            self._query_encoder = QueryEncoder(sides.tokenizer, limit)
-        matrix = self._query_encoder(texts, self._table(sides))
-        if max_active_dims:
-            matrix = as_csr(select_max_active_dims(as_torch(matrix).to_dense(), max_active_dims))
-        return matrix
+        self,
+        sides: assembly.Sides,
+        texts: list[str],
+        max_active_dims: int | None,
+        *,
+        convert_to_scipy: bool,
+        single: bool,
+        save_to_cpu: bool,
+    ) -> sp.csr_matrix | Tensor:
+        tokenizer, encoder = sides.tokenizer, self._query_encoder
+        limit = tokenizer.model_max_length  # where stock cuts; `max_seq_length` may have moved it
+        if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
+            encoder = self._query_encoder = QueryEncoder(tokenizer, limit)
+        weight = cast(SparseStaticEmbedding, sides.query).weight
+        table = self._table(weight)
+        if single and not max_active_dims and not convert_to_scipy:
+            embeddings = encoder.vector(texts[0], table)
+        else:
+            matrix = encoder(texts, table)
+            if max_active_dims:
+                matrix = as_csr(select_max_active_dims(as_torch(matrix).to_dense(), max_active_dims))
+            if convert_to_scipy:
+                return matrix
+            embeddings = as_torch(matrix)[0] if single else as_torch(matrix)
+        return embeddings if save_to_cpu or weight.is_cpu else embeddings.to(weight.device)
 
     def fingerprint(self) -> str:
         """SHA-256 over all weights: two models with one fingerprint compute the same vectors."""
@@ -336,3 +385,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             assembly.silence_special_tokens(cast(assembly.Sides, sides))
         with stock_query_side(self[0], sides):
             super().save(path, *args, **kwargs)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Scores of all pairs as in sentence-transformers, several times faster for many documents."""
+        if self.similarity_fn_name == "dot" and has_fast_scores(embeddings1, embeddings2):
+            return dot_scores(embeddings1, embeddings2)
+        return super().similarity(embeddings1, embeddings2)

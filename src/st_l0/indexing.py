@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from st_l0.errors import InputError
+from st_l0.shards import RECORD, read_record, read_shards
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -63,6 +64,43 @@ def index_corpus(
                 index.add([document.id for document in new], vectors, texts)
                 added += len(new)
             bar.update(len(chunk))
+    return added
+
+
+def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, progress: bool = True) -> int:
+    """Add documents that were encoded before, with their texts, to an index.
+
+    Each part is added in one atomic step, and documents whose ids the index has are left as they are: after
+    an interruption the same call goes on where the last one stopped.
+
+    Args:
+        model: The encoder that made them, which queries will go through; it encodes nothing here.
+        folder: What `st_l0.encoding.encode_corpus` wrote.
+        index: Where they go.
+        progress: Whether to show a progress bar, where there is a terminal.
+
+    Returns:
+        Number of documents that were added.
+
+    Raises:
+        InputError: The documents were encoded by a model of other weights, not to the end, or a part is
+            damaged; or the index refuses a document. What was added before stays.
+    """
+    record = read_record(folder)
+    if record["fingerprint"] != model.fingerprint():
+        raise InputError(
+            f"{Path(folder) / RECORD}: made with a model of other weights (then at {record['model']}): "
+            "use that one, or encode again"
+        )
+    added = 0
+    disable = None if progress else True
+    with tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
+        for ids, texts, vectors in read_shards(folder):
+            new = [row for row, id in enumerate(ids) if id not in index]
+            if new:
+                index.add([ids[row] for row in new], vectors[new], [texts[row] for row in new])
+                added += len(new)
+            bar.update(len(ids))
     return added
 
 

@@ -66,10 +66,17 @@ def _convert(vectors: Vectors) -> sp.csr_matrix:
 
 def as_torch(matrix: sp.csr_matrix) -> torch.Tensor:
     """Turn CSR into the coalesced COO tensor that sentence-transformers uses for sparse embeddings."""
-    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-    indices = torch.from_numpy(np.stack([rows, matrix.indices.astype(np.int64)]))
+    rows = matrix.shape[0]
+    indices = np.zeros((2, len(matrix.indices)), dtype=np.int64)
+    indices[1] = matrix.indices
+    if rows > 1:
+        indices[0] = np.repeat(np.arange(rows), np.diff(matrix.indptr))
     return torch.sparse_coo_tensor(
-        indices, torch.from_numpy(matrix.data), tuple(matrix.shape), is_coalesced=True, check_invariants=False
+        torch.from_numpy(indices),
+        torch.from_numpy(matrix.data),
+        matrix.shape,
+        is_coalesced=True,
+        check_invariants=False,
     )
 
 

@@ -64,6 +64,32 @@ def test_top_k_when_few_documents_score():
 
 
 def test_top_k_when_one_group_holds_all_the_best():
-    scores = np.ones(10_000, dtype=np.float32)
-    scores[::156] = np.arange(2, 2 + len(scores[::156]))
+    scores = np.ones(50_000, dtype=np.float32)
+    best = scores[:: kernel._GROUPS]
+    best[:] = np.arange(2, 2 + len(best))
+    assert len(best) > 20
     assert kernel.top_k(scores, 20).tolist() == plain_top_k(scores.tolist(), 20)
+
+
+@pytest.mark.parametrize("documents", [9, 4096])
+def test_top_k_orders_the_smallest_and_the_largest_floats(documents):
+    scores = np.zeros(documents, dtype=np.float32)
+    scores[:9] = [1.0, 1e-45, np.inf, -0.0, -1.0, 3e38, -np.inf, 1e-45, np.nextafter(np.float32(1), 2)]
+    assert kernel.top_k(scores, 8).tolist() == [2, 5, 8, 0, 1, 7]
+    assert kernel.top_k(scores, 5).tolist() == [2, 5, 8, 0, 1]
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("tokens", [[], [7], [0, 1, 2, 3], [0, 39], [3, 4, 20, 38, 39], [20, 4, 39, 3]])
+def test_accumulate_takes_any_tokens(monkeypatch, generator, private, tokens):
+    if not private:
+        monkeypatch.setattr(kernel, "csc_matvec", None)
+    dense = generator.integers(0, 3, (60, 40)).astype(np.float32)
+    dense[:, [2, 39]] = 0  # tokens without postings, one of them the last
+    matrix = sp.csc_matrix(dense)
+    weights = generator.integers(-2, 5, len(tokens)).astype(np.float32)
+    scores = np.ones(60, dtype=np.float32)
+    indptr = matrix.indptr.astype(np.int64)
+    tokens = np.array(tokens, dtype=np.int32)
+    kernel.accumulate(indptr, matrix.indices.astype(np.int32), matrix.data, tokens, weights, scores)
+    assert scores.tolist() == (1 + dense[:, tokens] @ weights).tolist()

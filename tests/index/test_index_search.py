@@ -184,6 +184,9 @@ def test_hits_are_a_sequence_over_two_arrays():
     assert type(hits[0].score) is float
     assert list(hits[1:]) == [Hit(1, 0.5, None)]
     assert [hit.id for hit in hits] == [3, 1]
+    assert list(hits) == [hits[0], hits[1]]
+    assert [type(value) for value in next(iter(hits))] == [int, float, str]
+    assert [(type(hit), hit.text) for hit in Hits(hits.ids, hits.scores)] == [(Hit, None)] * 2
     assert repr(hits[:1]) == "Hits([Hit(id=3, score=2.5, text='three')], length=1)"
     with pytest.raises(IndexError):
         hits[2]
@@ -196,6 +199,7 @@ def test_hits_of_several_segments_slice_their_texts():
     index.add(["c"], np.array([[3.0]]))
     hits = index.search(np.array([1.0]))[0]
     assert [hit.text for hit in hits] == [None, "B", "A"]
+    assert [hits[i].text for i in range(3)] == [None, "B", "A"]
     assert [hit.text for hit in hits[1:]] == ["B", "A"]
     assert hits.scores.dtype == np.float32
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +64,11 @@ def evaluate(
 def index(
     model: ModelName,
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS",
+            help="A .jsonl, .txt or .parquet file, a BEIR folder, or what st-l0 encode wrote.",
+        ),
     ],
     to: Annotated[
         str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
@@ -75,17 +79,22 @@ def index(
     from st_l0.data import read_documents
     from st_l0.encoder import SparseEncoder
     from st_l0.index import open_index
-    from st_l0.indexing import check_model, index_corpus, index_metadata
+    from st_l0.indexing import check_model, index_corpus, index_encoded, index_metadata
+    from st_l0.shards import is_encoded
 
-    documents = read_documents(corpus)
-    first = next(documents)  # an unusable corpus should leave no empty index behind
+    encoded = is_encoded(corpus)
+    documents = iter(()) if encoded else read_documents(corpus)
+    first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind
     encoder = SparseEncoder.from_pretrained(model)
     metadata = index_metadata(encoder, model)
     with writing(to):
         opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
         check_model(encoder, opened, to)
         before = len(opened)
-        added = index_corpus(encoder, chain([first], documents), opened, batch_size=batch_size)
+        if encoded:
+            added = index_encoded(encoder, corpus, opened)
+        else:
+            added = index_corpus(encoder, chain(first, documents), opened, batch_size=batch_size)
     typer.echo(f"{to}: {added} documents added, {len(opened)} in all")
     if before:
         typer.echo("documents whose ids were in the index already were left as they are")

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
 from st_l0.evaluation.collections import Collection, read_collection, write_collection
 from st_l0.evaluation.report import render, write_json
 from st_l0.evaluation.run import EvaluationReport, evaluate
 
+if TYPE_CHECKING:
+    from st_l0.evaluation.mteb_model import MtebModel
+    from st_l0.evaluation.st_evaluators import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
+
 __all__ = [
     "BM25Result",
     "Collection",
     "EvaluationReport",
+    "IndexInformationRetrievalEvaluator",
+    "IndexNanoBEIREvaluator",
+    "MtebModel",
     "evaluate",
     "read_collection",
     "render",
@@ -18,3 +28,16 @@ __all__ = [
     "write_collection",
     "write_json",
 ]
+
+_HOMES = {
+    "IndexInformationRetrievalEvaluator": "st_l0.evaluation.st_evaluators",
+    "IndexNanoBEIREvaluator": "st_l0.evaluation.st_evaluators",
+    "MtebModel": "st_l0.evaluation.mteb_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: sentence-transformers takes seconds to import, which the command line does not wait for.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""The inner loop of exact search: add up postings, pick the best. Plain arrays in, plain arrays out."""
+"""The inner loop of exact search: add up postings, pick the best. Plain arrays in, plain arrays out.
+
+Python's lock is not held while either walks its arrays.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ except ImportError:
     _sparsetools = None
 csc_matvec: Callable[..., Any] | None = getattr(_sparsetools, "csc_matvec", None)
 
+_GROUPS = 1024  # at least so many, of which numpy takes the maxima at memory speed: they stay in the cache
+
 
 def accumulate(
     indptr: NDArray[np.int64],
@@ -23,59 +28,63 @@ def accumulate(
     token_weights: NDArray[np.float32],
     scores: NDArray[np.float32],
 ) -> None:
-    """Add each token's postings, times its weight, to ``scores`` in place.
+    """Add each token's postings, times its weight, to ``scores`` in place; the last token comes first.
 
     Args:
-        indptr: The postings of token ``t`` lie in ``indptr[t]:indptr[t + 1]``; shape ``(vocabulary + 1,)``.
+        indptr: The postings of token ``t`` lie in ``indptr[t]:indptr[t + 1]``; shape ``(vocabulary + 1,)``,
+            below 2**31.
         rows: Document of each posting, at most once a token, shape ``(postings,)``.
         weights: Weight of each posting, shape ``(postings,)``.
-        tokens: The query's token ids, shape ``(tokens,)``.
+        tokens: The query's token ids, ascending, shape ``(tokens,)``.
         token_weights: Their weights, shape ``(tokens,)``.
         scores: One sum a document, contiguous, shape ``(documents,)``.
     """
-    starts, stops = indptr[tokens].tolist(), indptr[tokens + 1].tolist()
-    span = np.zeros(2, dtype=np.int32)
-    for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        if start == stop:
-            continue
-        if csc_matvec is None:
-            np.add.at(scores, rows[start:stop], weights[start:stop] * token_weights[i])
-        else:
-            span[1] = stop - start
-            column = token_weights[i : i + 1]
-            csc_matvec(len(scores), 1, span, rows[start:stop], weights[start:stop], column, scores)
+    if not len(tokens):
+        return
+    spans = np.stack([indptr[tokens], indptr[tokens + 1]], axis=1)[::-1]
+    backwards = token_weights[::-1]
+    if csc_matvec is None:
+        for (start, stop), weight in zip(spans.tolist(), backwards, strict=True):
+            np.add.at(scores, rows[start:stop], weights[start:stop] * weight)
+        return
+    # One call for all tokens, so that Python and its lock are needed once a query: between two tokens stands
+    # a column that ends before it starts, hence is empty.
+    columns = np.zeros(2 * len(tokens) - 1, dtype=np.float32)
+    columns[::2] = backwards
+    csc_matvec(len(scores), len(columns), spans.astype(np.int32).ravel(), rows, weights, columns, scores)
 
 
-def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Positions of the ``k`` largest scores above zero, best first; equal scores in order of position.
 
     Args:
-        scores: Shape ``(documents,)``.
+        scores: Shape ``(documents,)``, at most 2**32.
         k: At least 1.
 
     Returns:
         Shape ``(hits,)``, ``hits <= k``.
     """
     floor = _floor(scores, k)
-    found = np.flatnonzero(scores >= floor) if floor > 0 else np.flatnonzero(scores > 0)
-    values = scores[found]
-    if len(found) > k:
-        cut = np.partition(values, len(values) - k)[len(values) - k]
-        chosen = values > cut
-        ties = np.flatnonzero(values == cut)
-        chosen[ties[: k - np.count_nonzero(chosen)]] = True
-        found, values = found[chosen], values[chosen]
-    return found[np.argsort(-values, kind="stable")]
+    found = np.flatnonzero(scores >= floor if floor > 0 else scores > 0)
+    # The bits of positive floats are ordered as the floats are. Inverted and put above the position they make
+    # one integer, whose order is that of the hits, ties included.
+    keys = (~scores[found].view(np.int32)).astype(np.int64) << 32 | found
+    if len(keys) > 2 * k:
+        keys.partition(k)
+    keys.sort()
+    positions: NDArray[np.int64] = keys[:k] & 0xFFFFFFFF
+    return positions
 
 
 def _floor(scores: NDArray[np.float32], k: int) -> float:
-    """A score that at least ``k`` documents reach: the k-th largest of the maxima of more than k groups.
+    """A score that at least ``k`` documents reach: the k-th largest of the maxima of twice as many groups.
 
     It costs one pass at memory speed and leaves few documents for the exact selection.
     """
-    height = min(len(scores) // (8 * k), 64)
+    width = max(2 * k, _GROUPS)
+    height = len(scores) // width
     if height < 2:
         return 0.0
-    width = len(scores) // height
     maxima = scores[: height * width].reshape(height, width).max(axis=0)
-    return float(np.partition(maxima, width - k)[width - k])
+    maxima.partition(width - k)
+    return float(maxima[width - k])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
@@ -59,6 +60,11 @@ class Hits(Sequence[Hit]):
             float(self.scores[item]),
             texts,  # type: ignore[arg-type]
         )
+
+    def __iter__(self) -> Iterator[Hit]:
+        # The same as item by item, in less than half the time.
+        texts = repeat(None) if self._texts is None else self._texts
+        return map(Hit._make, zip(self.ids.tolist(), self.scores.tolist(), texts))  # noqa: B905
 
     def __repr__(self) -> str:
         return f"Hits({list(self[:3])!r}{', ...' if len(self) > 3 else ''}, length={len(self)})"

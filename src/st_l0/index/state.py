@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, overload
@@ -22,6 +23,7 @@ class State:
     id_kind: str | None = None  # "str", "int", or None before the first document
     metadata: dict[str, Any] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    _spare: list[NDArray[np.float32]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -30,6 +32,26 @@ class State:
     def bases(self) -> NDArray[np.int64]:
         """Position of each part's first row; the last entry is the number of all rows."""
         return np.cumsum([0] + [len(part.segment) for part in self.parts])
+
+    @contextmanager
+    def sums(self) -> Iterator[NDArray[np.float32]]:
+        """One float a row, for as long as one search needs it.
+
+        They are lent again: the system takes longer to find new memory than a search takes.
+        """
+        try:
+            scores = self._spare.pop()
+        except IndexError:
+            scores = np.empty(self.bases[-1], dtype=np.float32)
+        try:
+            yield scores
+        finally:
+            self._spare.append(scores)
+
+    @cached_property
+    def visible(self) -> NDArray[np.float32] | None:
+        """1 for positions of documents, 0 for deleted ones, shape ``(rows,)``; None if none are deleted."""
+        return None if len(self) == self.bases[-1] else self.kept.astype(np.float32)
 
     @cached_property
     def kept(self) -> NDArray[np.bool_]:
@@ -48,12 +70,14 @@ class State:
     def split(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[Any]]]:
         """For each part that is met: its number, which of ``positions`` lie in it, and their rows there."""
         numbers = np.searchsorted(self.bases, positions, side="right") - 1
-        for number in np.unique(numbers).tolist():
+        for number in np.flatnonzero(np.bincount(numbers)).tolist():
             inside = numbers == number
             yield number, inside, positions[inside] - self.bases[number]
 
     def take_ids(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """The ids at some positions: int64, or objects (str)."""
+        if len(self.parts) == 1:
+            return self.parts[0].segment.take_ids(positions)
         ids = np.empty(len(positions), dtype=object if self.id_kind == "str" else np.int64)
         for number, inside, rows in self.split(positions):
             ids[inside] = self.parts[number].segment.take_ids(rows)

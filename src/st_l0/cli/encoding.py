@@ -1,0 +1,50 @@
+"""The command that encodes a corpus: a thin shell over one public function.
+
+Libraries are imported inside the command, so that ``--help`` and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_l0.cli.app import app, writing
+
+
+@app.command()
+def encode(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
+    ],
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of the encoded documents.")],
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16: faster on most new processors, less exact.")
+    ] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+) -> None:
+    """Encode a corpus into files that `st-l0 index` takes, under torchrun on many devices.
+
+    Started again after an interruption, it goes on.
+    """
+    from itertools import chain
+
+    from st_l0.data import read_documents
+    from st_l0.encoder import SparseEncoder
+    from st_l0.encoding import encode_corpus
+    from st_l0.losses.distributed import join, rank
+
+    documents = read_documents(corpus)
+    first = next(documents)  # an unusable corpus should leave no folder behind
+    join()
+    encoder = SparseEncoder.from_pretrained(model)
+    with writing(to):
+        total = encode_corpus(
+            encoder, chain([first], documents), to, name=model, dtype=dtype, batch_size=batch_size
+        )
+    if rank() == 0:
+        typer.echo(f"{to}: {total} documents encoded")

@@ -1,0 +1,155 @@
+"""A corpus into encoded shards, on one process or on many, in steps that survive an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from st_l0.document_encoder import bfloat16_encoder
+from st_l0.errors import InputError
+from st_l0.indexing import index_metadata
+from st_l0.losses.distributed import rank, world_size
+from st_l0.shards import (
+    RECORD,
+    Shard,
+    is_encoded,
+    part_path,
+    read_part,
+    read_record,
+    write_part,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from st_l0.data import Document
+    from st_l0.encoder import SparseEncoder
+
+DTYPES = ("float32", "bfloat16")
+
+
+def encode_corpus(
+    model: SparseEncoder,
+    documents: Iterable[Document],
+    output: str | Path,
+    *,
+    name: str | Path,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    part_size: int = 2048,
+    progress: bool = True,
+) -> int:
+    """Encode documents into a folder that `st_l0.shards.read_shards` reads.
+
+    The folder holds a part for each ``part_size`` documents in order, with ids, texts and vectors, and
+    ``encoding.json``, which says how they were made; once all parts are there, its ``documents`` says how
+    many they hold (null until then).
+
+    A run that was stopped and is started again keeps the parts that are there. Of several processes (a
+    process group, as under torchrun) the one of rank r encodes the parts r, r + world size, …, so each has to
+    get the same documents; each returns when its own parts are written. The bytes are the same however often
+    the run was stopped and however many processes there are, on machines of one kind with the same
+    ``batch_size`` and number of threads.
+
+    Args:
+        model: Encodes the documents.
+        documents: The corpus; a stream is consumed as it comes, with one part in memory.
+        output: Folder, new, empty or of the same run.
+        name: Folder or Hub id of the model, for the record.
+        dtype: ``"bfloat16"`` for `st_l0.document_encoder.bfloat16_encoder`. The vectors are float32 either
+            way.
+        batch_size: As in `st_l0.SparseEncoder.encode`.
+        part_size: Documents of a part, which is also what a stopped run loses at most.
+        progress: Whether to show a progress bar (on a terminal).
+
+    Returns:
+        Number of documents of the corpus.
+
+    Raises:
+        InputError: There are no documents, or the folder holds something else: of another model or corpus, or
+            with other settings.
+    """
+    output = Path(output)
+    if min(batch_size, part_size) < 1:
+        raise InputError(f"batch_size ({batch_size}) and part_size ({part_size}) must be at least 1")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    record = _open(output, _record(model, name, dtype, part_size))
+    total = parts = 0
+    number = len(documents) if isinstance(documents, Sized) else None
+    disable = None if progress and rank() == 0 else True
+    with (
+        bfloat16_encoder(model) if dtype == "bfloat16" else nullcontext(),
+        tqdm(total=number, desc="encoding", unit="doc", disable=disable) as bar,
+    ):
+        for chunk in _chunks(documents, part_size):
+            if parts % world_size() == rank():
+                _finish(part_path(output, parts), chunk, model, batch_size, record["vocabulary_size"])
+            total, parts = total + len(chunk), parts + 1
+            bar.update(len(chunk))
+    if not total:
+        raise InputError(f"{output}: there are no documents to encode; give at least one")
+    present = sorted(output.glob("part-*.parquet"))
+    if present[parts:]:
+        raise InputError(f"{present[parts]}: the corpus ends before this part; give a new folder")
+    if len(present) == parts and record["documents"] != total:  # the last process to end sees all parts
+        write_record(output, {**record, "documents": total})
+    return total
+
+
+def _record(model: SparseEncoder, name: str | Path, dtype: str, part_size: int) -> dict[str, Any]:
+    return {
+        **index_metadata(model, name),
+        "vocabulary_size": model.get_embedding_dimension(),
+        "max_seq_length": model.max_seq_length,
+        "max_active_dims": model.max_active_dims,
+        "dtype": dtype,
+        "part_size": part_size,
+        "documents": None,
+    }
+
+
+def _open(output: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Begin a folder, or make sure that it was begun by the same run."""
+    foreign = output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir())
+    if not is_encoded(output):  # looked at after the listing: another process may have begun in between
+        if foreign:
+            raise InputError(f"{output}: holds files but no {RECORD}; give a new or empty folder")
+        write_record(output, record)
+        return record
+    found = read_record(output)
+    if found["fingerprint"] != record["fingerprint"]:
+        raise InputError(
+            f"{output / RECORD}: begun with a model of other weights (then at {found['model']}); "
+            "use that one, or give a new folder"
+        )
+    for key in record.keys() - {"model", "fingerprint", "documents"}:
+        if found.get(key) != record[key]:
+            raise InputError(
+                f"{output / RECORD}: begun with {key} {found.get(key)}, not {record[key]}; give a new folder"
+            )
+    return found
+
+
+def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size: int, size: int) -> None:
+    """Write a part, or make sure that the one that is there holds these documents."""
+    ids, texts = [document.id for document in chunk], [document.text for document in chunk]
+    if path.exists():
+        found = read_part(path, size)
+        if (found.ids, found.texts) != (ids, texts):
+            raise InputError(f"{path}: not the documents that the corpus has there; give a new folder")
+        return
+    vectors = model.encode_document(
+        texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
+    )
+    write_part(path, Shard(ids, texts, vectors))
+
+
+def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    stream = iter(documents)
+    while chunk := list(islice(stream, size)):
+        yield chunk
