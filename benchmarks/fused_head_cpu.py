@@ -99,9 +99,10 @@ def compare(
     found.append(
         medians({one: partial(train, way, decoder, hidden, mask) for one, way in ways.items()}, repeats)
     )
+    active, computed = (vectors[0] > 0).float().mean(), share_computed(hidden, mask, decoder)
     print(
-        f"{name}: {int(mask.sum())} tokens of {mask.numel()} positions, "
-        f"{(vectors[0] > 0).float().mean():.2%} of the entries active, {share_computed(hidden, mask, decoder):.2%} not ruled out by screening"
+        f"{name}: {int(mask.sum())} tokens of {mask.numel()} positions, {active:.2%} of the entries active, "
+        f"{computed:.2%} not ruled out by screening"
     )
     for kind, seconds in zip(("encoding", "training"), found, strict=True):
         mine, theirs = seconds["ours"] * 1e3, seconds["stock"] * 1e3

@@ -154,3 +154,7 @@ def test_the_fingerprint_follows_the_weights(tiny_encoder, tmp_path):
     with torch.no_grad():
         next(model.transformers_model.parameters())[0] += 1e-6
     assert model.fingerprint() != before
+
+
+def test_the_fingerprint_follows_the_activation(tiny_encoder):
+    assert tiny_encoder().fingerprint() != tiny_encoder(activation="log1p_relu").fingerprint()

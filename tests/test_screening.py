@@ -78,6 +78,32 @@ def test_the_bound_is_a_bound(kind, scale, bias):
         assert (bounds >= in_float32).all()
 
 
+@pytest.mark.parametrize("where", ["hidden", "weight"])
+def test_the_bound_holds_where_nothing_is_to_spare(where):
+    # 127 sets the scale to 1, and 0.49 is lost in every other place; the other side is exact and lies in the
+    # direction of what is lost, so that the inequality of Cauchy and Schwarz is an equality.
+    coarse = torch.full((1, 400), 0.49)
+    coarse[0, 0] = 127
+    exact_side = torch.ones(1, 400)
+    exact_side[0, 0] = 0
+    hidden, weight = (coarse, exact_side) if where == "hidden" else (exact_side, coarse)
+    hidden = torch.cat([hidden, torch.full((1, 400), 0.0), hidden])  # a token that loses nothing between them
+    bounds = bounds_of(hidden, [3], weight, None)
+    assert 0.49 * 399 <= bounds.item() < 0.5 * 399
+
+
+def test_the_bound_covers_the_rounding_of_float32_sums():
+    generator = torch.Generator().manual_seed(1)
+    for seed in range(20):
+        # Multiples of a scale: 8 bits lose next to nothing, but the products and their sums are rounded.
+        multiples = torch.randint(-127, 128, (2, 200, 64), generator=generator).float()
+        multiples[..., 0] = 127
+        hidden, weight = multiples[0] * (0.1 + 0.01 * seed), multiples[1] * 0.3
+        bounds = bounds_of(hidden, [1] * 200, weight, None)
+        assert (bounds >= hidden @ weight.T).all()
+        assert (bounds >= exact(hidden, [1] * 200, weight, None)).all()
+
+
 def test_the_bound_is_tight_enough_to_be_of_use():
     hidden, weight = random(sum(LENGTHS), 384, seed=1), random(300, 384, seed=2)
     true, bounds = exact(hidden, LENGTHS, weight, None), bounds_of(hidden, LENGTHS, weight, None)
@@ -139,6 +165,19 @@ def test_what_is_not_finite_comes_to_light(where, rubbish):
     assert torch.equal(values.isfinite(), expected.isfinite())
     assert torch.equal(values.isnan(), expected.isnan())
     torch.testing.assert_close(values, expected, equal_nan=True)
+
+
+@pytest.mark.usefixtures("screened")
+def test_not_a_number_reaches_the_gradients():
+    hidden = random(sum(LENGTHS), SIZE, seed=1)
+    hidden[10] = float("nan")
+    decoder = a_decoder(random(400, SIZE, seed=2), random(400, seed=3) - 5)
+    values = flat_max_logits(hidden.requires_grad_(), offsets(LENGTHS), decoder)
+    values.nansum(0).sum().backward()
+    assert decoder.weight.grad.isfinite().all()
+    decoder.zero_grad()
+    flat_max_logits(hidden, offsets(LENGTHS), decoder).square().sum().backward()
+    assert decoder.weight.grad.isnan().any()
 
 
 @pytest.mark.usefixtures("screened")

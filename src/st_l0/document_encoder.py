@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import batch_to_device, select_max_active_dims
 from torch import Tensor
 from tqdm import tqdm
 
 from st_l0.assembly import read_sides
 from st_l0.errors import InputError
+from st_l0.fused_head import MLMHead, flat_max_logits, without_padding
 from st_l0.vectors import batched
 
 if TYPE_CHECKING:
@@ -33,6 +35,35 @@ class _Rows(NamedTuple):
     counts: np.ndarray
     columns: np.ndarray
     weights: np.ndarray
+
+
+# What a transformers model takes of the features: of padded texts, and of texts one after the other.
+_MODEL_INPUTS = (
+    *("input_ids", "attention_mask", "token_type_ids", "position_ids", "seq_idx"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+)
+
+
+def largest_logits(transformer: Transformer, head: MLMHead, features: dict[str, Any]) -> Tensor:
+    """Largest logit of each vocabulary entry over the tokens of a text, floored at zero.
+
+    Args:
+        transformer: the masked language model.
+        head: its head.
+        features: a batch as the model's tokenizer makes it, padded or one text after the other.
+
+    Returns:
+        ``(texts, vocabulary)``; see `st_l0.max_logits.flat_max_logits`.
+    """
+    model: Any = transformer.model
+    known = transformer.model_forward_params
+    inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
+    hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
+    if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
+        tokens, offsets = hidden.squeeze(0), features["cu_seq_lens_q"]
+    else:
+        tokens, offsets = without_padding(hidden, features["attention_mask"])
+    return cast(Tensor, flat_max_logits(head.transform(tokens), offsets, head.decoder))
 
 
 def encode_texts(

@@ -13,28 +13,21 @@ import sentence_transformers
 import torch
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
-from sentence_transformers.util import select_max_active_dims
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from st_l0 import assembly
 from st_l0.checkpoints import Access, has_mlm_head, layout, load_config, position_limit
-from st_l0.document_encoder import encode_texts
+from st_l0.document_encoder import encode_texts, largest_logits
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
-from st_l0.fused_head import activate, flat_max_logits, without_padding
+from st_l0.fused_head import activate
 from st_l0.hub import ModelCardData
 from st_l0.query_encoder import QueryEncoder
 from st_l0.query_tables import stock_query_side
 from st_l0.similarity import dot_scores, has_fast_scores
 from st_l0.vectors import as_csr, as_torch
 from st_l0.warm_start import warm_start_head
-
-# What a transformers model takes of the features: of padded texts, and of texts one after the other.
-_MODEL_INPUTS = (
-    *("input_ids", "attention_mask", "token_type_ids", "position_ids", "seq_idx"),
-    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
-)
 
 
 class SparseEncoder(sentence_transformers.SparseEncoder):
@@ -228,16 +221,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
                 name = sides.pooling.activation_function
                 raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.fused_head")
             return super().forward(input, **kwargs)
-        model: Any = sides.transformer.model
-        known = sides.transformer.model_forward_params
-        inputs = {key: input[key] for key in _MODEL_INPUTS if key in input and (not known or key in known)}
-        hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
-        if "cu_seq_lens_q" in input:  # flash attention takes texts one after the other, as one
-            tokens, offsets = hidden.squeeze(0), input["cu_seq_lens_q"]
-        else:
-            tokens, offsets = without_padding(hidden, input["attention_mask"])
-        values = flat_max_logits(head.transform(tokens), offsets, head.decoder)
-        input["sentence_embedding"] = activate(values, logs)
+        input["sentence_embedding"] = activate(largest_logits(sides.transformer, head, input), logs)
         return input
 
     def encode(
@@ -293,16 +277,18 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         prompt = self._resolve_prompt(prompt, prompt_name)
         limit = max_active_dims or self.max_active_dims
         if sides.query is not None and kwargs.get("task") == "query":
-            embeddings = self._encode_queries(
-                sides,
-                [prompt + text for text in texts] if prompt else texts,
-                limit,
-                convert_to_scipy=convert_to_scipy,
-                single=single,
-                save_to_cpu=save_to_cpu,
-            )
+            queries = [prompt + text for text in texts] if prompt else texts
+            weight = sides.query.weight
+            encoder, table = self._query_side(sides), self._table(weight)
             if convert_to_scipy:
-                return embeddings
+                return encoder(queries, table, limit)
+            embeddings = (
+                encoder.vector(queries[0], table, limit)
+                if single
+                else as_torch(encoder(queries, table, limit))
+            )
+            if not save_to_cpu and not weight.is_cpu:
+                embeddings = embeddings.to(weight.device)
             if not convert_to_sparse_tensor:
                 embeddings = embeddings.to_dense()
             return embeddings if single or convert_to_tensor else list(embeddings)
@@ -328,36 +314,19 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             return embeddings[0]
         return embeddings if convert_to_tensor else list(embeddings)
 
-    def _encode_queries(
-        self,
-        sides: assembly.Sides,
-        texts: list[str],
-        max_active_dims: int | None,
-        *,
-        convert_to_scipy: bool,
-        single: bool,
-        save_to_cpu: bool,
-    ) -> sp.csr_matrix | Tensor:
+    def _query_side(self, sides: assembly.Sides) -> QueryEncoder:
         tokenizer, encoder = sides.tokenizer, self._query_encoder
         limit = tokenizer.model_max_length  # where stock cuts; `max_seq_length` may have moved it
         if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
             encoder = self._query_encoder = QueryEncoder(tokenizer, limit)
-        weight = cast(SparseStaticEmbedding, sides.query).weight
-        table = self._table(weight)
-        if single and not max_active_dims and not convert_to_scipy:
-            embeddings = encoder.vector(texts[0], table)
-        else:
-            matrix = encoder(texts, table)
-            if max_active_dims:
-                matrix = as_csr(select_max_active_dims(as_torch(matrix).to_dense(), max_active_dims))
-            if convert_to_scipy:
-                return matrix
-            embeddings = as_torch(matrix)[0] if single else as_torch(matrix)
-        return embeddings if save_to_cpu or weight.is_cpu else embeddings.to(weight.device)
+        return encoder
 
     def fingerprint(self) -> str:
-        """SHA-256 over all weights: two models with one fingerprint compute the same vectors."""
+        """SHA-256 over activation and weights: two models with one fingerprint compute the same vectors."""
+        pooling: Any = None if self._sides is None else self._sides.pooling
         digest = hashlib.sha256()
+        if pooling is not None:
+            digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
         for parameter in self.parameters():
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -231,14 +231,12 @@ def _possible(values: Tensor) -> Tensor:
 def _exact(
     hidden: Tensor, segments: Segments, weight: Tensor, bias: Tensor | None, values: Tensor, *, screened: bool
 ) -> _Active:
-    """Find the winners of possible entries and, where ``values`` holds bounds only, put the values there."""
+    """Find the winners of possible entries and, where ``values`` holds bounds, put values in their place."""
     exact = torch.promote_types(hidden.dtype, torch.float32)
     found = [_no_entries(hidden)]
     for document, tokens in segments:
         states, row = hidden[tokens], values[document]
         possible = _possible(row).nonzero().squeeze(1)
-        if screened:
-            row.zero_()
         # The first of equal tokens wins: the one with the largest place when counted from the end.
         places = torch.arange(len(states), 0, -1, dtype=exact, device=hidden.device)
         for entries in possible.split(max(64, _EXACT_ELEMENTS // len(states))):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sentence_transformers.util import select_max_active_dims
 from tokenizers import Tokenizer
 
+from st_l0.vectors import as_csr, as_torch
 from st_l0.word_cache import WordCache
 
 if TYPE_CHECKING:
@@ -44,17 +46,23 @@ class QueryEncoder:
         self._token_ids = WordCache(plain)
         self._empty_row = _empty_row(0)
 
-    def __call__(self, texts: Sequence[str], table: np.ndarray) -> sp.csr_matrix:
+    def __call__(
+        self, texts: Sequence[str], table: np.ndarray, max_active_dims: int | None = None
+    ) -> sp.csr_matrix:
         """Encode queries for scipy.
 
         Args:
             texts: the queries.
             table: weight of each token, ``(vocabulary,)``, float32. A token added to the tokenizer after the
                 table was made has no entry and weighs nothing.
+            max_active_dims: largest weights that a query keeps; ``None`` keeps all.
 
         Returns:
             ``(texts, vocabulary)``, float32, canonical (sorted, no duplicates, no zeros).
         """
+        if max_active_dims:
+            dense = as_torch(self(texts, table)).to_dense()
+            return as_csr(select_max_active_dims(dense, max_active_dims))
         tokens, weights, lengths = self._look_up(self._rows(texts), table)
         columns = tokens.astype(np.int32)
         if len(texts) == 1:
@@ -71,8 +79,10 @@ class QueryEncoder:
         matrix.has_canonical_format = True
         return matrix
 
-    def vector(self, text: str, table: np.ndarray) -> torch.Tensor:
+    def vector(self, text: str, table: np.ndarray, max_active_dims: int | None = None) -> torch.Tensor:
         """Encode one query for torch: a coalesced COO tensor ``(vocabulary,)``; arguments as above."""
+        if max_active_dims:
+            return as_torch(self((text,), table, max_active_dims))[0]
         tokens, weights, _ = self._look_up(self._rows((text,)), table)
         return torch.sparse_coo_tensor(
             torch.from_numpy(tokens[None]),

@@ -70,7 +70,7 @@ class Segments:
         return values.repeat_interleave(torch.tensor(self.lengths))
 
     def largest(self, values: Tensor) -> Tensor:
-        """Largest value among the tokens of each document, ``(tokens,)`` to ``(documents,)``."""
+        """Largest of values that are not negative in each document, ``(tokens,)`` to ``(documents,)``."""
         documents = self.repeat(torch.arange(len(self.lengths)))
         out = values.new_zeros(len(self.lengths))
-        return out.scatter_reduce_(0, documents, values, "amax", include_self=False)
+        return out.scatter_reduce_(0, documents, values, "amax")
