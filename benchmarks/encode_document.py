@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from common import medians, parse_threads, real_encoder, real_texts, report, stock_twin
 
 from st_l0 import SparseEncoder
-from st_l0.document_encoder import bfloat16_encoder
+from st_l0.encoding import bfloat16_encoder
 from st_l0.vectors import as_csr
 
 LONG, SHORT, REPEATS, CHECKED = 144, 48, 3, 32

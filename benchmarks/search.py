@@ -7,15 +7,16 @@ than one; a posting takes at most 9 bytes, on the disk and in memory.
 
     python benchmarks/search.py [--threads 1] [--large]
 
-The vectors are synthetic. How often a token occurs falls with its rank as 1 / rank^0.8, at most in half of the
-documents and 175 tokens a document; queries draw 10 tokens from the same distribution raised to the power
-that makes FLOPS, the mean number of matches between a query and a document, 1.7. Tokens are independent, which
-does not matter here: what a search costs depends on the lengths of the postings alone. Document weights are
-log(1 + x) with exponential x, query weights the tokens' IDF. The index is a folder, opened memory-mapped, with
-str ids; documents come 100,000 at a time, so the large indexes consist of several segments.
+The vectors are synthetic. How often a token occurs falls with its rank as 1 / rank^0.8, at most in half of
+the documents and 175 tokens a document; queries draw 10 tokens from the same distribution raised to the power
+that makes FLOPS, the mean number of matches between a query and a document, 1.7. Tokens are independent; that
+does not matter here, for what a search costs depends on the lengths of the postings alone. Document weights
+are log(1 + x) with exponential x, query weights the tokens' IDF. The index is a folder, opened memory-mapped,
+with str ids; documents come 100,000 at a time, so the large indexes consist of several segments.
 
-Stock is measured up to 100,000 documents: beyond, its tensors and their copies take more than 8 GB. Its batch
-runs once, for it takes a minute. ``--large`` adds 5,000,000 documents (8 GB of disk, several minutes).
+Stock is measured up to 100,000 documents: beyond, its tensors and their copies take more than 8 GB. It takes
+seconds a query and a minute a batch, so few of its queries are timed, and its batch once. ``--large`` adds
+5,000,000 documents (8 GB of disk, several minutes).
 """
 
 from __future__ import annotations
@@ -152,31 +153,23 @@ def assert_same(ours: Sequence[Hits], stock: Sequence[Sequence[dict[str, Any]]],
             assert score <= last * (1 + 1e-5), f"{document} is a hit for one side only"
 
 
-def assert_exact(
-    index: EmbeddedIndex, blocks: Callable[[int], sp.csr_matrix], queries: sp.csr_matrix, k: int
-) -> None:
+def assert_exact(index: EmbeddedIndex, scores: NDArray[np.float64], queries: sp.csr_matrix, k: int) -> None:
     """The hits are those of a float64 product with all documents."""
-    dense = [
-        (blocks(start).astype(np.float64) @ queries.T.toarray().astype(np.float64)).T
-        for start in range(0, len(index), BLOCK)
-    ]
-    for scores, hits in zip(np.concatenate(dense, axis=1), index.search(queries, k), strict=True):
-        best = np.sort(scores)[::-1][:k]
+    for expected, hits in zip(scores, index.search(queries, k), strict=True):
+        best = np.sort(expected)[::-1][:k]
         np.testing.assert_allclose(hits.scores, best[best > 0], rtol=1e-5)
-        np.testing.assert_allclose(hits.scores, scores[[int(id[3:]) for id in hits.ids]], rtol=1e-5)
+        np.testing.assert_allclose(hits.scores, expected[[int(id[3:]) for id in hits.ids]], rtol=1e-5)
 
 
-def single(sides: dict[str, Callable[[sp.csr_matrix], object]], queries: sp.csr_matrix) -> dict[str, float]:
-    """Median milliseconds a query of each side; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
+def single(search: Callable[[sp.csr_matrix], object], queries: sp.csr_matrix) -> float:
+    """Median milliseconds a query; the first is not counted."""
+    times = []
     for row in range(queries.shape[0]):
         query = queries[row]
-        for name, search in sides.items():
-            start = time.perf_counter()
-            search(query)
-            if row >= 5:
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
+        start = time.perf_counter()
+        search(query)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
 
 
 def copy_bandwidth() -> float:
@@ -200,13 +193,17 @@ def _resident() -> int:
 
 def _memory(path: Path, queries: sp.csr_matrix, sink: Any) -> None:
     """In a process of its own: how much it grows by opening an index, reading all of it, and searching."""
-    EmbeddedIndex()
+    small = EmbeddedIndex()
+    small.add(names(0, 2), queries[:2])
+    small.search(queries[2])
     before = _resident()
     index = EmbeddedIndex(path)
     for part in index._state.parts:
         part.segment.rows.max()
         part.segment.weights.max()
-    index.search(queries, 1000)
+        assert len(part.segment.all_ids)
+    for row in range(20):
+        index.search(queries[row])
     sink.send(_resident() - before)
 
 
@@ -234,22 +231,17 @@ def show(claim: str, ours: float, unit: str, threads: int, goal: float | None = 
 def measure_stock(index: EmbeddedIndex, corpus: sp.csr_matrix, queries: sp.csr_matrix, threads: int) -> None:
     """One by one and in a batch against stock, on the same vectors."""
     size, tensor = len(index), as_torch(corpus)
-    for k in (10, 100):
-        few = queries[: 205 if size < BLOCK else 45]
-        assert_same(
-            index.search(few, k), semantic_search(as_torch(few), tensor, 100, 500_000, k, dot_score), "doc"
-        )
-        found = single(
-            {
-                "ours": lambda query, k=k: index.search(query, k),
-                "stock": lambda query, k=k: semantic_search(
-                    as_torch(query), tensor, top_k=k, score_function=dot_score
-                ),
-            },
-            few,
-        )
+
+    def by_stock(vectors: sp.csr_matrix, k: int) -> list[list[dict[str, Any]]]:
+        return semantic_search(as_torch(vectors), tensor, top_k=k, score_function=dot_score)
+
+    for k in (10, 100) if size < BLOCK else (10,):
+        few = queries[: 10 if size < BLOCK else 3]
+        assert_same(index.search(few, k), by_stock(few, k), "doc")
+        ours = single(lambda query, k=k: index.search(query, k), queries[:201])
+        stock = single(lambda query, k=k: by_stock(query, k), few)
         claim = f"a query, top {k}, {size:,} documents, against semantic_search"
-        report(claim, ours=found["ours"], stock=found["stock"], unit="ms", threads=threads, goal=None)
+        report(claim, ours=ours, stock=stock, unit="ms", threads=threads, goal=None)
     if size < BLOCK:
         return
 
@@ -259,7 +251,7 @@ def measure_stock(index: EmbeddedIndex, corpus: sp.csr_matrix, queries: sp.csr_m
     evaluator = Scoring(batch, chunks, names(0, size), k)
     ours = medians({"ours": lambda: index.search(queries, k)}, 3)["ours"]
     start = time.perf_counter()
-    by_search = semantic_search(batch, tensor, top_k=k, score_function=dot_score)
+    by_search = by_stock(queries, k)
     search_seconds = time.perf_counter() - start
     hits = index.search(queries, k)
     assert_same(hits, by_search, "doc")
@@ -297,13 +289,11 @@ def measure(index: EmbeddedIndex, path: Path, queries: sp.csr_matrix, bandwidth:
     size = len(index)
     goals = {100_000: 0.7, 1_000_000: 5.0}
     for k in (10, 100):
-        found = single({"ours": lambda query, k=k: index.search(query, k)}, queries[:205])["ours"]
+        found = single(lambda query, k=k: index.search(query, k), queries[:201])
         show(f"a query, top {k}, {size:,} documents", found, "ms", threads, goals.get(size))
         if k == 10:
-            limit = 1000 * bytes_touched(index, queries[:205]) / bandwidth
-            print(
-                f"  a copy of the bytes that it touches takes {limit:.3f} ms: x {found / limit:.1f} of the limit"
-            )
+            limit = 1000 * bytes_touched(index, queries[:201]) / bandwidth
+            print(f"  copying the bytes that it touches takes {limit:.3f} ms: x {found / limit:.1f} of that")
     several = min(2, os.cpu_count() or 1)
     some = queries[: QUERIES if size <= BLOCK else 200]
 
@@ -311,7 +301,7 @@ def measure(index: EmbeddedIndex, path: Path, queries: sp.csr_matrix, bandwidth:
         torch.set_num_threads(number)
         index.search(some, k)
 
-    for k in (10, 1000):
+    for k in (10, 1000) if size >= BLOCK else ():  # a smaller index uses one thread
         sides = {"one": lambda k=k: batch(1, k), "two": lambda k=k: batch(several, k)}
         times = medians(sides, 5)
         torch.set_num_threads(threads)
@@ -341,25 +331,23 @@ def main() -> None:
     bandwidth = copy_bandwidth()
     print(f"a copy in memory on one core: {bandwidth / 1e9:.1f} GB/s, read and written")
 
-    def block(start: int, size: int = BLOCK) -> sp.csr_matrix:
-        return draw(size, of_documents, seed=start)
-
     for size in (10_000, 100_000, 1_000_000, 5_000_000)[: 4 if arguments.large else 3]:
         print(f"--- {size:,} documents", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "index")
-            writer = EmbeddedIndex(path)
+            writer, scores = EmbeddedIndex(path), []
+            checked = queries[: 50 if size <= BLOCK else 3]
             for start in range(0, size, BLOCK):
-                corpus = block(start, min(BLOCK, size))
+                corpus = draw(min(BLOCK, size), of_documents, seed=start)
                 writer.add(names(start, start + corpus.shape[0]), corpus)
+                dense = checked.toarray().astype(np.float64)
+                scores.append(np.asarray(corpus.astype(np.float64) @ dense.T).T)
             del writer
             index = EmbeddedIndex(path, create=False)
+            assert_exact(index, np.concatenate(scores, axis=1), checked, 1000)
             if size <= BLOCK:
-                assert_exact(index, lambda start, corpus=corpus: corpus, queries[:50], 1000)
                 measure_stock(index, corpus, queries, arguments.threads)
-            else:
-                del corpus
-                assert_exact(index, block, queries[:3], 1000)
+            del corpus, scores
             measure(index, path, queries, bandwidth, arguments.threads)
 
 

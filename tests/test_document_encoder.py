@@ -9,11 +9,10 @@ from sentence_transformers.util import select_max_active_dims
 
 from st_l0.document_encoder import (
     _active_entries,
-    bfloat16_encoder,
-    encode_stream,
     encode_texts,
     pack,
 )
+from st_l0.encoding import bfloat16_encoder, encode_stream
 from st_l0.errors import InputError
 from st_l0.vectors import as_csr
 from tiny_models import ARCHITECTURES, DOCUMENTS, VOCABULARY, dense, stock_encode

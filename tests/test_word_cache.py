@@ -217,7 +217,7 @@ def test_no_more_words_are_remembered_than_said(monkeypatch):
 def test_long_words_are_not_remembered():
     watched = Watched(wordpiece())
     cache = WordCache(watched)
-    kept, dropped = "c" * 24, "c" * 25
+    kept, dropped = "c" * 64, "c" * 65
     cache([f"{kept} {dropped}"])
     assert cache([f"{dropped} {kept}"]) == ids(watched.tokenizer, [f"{dropped} {kept}"])
     assert watched.asked == [kept, dropped, dropped]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,13 +13,8 @@ from sentence_transformers.util import batch_to_device, select_max_active_dims
 from torch import Tensor
 from tqdm import tqdm
 
-from st_l0.assembly import read_sides
 from st_l0.errors import InputError
 from st_l0.fused_head import MLMHead, flat_max_logits, without_padding
-from st_l0.vectors import batched
-
-if TYPE_CHECKING:
-    from st_l0.encoder import SparseEncoder
 
 # Texts tokenized together, in batches: enough for the tokenizer's threads and for close packing.
 _BATCHES_TOKENIZED = 8
@@ -106,77 +100,6 @@ def encode_texts(
             size = values.shape[1]
             bar.update(len(members))
     return _assemble(rows, len(texts), size)
-
-
-def encode_stream(
-    model: SparseEncoder,
-    texts: Iterable[str],
-    *,
-    batch_size: int = 32,
-    window: int = 2048,
-    max_active_dims: int | None = None,
-) -> Iterator[sp.csr_matrix]:
-    """Encode documents that do not fit in memory, or whose vectors do not.
-
-    Args:
-        model: the encoder.
-        texts: the documents; a window of them is read when its vectors are asked for.
-        batch_size: as in `st_l0.SparseEncoder.encode`.
-        window: documents of a matrix. Those of like length share a batch within a window, so small windows
-            are slower.
-        max_active_dims: largest weights that a document keeps; ``None`` takes the model's setting.
-
-    Yields:
-        ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
-
-    Raises:
-        InputError: ``window`` is below 1, or a weight is not finite.
-    """
-    if window < 1:
-        raise InputError(f"window must be at least 1, not {window}")
-    for part in batched(texts, window):
-        yield cast(
-            sp.csr_matrix,
-            model.encode_document(
-                part, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
-            ),
-        )
-
-
-@contextmanager
-def bfloat16_encoder(model: SparseEncoder) -> Iterator[None]:
-    """Run the transformer below the MLM head in bfloat16 (autocast), the head and the vectors in float32.
-
-    About twice as fast below the head where the processor has bfloat16 instructions, slower where it has
-    none. The head stays in float32: in bfloat16 its logits near 0 round to the wrong side, and documents lose
-    active dims or gain some.
-
-    Args:
-        model: the encoder; its weights stay as they are.
-
-    Raises:
-        InputError: documents go through something else than a masked language model.
-    """
-    sides = read_sides(list(model.children()))
-    if sides is None:
-        raise InputError("bfloat16 needs a masked language model on the document side")
-    transformer = cast(Any, sides.transformer.model).base_model
-    device, whole, own = model.device.type, transformer.forward, vars(transformer).get("forward")
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(device, dtype=torch.bfloat16):
-            output = whole(*args, **kwargs)
-        output.last_hidden_state = output.last_hidden_state.float()
-        return output
-
-    transformer.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del transformer.forward  # of the instance; that of the class shows again
-        else:
-            transformer.forward = own
 
 
 def pack(lengths: np.ndarray, *, tokens: int, texts: int) -> Iterator[slice]:

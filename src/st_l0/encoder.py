@@ -247,7 +247,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         ``scipy.sparse.csr_matrix`` ``(texts, vocabulary)`` instead of torch tensors (fastest; what an index
         takes). Queries run no model. ``batch_size`` documents of the longest make a batch; shorter ones go in
         batches of as many tokens, up to four times as many documents. For documents that do not fit in memory
-        see `st_l0.document_encoder.encode_stream`. Several devices, and inputs that are not plain texts, go
+        see `st_l0.encoding.encode_stream`. Several devices, and inputs that are not plain texts, go
         through the stock path.
         """
         sides = self._sides

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import scipy.sparse as sp
+import torch
 from tqdm import tqdm
 
-from st_l0.document_encoder import bfloat16_encoder
+from st_l0.assembly import read_sides
 from st_l0.errors import InputError
 from st_l0.indexing import index_metadata
 from st_l0.losses.distributed import rank, world_size
@@ -24,12 +26,84 @@ from st_l0.shards import (
     write_part,
     write_record,
 )
+from st_l0.vectors import batched
 
 if TYPE_CHECKING:
     from st_l0.data import Document
     from st_l0.encoder import SparseEncoder
 
 DTYPES = ("float32", "bfloat16")
+
+
+def encode_stream(
+    model: SparseEncoder,
+    texts: Iterable[str],
+    *,
+    batch_size: int = 32,
+    window: int = 2048,
+    max_active_dims: int | None = None,
+) -> Iterator[sp.csr_matrix]:
+    """Encode documents that do not fit in memory, or whose vectors do not.
+
+    Args:
+        model: the encoder.
+        texts: the documents; a window of them is read when its vectors are asked for.
+        batch_size: as in `st_l0.SparseEncoder.encode`.
+        window: documents of a matrix. Those of like length share a batch within a window, so small windows
+            are slower.
+        max_active_dims: largest weights that a document keeps; ``None`` takes the model's setting.
+
+    Yields:
+        ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
+
+    Raises:
+        InputError: ``window`` is below 1, or a weight is not finite.
+    """
+    if window < 1:
+        raise InputError(f"window must be at least 1, not {window}")
+    for part in batched(texts, window):
+        yield cast(
+            sp.csr_matrix,
+            model.encode_document(
+                part, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
+            ),
+        )
+
+
+@contextmanager
+def bfloat16_encoder(model: SparseEncoder) -> Iterator[None]:
+    """Run the transformer below the MLM head in bfloat16 (autocast), the head and the vectors in float32.
+
+    About twice as fast below the head where the processor has bfloat16 instructions, slower where it has
+    none. The head stays in float32: in bfloat16 its logits near 0 round to the wrong side, and documents lose
+    active dims or gain some.
+
+    Args:
+        model: the encoder; its weights stay as they are.
+
+    Raises:
+        InputError: documents go through something else than a masked language model.
+    """
+    sides = read_sides(list(model.children()))
+    if sides is None:
+        raise InputError("bfloat16 needs a masked language model on the document side")
+    transformer = cast(Any, sides.transformer.model).base_model
+    device, whole, own = model.device.type, transformer.forward, vars(transformer).get("forward")
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            output = whole(*args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state.float()
+        return output
+
+    transformer.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del transformer.forward  # of the instance; that of the class shows again
+        else:
+            transformer.forward = own
 
 
 def encode_corpus(
@@ -60,7 +134,7 @@ def encode_corpus(
         documents: The corpus; a stream is consumed as it comes, with one part in memory.
         output: Folder, new, empty or of the same run.
         name: Folder or Hub id of the model, for the record.
-        dtype: ``"bfloat16"`` for `st_l0.document_encoder.bfloat16_encoder`. The vectors are float32 either
+        dtype: ``"bfloat16"`` for `bfloat16_encoder`. The vectors are float32 either
             way.
         batch_size: As in `st_l0.SparseEncoder.encode`.
         part_size: Documents of a part, which is also what a stopped run loses at most.

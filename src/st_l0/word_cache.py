@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from tokenizers import Tokenizer
 
 _MOST_WORDS = 1 << 15
-_LONGEST_WORD = 24
+_LONGEST_WORD = 64
 
 # Cuts a text into words that the tokenizer treats alone, or ``None`` where that is not proven.
 _Split: TypeAlias = Callable[[str], "list[str] | None"]
@@ -34,7 +34,7 @@ class WordCache:
     characters newer than Python) goes through the tokenizer as it is, and so does every text of another
     tokenizer.
 
-    At most 32,768 words of at most 24 characters are remembered (about 12 MB, at the very worst 40 MB); then
+    At most 32,768 words of at most 64 characters are remembered (about 12 MB, at the very worst 80 MB); then
     it starts anew. Threads may share it.
 
     Args:
