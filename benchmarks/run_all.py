@@ -49,10 +49,10 @@ def main() -> None:
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| claim | ours | stock | ratio | threads | command |\n|---|---|---|---|---|---|")
     for one in results:
-        print(
-            f"| {one['claim']} | {one['ours']:.4g} {one['unit']} | {one['stock']:.4g} {one['unit']} "
-            f"| × {one['ratio']:.2f} | {one['threads']} | `{one['script']}` |"
-        )
+        there = one["stock"] is not None
+        stock, ratio = (f"{one['stock']:.4g} {one['unit']}", f"× {one['ratio']:.2f}") if there else ("–", "–")
+        cells = (one["claim"], f"{one['ours']:.4g} {one['unit']}", stock, ratio, one["threads"])
+        print(f"| {' | '.join(map(str, cells))} | `{one['script']}` |")
 
 
 if __name__ == "__main__":

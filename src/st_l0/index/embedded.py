@@ -280,15 +280,17 @@ def _as_ids(ids: Ids) -> list[Id]:
     if isinstance(ids, str | bytes):
         raise InputError(f"ids must be a list of ids, not the single {ids!r}")
     values: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    if all(isinstance(value, str) for value in values):
+    kinds = set(map(type, values))
+    if all(issubclass(kind, str) for kind in kinds):
         return values
-    if all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values):
+    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
         numbers = [int(value) for value in values]
         if min(numbers) < -(2**63) or max(numbers) >= 2**63:
             raise InputError("an int id does not fit into 64 bits: use str ids")
         return list[Id](numbers)
-    kinds = sorted({type(value).__name__ for value in values})
-    raise InputError(f"ids must be all str or all int, not {' and '.join(kinds)}")
+    raise InputError(
+        f"ids must be all str or all int, not {' and '.join(sorted(kind.__name__ for kind in kinds))}"
+    )
 
 
 def _unique(ids: list[Id]) -> list[Id]:

@@ -33,7 +33,7 @@ class Strings:
         # "surrogatepass": JSON can hold lone surrogates, and what was stored must come back.
         items = [_NO_TEXT if value is None else value.encode("utf-8", "surrogatepass") for value in values]
         offsets = np.zeros(len(items) + 1, dtype=np.int64)
-        np.cumsum([len(item) for item in items], out=offsets[1:])
+        np.cumsum(np.fromiter(map(len, items), dtype=np.int64, count=len(items)), out=offsets[1:])
         return cls(np.frombuffer(b"".join(items), dtype=np.uint8), offsets)
 
     def take(self, rows: NDArray[np.integer[Any]]) -> list[str | None]:
@@ -221,6 +221,12 @@ def write_segment(parts: Sequence[Part], folder: Path | None) -> Segment:
 
 
 def _write_postings(parts: Sequence[Part], sinks: Sinks) -> None:
+    if len(parts) == 1 and parts[0].deleted is None:
+        segment = parts[0].segment
+        sinks["indptr"].append(segment.indptr)
+        sinks["rows"].append(segment.rows)
+        sinks["weights"].append(segment.weights)
+        return
     ends = np.sum([part.segment.indptr for part in parts], axis=0)
     kept = [None if part.deleted is None else np.flatnonzero(part.kept()) for part in parts]
     sinks["indptr"].append(np.zeros(1))
