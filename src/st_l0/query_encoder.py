@@ -63,19 +63,34 @@ class QueryEncoder:
         if max_active_dims:
             dense = as_torch(self(texts, table)).to_dense()
             return as_csr(select_max_active_dims(dense, max_active_dims))
-        tokens, weights, lengths = self._look_up(self._rows(texts), table)
-        columns = tokens.astype(np.int32)
         if len(texts) == 1:
-            # The constructor's checks take longer than all the rest of a query.
+            # The constructor's checks would take longer than all the rest of a query.
             row = self._empty_row
             if row.shape[1] != len(table):
                 row = self._empty_row = _empty_row(len(table))
             row = copy.copy(row)
-            row.data, row.indices, row.indptr = weights, columns, np.array([0, len(columns)], dtype=np.int32)
+            tokens, row.data = self._look_up(texts[0], table)
+            row.indices, row.indptr = tokens.astype(np.int32), np.array([0, len(tokens)], dtype=np.int32)
             return row
-        ends = np.zeros(len(texts) + 1, dtype=np.int32)
-        np.cumsum(lengths, out=ends[1:])
-        matrix = sp.csr_matrix((weights, columns, ends), shape=(len(texts), len(table)))
+        found = self._token_ids(texts)
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        if lengths.max(initial=0) > self.max_length:
+            found = [ids[self._kept] for ids in found]
+            lengths = np.fromiter(map(len, found), np.int64, len(found))
+        ids = np.fromiter(chain.from_iterable(found), np.int64, lengths.sum())
+        # Text and token in one number: all texts are sorted at once.
+        places = np.repeat(np.arange(len(found)) << 32, lengths) | ids
+        places.sort()
+        first = np.diff(places, prepend=-1) != 0
+        places = places[first]
+        rows, tokens = places >> 32, places & 0xFFFFFFFF
+        weights = _take(table, tokens)
+        if not weights.min(initial=1) > 0:
+            kept = _weighing(weights)
+            rows, tokens, weights = rows[kept], tokens[kept], weights[kept]
+        ends = np.zeros(len(found) + 1, dtype=np.int32)
+        np.cumsum(np.bincount(rows, minlength=len(found)), out=ends[1:])
+        matrix = sp.csr_matrix((weights, tokens.astype(np.int32), ends), shape=(len(found), len(table)))
         matrix.has_canonical_format = True
         return matrix
 
@@ -83,7 +98,7 @@ class QueryEncoder:
         """Encode one query for torch: a coalesced COO tensor ``(vocabulary,)``; arguments as above."""
         if max_active_dims:
             return as_torch(self((text,), table, max_active_dims))[0]
-        tokens, weights, _ = self._look_up(self._rows((text,)), table)
+        tokens, weights = self._look_up(text, table)
         return torch.sparse_coo_tensor(
             torch.from_numpy(tokens[None]),
             torch.from_numpy(weights),
@@ -92,33 +107,30 @@ class QueryEncoder:
             check_invariants=False,
         )
 
-    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """The distinct tokens of each text, ascending."""
-        return [sorted(set(ids[self._kept])) for ids in self._token_ids(texts)]
+    def _look_up(self, text: str, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ascending tokens (int64) and weights of one text: in lists, as numpy takes longer to begin."""
+        (ids,) = self._token_ids((text,))
+        tokens = np.array(sorted(set(ids[self._kept])), dtype=np.int64)
+        weights = _take(table, tokens)
+        if min(weights.tolist(), default=1) > 0:
+            return tokens, weights
+        kept = _weighing(weights)
+        return tokens[kept], weights[kept]
 
-    def _look_up(
-        self, rows: list[list[int]], table: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, list[int] | np.ndarray]:
-        """Tokens (int64) and weights of all rows, where there is a weight, and how many each row has."""
-        lengths = list(map(len, rows))
-        tokens = np.fromiter(chain.from_iterable(rows), np.int64, sum(lengths))
-        try:
-            weights = table[tokens]
-        except IndexError:
-            weights = np.append(table, np.float32(0))[np.minimum(tokens, len(table))]
-        # For one query what numpy needs to begin counts, for many the number of weights.
-        if (weights.min() if len(tokens) > 64 else min(weights.tolist(), default=1.0)) > 0:
-            return tokens, weights, lengths
-        kept = ~(weights <= 0)  # not-a-number stays, for others to find
-        return tokens[kept], weights[kept], np.bincount(_repeated(lengths)[kept], minlength=len(rows))
+
+def _take(table: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    try:
+        weights: np.ndarray = table[tokens]
+    except IndexError:  # tokens without an entry
+        weights = np.append(table, np.float32(0))[np.minimum(tokens, len(table))]
+    return weights
+
+
+def _weighing(weights: np.ndarray) -> np.ndarray:
+    return ~(weights <= 0)  # not-a-number stays, for others to find
 
 
 def _empty_row(columns: int) -> sp.csr_matrix:
     row = sp.csr_matrix((1, columns), dtype=np.float32)
     row.has_canonical_format = True
     return row
-
-
-def _repeated(lengths: list[int] | np.ndarray) -> np.ndarray:
-    """The number of each row, as often as it has tokens."""
-    return np.repeat(np.arange(len(lengths)), np.asarray(lengths, dtype=np.int64))
