@@ -37,7 +37,7 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[dev,eval,quickstart]'
+	$(PIP) -e '.[dev,eval,quickstart,report]'
 	touch $@
 
 clean:

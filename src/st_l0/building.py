@@ -193,4 +193,4 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
                 f"teacher {spec} has another vocabulary ({len(teacher.vocabulary)} tokens) than the model "
                 f"({len(vocabulary)}): let st-l0 teach write its scores, and train on those"
             )
-    return EnsembleTeacher(teachers, scale=settings.scale)
+    return EnsembleTeacher(teachers, settings.scale, settings.weights)

@@ -132,14 +132,23 @@ class Teachers(Section):
 
     Attributes:
         models: ``kind:model`` each, such as ``dense:Alibaba-NLP/gte-large-en-v1.5``; kinds are dense, sparse,
-            cross-encoder and seq2seq.
+            cross-encoder, seq2seq, bm25 and vectors, see `st_l0.teachers.load_teacher`.
+        weights: What each counts in the mean; ``None``: all the same.
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
     """
 
     models: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights is not None and not (
+            len(self.weights) == len(self.models) and all(weight > 0 for weight in self.weights)
+        ):
+            raise SettingError("must be as many positive numbers as there are models", ("weights",))
 
 
 @dataclass(frozen=True)
@@ -285,6 +294,8 @@ class Recipe(Section):
         plain["data"]["train"] = list(self.data.train)
         if self.teachers is not None:
             plain["teachers"]["models"] = list(self.teachers.models)
+            if self.teachers.weights is not None:
+                plain["teachers"]["weights"] = list(self.teachers.weights)
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 

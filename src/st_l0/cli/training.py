@@ -189,3 +189,36 @@ def small_data(
     with writing(output):
         folder = prepare_small(output, limit=limit, base_model=base_model)
     typer.echo(f"small data: {folder}")
+
+
+@app.command()
+def sweep(
+    settings: Annotated[
+        Path, typer.Argument(metavar="SWEEP.yaml", help="What to vary, and what measures it.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key.path=value", help="Values that replace those of the file."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FOLDER", help="Write a table and a plot of what is done."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all recipes, list the runs, and stop.")
+    ] = False,
+) -> None:
+    """Train a grid of recipes and measure each. Started again after an interruption, it goes on."""
+    from st_l0.sweep import load_sweep, plan_runs, run_sweep
+    from st_l0.sweep_report import write_report
+
+    loaded = load_sweep(settings, overrides or ())
+    if dry_run:
+        for run in plan_runs(loaded):
+            typer.echo(run.folder)
+        return
+    with writing(loaded.output):
+        results = run_sweep(loaded)
+    if report is not None:
+        with writing(report):
+            write_report(loaded, results, report, settings.stem)

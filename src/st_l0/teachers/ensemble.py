@@ -38,9 +38,9 @@ def min_max(scores: Tensor) -> Tensor:
 class EnsembleTeacher:
     """Several teachers as one: their scores min-max normalised per query, averaged, times a scale.
 
-    For the documents ``D`` that are scored for query ``q``::
+    For the documents ``D`` that are scored for query ``q`` and weights ``w_t`` (equal ones in the paper)::
 
-        score(q, d) = scale * mean_t (s_t(q, d) - min_D s_t) / (max_D s_t - min_D s_t)
+        score(q, d) = scale * sum_t w_t (s_t(q, d) - min_D s_t) / (max_D s_t - min_D s_t) / sum_t w_t
 
     So a score says how ``d`` ranks among ``D``, from 0 to ``scale``, and is worth nothing next to the scores
     of another list. One teacher alone is normalised too.
@@ -48,19 +48,27 @@ class EnsembleTeacher:
     Args:
         teachers: One or more.
         scale: Range of the result, > 0. The paper takes 30; a smaller one asks for smaller student scores.
+        weights: One for each teacher, > 0; ``None`` are equal ones.
 
     Raises:
-        InputError: There is no teacher, or ``scale`` is not positive and finite.
+        InputError: There is no teacher, ``scale`` or a weight is not positive and finite, or there are not as
+            many weights as teachers.
 
     Source: Geng et al., 2024, https://arxiv.org/abs/2411.04403, heterogeneous knowledge distillation
     """
 
-    def __init__(self, teachers: Sequence[Teacher], scale: float = 30.0) -> None:
+    def __init__(
+        self, teachers: Sequence[Teacher], scale: float = 30.0, weights: Sequence[float] | None = None
+    ) -> None:
         if not teachers:
             raise InputError("an ensemble needs at least one teacher")
         if not 0 < scale < math.inf:
             raise InputError(f"the scale of the teachers must be positive, not {scale}")
-        self.teachers, self.scale = list(teachers), scale
+        weights = [1.0] * len(teachers) if weights is None else list(weights)
+        if len(weights) != len(teachers) or not all(0 < weight < math.inf for weight in weights):
+            raise InputError(f"{len(teachers)} teachers need as many positive weights, not {weights}")
+        self.teachers, self.scale, self.weights = list(teachers), scale, weights
+        self._shares = [weight / sum(weights) for weight in weights]
 
     def score_lists(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[Tensor]:
         """Score a list of documents for each query; the lists may have different lengths.
@@ -74,12 +82,12 @@ class EnsembleTeacher:
         rows = [query for query, texts in zip(queries, documents, strict=True) for _ in texts]
         flat = [text for texts in documents for text in texts]
         totals = [torch.zeros(len(texts)) for texts in documents]
-        for teacher in self.teachers:
+        for teacher, share in zip(self.teachers, self._shares, strict=True):
             scores = teacher.score_pairs(rows, flat)
             refuse_not_finite(teacher, rows, scores)
             for total, part in zip(totals, scores.split([len(texts) for texts in documents]), strict=True):
-                total += min_max(part)
-        return [total / len(self.teachers) * self.scale for total in totals]
+                total += share * min_max(part)
+        return [total * self.scale for total in totals]
 
     def score_batch(self, queries: Sequence[str], columns: Sequence[Sequence[str]]) -> Tensor:
         """Score this process's queries with the documents of all processes.
@@ -104,12 +112,12 @@ class EnsembleTeacher:
         start = sum(map(len, everybody[: rank()]))
         documents = [text for column in columns for text in column]
         total = torch.tensor(0.0)
-        for teacher in self.teachers:
+        for teacher, share in zip(self.teachers, self._shares, strict=True):
             own = teacher.score_all(flat, documents).T.split([len(column) for column in columns])
             scores = torch.cat([_gather(column) for column in own]).T
             refuse_not_finite(teacher, flat, scores)
-            total = total + min_max(scores[start : start + len(queries)])
-        return total / len(self.teachers) * self.scale
+            total = total + share * min_max(scores[start : start + len(queries)])
+        return total * self.scale
 
 
 def refuse_not_finite(teacher: Teacher, queries: Sequence[str], scores: Tensor) -> None:

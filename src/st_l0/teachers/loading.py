@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.util import get_device_name
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from st_l0.checkpoints import Access, layout, load_config
+from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.teachers.models import LOADERS
+from st_l0.teachers.bm25 import BM25Teacher
+from st_l0.teachers.models import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
 from st_l0.teachers.protocol import Teacher
+from st_l0.teachers.vectors import VectorTeacher
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -20,8 +27,8 @@ def split_spec(spec: str) -> tuple[str, str]:
         InputError: The kind is unknown, or there is no model.
     """
     kind, _, model = spec.partition(":")
-    if kind not in LOADERS or not model:
-        raise InputError(f"teacher {spec!r}: give kind:model, where kind is one of {', '.join(LOADERS)}")
+    if kind not in _LOADERS or not model:
+        raise InputError(f"teacher {spec!r}: give kind:model, where kind is one of {', '.join(_LOADERS)}")
     return kind, model
 
 
@@ -33,7 +40,9 @@ def load_teacher(
     Args:
         spec: ``"kind:model"``, the model being a folder or Hub id. Kinds: ``dense`` (a SentenceTransformer),
             ``sparse`` (a SparseEncoder, siamese or inference-free), ``cross-encoder`` (a CrossEncoder with
-            one label), ``seq2seq`` (monoT5 and its kin).
+            one label), ``seq2seq`` (monoT5 and its kin); and two without a model, ``bm25`` (a file of
+            statistics, see `st_l0.teachers.write_bm25`) and ``vectors`` (a folder of embeddings that were
+            made before, see `st_l0.teachers.write_vectors`).
         device: Where to put the model; ``None`` takes the best there is, under torchrun the process's own.
         batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
         access: Token, revision and the like for the Hub.
@@ -44,8 +53,9 @@ def load_teacher(
     kind, model = split_spec(spec)
     access = access or Access()
     try:
-        _check_kind(kind, model, access)
-        return LOADERS[kind](spec, model, device or get_device_name(), batch_size, access)
+        if kind not in ("bm25", "vectors"):
+            _check_kind(kind, model, access)
+        return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, access)
     except InputError as error:
         raise InputError(f"teacher {spec}: {error}") from error
     except Exception as error:  # the loaders of other packages raise what they like
@@ -73,3 +83,42 @@ def _check_kind(kind: str, model: str, access: Access) -> None:
     architectures = load_config(model, access).architectures or [""]
     if not any(name.endswith(heads) for name in architectures):
         raise InputError(f"the model is a {' '.join(architectures)}, which is not {' or '.join(heads)}")
+
+
+def _dense(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+    return DenseTeacher(spec, SentenceTransformer(model, device=device, **asdict(access)), batch_size)
+
+
+def _sparse(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+    older = layout(model, access) == "mlm-with-idf"
+    load = SparseEncoder.from_pretrained if older else SparseEncoder  # which reads siamese ones as stock does
+    return SparseTeacher(spec, load(model, device=device, **asdict(access)), batch_size)
+
+
+def _cross_encoder(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+    return CrossEncoderTeacher(spec, CrossEncoder(model, device=device, **asdict(access)), batch_size)
+
+
+def _seq2seq(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+    loading = access.for_transformers()
+    tokenizer = AutoTokenizer.from_pretrained(model, **loading)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(model, **loading).to(device)
+    return Seq2SeqTeacher(spec, loaded, tokenizer, batch_size)
+
+
+def _bm25(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+    return BM25Teacher(spec, model)
+
+
+def _vectors(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+    return VectorTeacher(spec, model)
+
+
+_LOADERS: dict[str, Callable[[str, str, str, int, Access], Teacher]] = {
+    "dense": _dense,
+    "sparse": _sparse,
+    "cross-encoder": _cross_encoder,
+    "seq2seq": _seq2seq,
+    "bm25": _bm25,
+    "vectors": _vectors,
+}

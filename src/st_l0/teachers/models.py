@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -12,44 +11,47 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from st_l0.checkpoints import Access, layout
 from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.teachers.protocol import Teacher
 
 _SLICE = 1 << 14  # pairs whose embeddings are compared at once
 _MAX_LENGTH = 512  # tokens of a seq2seq prompt
 
-_Side = Literal["query", "document"]
+Side = Literal["query", "document"]
 
 
-class _EmbeddingTeacher:
-    """Embeds each distinct text once and compares the embeddings."""
+class EmbeddingTeacher:
+    """Embeds each distinct text of a call once and compares the embeddings.
+
+    What embeds and compares is in the classes that derive from it.
+    """
 
     vocabulary: dict[str, int] | None = None
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
+        """See `Teacher`."""
         _check_pairs(queries, documents)
         if not queries:
             return torch.zeros(0)
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
         with torch.inference_mode():
-            left, right = self._embed(rows, "query"), self._embed(columns, "document")
+            left, right = self.embed(rows, "query"), self.embed(columns, "document")
             slices = [slice(start, start + _SLICE) for start in range(0, len(queries), _SLICE)]
             scores = torch.cat([self._pairs(left[row_of[s]], right[column_of[s]]) for s in slices])
         return scores.clone()  # no inference tensor: a loss may save it for its backward pass
 
     def score_all(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
+        """See `Teacher`."""
         if not queries or not documents:
             return torch.zeros(len(queries), len(documents))
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
         with torch.inference_mode():
-            scores = self._all(self._embed(rows, "query"), self._embed(columns, "document"))
+            scores = self._all(self.embed(rows, "query"), self.embed(columns, "document"))
         return scores.clone()[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
 
-    def _embed(self, texts: list[str], side: _Side) -> Any:
+    def embed(self, texts: list[str], side: Side) -> Any:
+        """A row for each text."""
         raise NotImplementedError
 
     def _pairs(self, queries: Any, documents: Any) -> Tensor:
@@ -59,13 +61,14 @@ class _EmbeddingTeacher:
         raise NotImplementedError
 
 
-class DenseTeacher(_EmbeddingTeacher):
+class DenseTeacher(EmbeddingTeacher):
     """A SentenceTransformer with its prompts, its routes and its own similarity."""
 
     def __init__(self, name: str, model: SentenceTransformer, batch_size: int = 32) -> None:
         self.name, self.model, self.batch_size = name, model.eval(), batch_size
 
-    def _embed(self, texts: list[str], side: _Side) -> Tensor:
+    def embed(self, texts: list[str], side: Side) -> Tensor:
+        """``(texts, dims)``, float32."""
         encode = self.model.encode_query if side == "query" else self.model.encode_document
         vectors = encode(texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True)
         return vectors.float()
@@ -77,7 +80,19 @@ class DenseTeacher(_EmbeddingTeacher):
         return self.model.similarity(queries, documents).cpu()
 
 
-class SparseTeacher(_EmbeddingTeacher):
+class SparseScores(EmbeddingTeacher):
+    """Compares scipy matrices by dot product; documents may have gained columns that queries lack."""
+
+    def _pairs(self, queries: sp.csr_matrix, documents: sp.csr_matrix) -> Tensor:
+        queries, documents = _same_columns(queries, documents)
+        return torch.from_numpy(np.asarray(queries.multiply(documents).sum(axis=1), np.float32).ravel())
+
+    def _all(self, queries: sp.csr_matrix, documents: sp.csr_matrix) -> Tensor:
+        queries, documents = _same_columns(queries, documents)
+        return torch.from_numpy((queries @ documents.T).toarray().astype(np.float32, copy=False))
+
+
+class SparseTeacher(SparseScores):
     """A SparseEncoder, compared by dot product or cosine without dense vectors.
 
     Raises:
@@ -92,7 +107,8 @@ class SparseTeacher(_EmbeddingTeacher):
         if any(isinstance(module, SpladePooling) for module in model.modules()):
             self.vocabulary = model.tokenizer.get_vocab()
 
-    def _embed(self, texts: list[str], side: _Side) -> sp.csr_matrix:
+    def embed(self, texts: list[str], side: Side) -> sp.csr_matrix:
+        """``(texts, vocabulary)``."""
         encode: Callable[..., Any] = (
             self.model.encode_query if side == "query" else self.model.encode_document
         )
@@ -110,12 +126,6 @@ class SparseTeacher(_EmbeddingTeacher):
             norms = np.sqrt(np.asarray(vectors.power(2).sum(axis=1)).ravel())
             vectors = sp.diags_array(1 / np.maximum(norms, 1e-12), dtype=np.float32) @ vectors
         return vectors
-
-    def _pairs(self, queries: sp.csr_matrix, documents: sp.csr_matrix) -> Tensor:
-        return torch.from_numpy(np.asarray(queries.multiply(documents).sum(axis=1), np.float32).ravel())
-
-    def _all(self, queries: sp.csr_matrix, documents: sp.csr_matrix) -> Tensor:
-        return torch.from_numpy((queries @ documents.T).toarray().astype(np.float32, copy=False))
 
 
 class _PairTeacher:
@@ -224,33 +234,12 @@ class Seq2SeqTeacher(_PairTeacher):
         return answers.log_softmax(-1)[:, 1].cpu()
 
 
-def _dense(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    return DenseTeacher(spec, SentenceTransformer(model, device=device, **asdict(access)), batch_size)
-
-
-def _sparse(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    older = layout(model, access) == "mlm-with-idf"
-    load = SparseEncoder.from_pretrained if older else SparseEncoder  # which reads siamese ones as stock does
-    return SparseTeacher(spec, load(model, device=device, **asdict(access)), batch_size)
-
-
-def _cross_encoder(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    return CrossEncoderTeacher(spec, CrossEncoder(model, device=device, **asdict(access)), batch_size)
-
-
-def _seq2seq(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    loading = access.for_transformers()
-    tokenizer = AutoTokenizer.from_pretrained(model, **loading)
-    loaded = AutoModelForSeq2SeqLM.from_pretrained(model, **loading).to(device)
-    return Seq2SeqTeacher(spec, loaded, tokenizer, batch_size)
-
-
-LOADERS: dict[str, Callable[[str, str, str, int, Access], Teacher]] = {
-    "dense": _dense,
-    "sparse": _sparse,
-    "cross-encoder": _cross_encoder,
-    "seq2seq": _seq2seq,
-}
+def _same_columns(one: sp.csr_matrix, other: sp.csr_matrix) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    columns = max(one.shape[1], other.shape[1])
+    for matrix in (one, other):
+        if matrix.shape[1] < columns:
+            matrix.resize(matrix.shape[0], columns)
+    return one, other
 
 
 def _distinct(items: Sequence[Any]) -> tuple[list[Any], np.ndarray]:

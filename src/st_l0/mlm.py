@@ -1,0 +1,121 @@
+"""A masked-language-model phase before the retrieval training.
+
+For a base model without an MLM head (MiniLM, E5, GTE …) it goes on from the closed-form start of
+`st_l0.warm_start`: that lets a document activate its own words, this teaches which other words could stand in
+their place. For one that has a head it adapts the model to the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
+
+from st_l0.assembly import Sides, read_sides
+from st_l0.building import set_dropout
+from st_l0.checkpoints import Access, has_mlm_head
+from st_l0.encoder import SparseEncoder
+from st_l0.errors import InputError
+from st_l0.files import replace_folder
+from st_l0.fused_head import MLMHead, read_head
+
+_MASKED = 0.15
+
+
+def train_mlm(
+    base_model: str | Path,
+    texts: Iterable[str],
+    output: str | Path,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    max_seq_length: int = 128,
+    learning_rate: float = 2e-4,
+    dropout: float | None = None,
+    bf16: bool = False,
+    seed: int = 42,
+) -> Path:
+    """Train the masked language model of a base model, and write it as a checkpoint of transformers.
+
+    15 % of the tokens are masked as BERT does it. Logits are computed at those alone, so a step costs little
+    more than the transformer.
+
+    Args:
+        base_model: Hub id or folder; without an MLM head it gets a closed-form start from the texts.
+        texts: The documents; held in memory.
+        output: Folder for the checkpoint, new or replaced as a whole.
+        steps: Optimizer steps; 0 leaves it at the closed-form start.
+        batch_size: Texts a step on each device.
+        max_seq_length: Tokens of a text; the rest is cut off.
+        learning_rate: Its peak, after a tenth of the steps; then it falls linearly to 0.
+        dropout: Probability of dropout; ``None`` keeps the model's own.
+        bf16: Train in bfloat16 autocast.
+        seed: Seed of order and masks.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: no text, an unusable model, or one whose MLM head is of no known kind.
+    """
+    rows = list(texts)
+    if not rows:
+        raise InputError(f"{output}: no texts to train on; give some")
+    set_seed(seed)
+    start = None if has_mlm_head(str(base_model), Access()) else rows
+    encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
+    sides = cast(Sides, read_sides(list(encoder.children())))
+    model, tokenizer = cast(Any, sides.transformer.model), sides.tokenizer
+    head = read_head(model)
+    if head is None:
+        raise InputError(f"{base_model}: {type(model).__name__} has an MLM head of no known kind")
+    if dropout is not None:
+        set_dropout(model, dropout)
+    if steps:
+        encoded = tokenizer(rows, truncation=True, max_length=max_seq_length, return_special_tokens_mask=True)
+        arguments = TrainingArguments(
+            output_dir=str(output),
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            warmup_steps=steps // 10,
+            weight_decay=0.01,
+            bf16=bf16,
+            seed=seed,
+            save_strategy="no",
+            logging_steps=max(1, steps // 10),
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+            remove_unused_columns=False,
+        )
+        _MaskedTrainer(
+            head=head,
+            model=model,
+            args=arguments,
+            train_dataset=[{key: encoded[key][row] for key in encoded} for row in range(len(rows))],
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
+        ).train()
+    with replace_folder(output) as folder:
+        model.to("cpu").save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    return Path(output)
+
+
+class _MaskedTrainer(Trainer):
+    """Logits and loss at the masked positions only."""
+
+    def __init__(self, *, head: MLMHead, **options: Any) -> None:
+        super().__init__(**options)
+        self._head = head
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *arguments: Any, **options: Any) -> Tensor:
+        labels = inputs.pop("labels")
+        hidden = model.base_model(**inputs).last_hidden_state
+        masked = labels != -100
+        logits = self._head.decoder(self._head.transform(hidden[masked]))
+        return functional.cross_entropy(logits.float(), labels[masked])

@@ -1,0 +1,269 @@
+"""Many trainings that differ in a few settings, each measured on the same collections.
+
+A sweep is a YAML file over `Sweep`: recipes, the values to vary, and the collections. Every run is a training
+of its own under ``output``; a run that is done is not done again, and one that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from st_l0.errors import InputError
+from st_l0.files import replace_file
+from st_l0.recipe import Recipe, load_recipe
+from st_l0.settings import Section, SettingError, convert, load
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Variant(Section):
+    """A recipe and what to vary in it.
+
+    Attributes:
+        recipe: Path of the recipe.
+        set: Keys of the recipe to values that replace its own, in all runs.
+        grid: Keys of the recipe to lists of values; a run is made of every combination.
+    """
+
+    recipe: str
+    set: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, values in self.grid.items():
+            if not isinstance(values, list) or not values:
+                raise SettingError("must be a list of at least one value", ("grid", key))
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination; the last key varies fastest."""
+        return [
+            dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+        ]
+
+
+@dataclass(frozen=True)
+class Sweep(Section):
+    """Variants of a training and what measures them.
+
+    Attributes:
+        output: Folder for the runs.
+        collections: Folders of test collections, as `st_l0.evaluation.read_collection` takes them.
+        variants: Name to `Variant`.
+        set: Keys of the recipes to values, in all runs; a variant's own come after them.
+        dtype: Precision of the transformer in the measurements; ``bfloat16`` is faster where the processor
+            has instructions for it.
+        note: What a report says beside the results, such as what was scaled down.
+    """
+
+    output: str
+    collections: tuple[str, ...]
+    variants: dict[str, Any]
+    set: dict[str, Any] = field(default_factory=dict)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        built = {}
+        for name, variant in self.variants.items():
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise SettingError(
+                    "is no name for a folder: take letters, digits, - and _", ("variants", name)
+                )
+            try:
+                built[name] = convert(variant, Variant)
+            except SettingError as error:
+                raise error.below(name).below("variants") from None
+        if not built:
+            raise SettingError("must name at least one variant", ("variants",))
+        object.__setattr__(self, "variants", built)
+
+
+class Run(NamedTuple):
+    """One training of a sweep.
+
+    Attributes:
+        variant: Its name.
+        point: What was varied: keys of the recipe to values.
+        recipe: The whole recipe; its output is the folder of the run.
+    """
+
+    variant: str
+    point: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its model and its result."""
+        return Path(self.recipe.output)
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read and check a sweep.
+
+    Args:
+        path: A YAML file with the keys of `Sweep`. Relative paths are relative to the current directory.
+        overrides: ``"key.path=value"`` strings, as in `st_l0.recipe.load_recipe`.
+
+    Raises:
+        InputError: one line that says where and what is wrong.
+    """
+    return load(Sweep, path, overrides)
+
+
+def plan_runs(sweep: Sweep) -> list[Run]:
+    """All runs of a sweep: the first point of each variant, then the second of each, and so on.
+
+    So where a grid begins with the seed, a sweep that is stopped half way has seen all of its variants.
+
+    Raises:
+        InputError: a recipe cannot be read, or a value does not fit; two runs have one name.
+    """
+    rows = []
+    for name, variant in sweep.variants.items():
+        rows.append([_run(sweep, name, variant, point) for point in variant.points])
+    runs = [run for row in itertools.zip_longest(*rows) for run in row if run is not None]
+    names = [run.recipe.output for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: two runs of the sweep have this name; vary a value by one spelling")
+    return runs
+
+
+def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
+    """Train and measure what is not there yet.
+
+    Every run leaves ``recipe.yaml``, ``model/`` and ``result.json`` in its folder. The result holds
+    ``variant``, ``point``, ``steps``, ``examples`` (training examples seen), ``seconds`` (training and
+    evaluation), ``machine`` and ``quality``, which is as `st_l0.evaluation.summarise` gives it.
+
+    Args:
+        sweep: What to run.
+        progress: Show progress bars, and a line for each run.
+
+    Returns:
+        The results of all runs, in the order of `plan_runs`.
+
+    Raises:
+        InputError: a value, data or model is unusable, or a folder holds the result of other settings.
+    """
+    from st_l0.evaluation import read_collection
+
+    runs = plan_runs(sweep)
+    todo = [run for run in runs if not _is_done(run)]
+    collections = [read_collection(folder) for folder in sweep.collections] if todo else []
+    for number, run in enumerate(todo, start=1):
+        start = time.perf_counter()
+        result = _execute(run, collections, sweep.dtype, progress)
+        with replace_file(run.folder / RESULT) as new:
+            new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if progress:
+            average = _average(result["quality"])
+            print(
+                f"{number}/{len(todo)} {run.folder}: nDCG@10 {average['ndcg@10']:.3f}, "
+                f"FLOPS {average['flops']:.2f}, {average['document_active_dims']:.0f} dims, "
+                f"{time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
+    return read_results(sweep)
+
+
+def read_results(sweep: Sweep) -> list[dict[str, Any]]:
+    """The results that are there, in the order of `plan_runs`."""
+    files = [run.folder / RESULT for run in plan_runs(sweep) if _is_done(run)]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _run(sweep: Sweep, name: str, variant: Variant, point: dict[str, Any]) -> Run:
+    values = ",".join(f"{key.rpartition('.')[2]}={_spell(value)}" for key, value in point.items())
+    folder = Path(sweep.output) / name / (values or "run")
+    settings = {**sweep.set, **variant.set, **point, "output": str(folder)}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    try:
+        recipe = load_recipe(variant.recipe, overrides)
+    except InputError as error:
+        raise InputError(f"variant {name}: {error}") from error
+    return Run(name, point, recipe)
+
+
+def _spell(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(letter if letter.isalnum() or letter in ".-+" else "_" for letter in text)
+
+
+def _is_done(run: Run) -> bool:
+    """Whether there is a result, of exactly these settings."""
+    if not (run.folder / RESULT).exists():
+        return False
+    recipe = run.folder / "recipe.yaml"
+    if not recipe.exists() or recipe.read_text(encoding="utf-8") != run.recipe.to_yaml():
+        raise InputError(
+            f"{run.folder}: holds the result of other settings; remove it, or give the sweep another output"
+        )
+    return True
+
+
+def _execute(run: Run, collections: Sequence[Any], dtype: str, progress: bool) -> dict[str, Any]:
+    from contextlib import nullcontext
+
+    from st_l0.encoder import SparseEncoder
+    from st_l0.encoding import bfloat16_encoder
+    from st_l0.evaluation import evaluate
+    from st_l0.evaluation.report import summarise
+    from st_l0.states import newest_state
+    from st_l0.training import train
+
+    start = time.perf_counter()
+    recipe_file = run.folder / "recipe.yaml"
+    # The recipe is the last that a training writes.
+    trained = recipe_file.exists() and recipe_file.read_text(encoding="utf-8") == run.recipe.to_yaml()
+    if not trained:
+        train(run.recipe, resume=newest_state(run.folder / "checkpoints") is not None)
+    between = time.perf_counter()
+    model = SparseEncoder.from_pretrained(run.folder / "model")
+    with bfloat16_encoder(model) if dtype == "bfloat16" else nullcontext():
+        reports = [evaluate(model, one, progress=progress) for one in collections]
+    training = run.recipe.training
+    batch = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1)
+    return {
+        "variant": run.variant,
+        "point": run.point,
+        "seed": run.recipe.seed,
+        "steps": training.get("max_steps"),
+        "queries_per_step_and_device": batch,
+        "seconds": {
+            "training": None if trained else between - start,  # of an interrupted run nobody knows
+            "evaluation": time.perf_counter() - between,
+        },
+        "machine": describe_machine(),
+        "quality": summarise(reports),
+    }
+
+
+def describe_machine() -> str:
+    """Processor or GPU, and the versions that numbers depend on."""
+    import torch
+    import transformers
+
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
+    return f"{device}; torch {torch.__version__}, transformers {transformers.__version__}"
+
+
+def _average(quality: dict[str, Any]) -> dict[str, float]:
+    """The model's numbers, of one collection or averaged over several."""
+    found: dict[str, float] = (quality.get("average") or quality)["model"]
+    return found

