@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart small-recipes test lint types unit clean
+.PHONY: quickstart small-recipes ablation mini test lint types unit clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/st-l0 quickstart $(ARGS)
@@ -16,11 +16,27 @@ small-recipes: $(VENV)/.quickstart
 	$(BIN)/st-l0 small-data
 	for recipe in training_recipes/small/*.yaml; do echo "$$recipe" && $(BIN)/st-l0 train "$$recipe" $(ARGS) || exit; done
 
+# Both read DATA, a folder with train/, eval/ and idf/ (see training_recipes/ablation/prepare.py), and go on where they
+# were stopped. SCALE is gpu or cpu.
+SCALE   ?= gpu
+PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
+           $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,--bf16)
+
+ablation: $(VENV)/.quickstart
+	$(PREPARE)
+	$(BIN)/st-l0 sweep training_recipes/ablation/sweeps/$(SCALE).yaml --report training_recipes/ablation/results
+
+mini: $(VENV)/.quickstart
+	$(PREPARE)
+	$(BIN)/st-l0 train training_recipes/mini/$(SCALE).yaml $(if $(wildcard runs/mini/checkpoints/checkpoint-*),--resume)
+	$(BIN)/st-l0 halve runs/mini/model --output runs/mini/st-l0-mini
+	$(BIN)/st-l0 evaluate runs/mini/st-l0-mini $(addprefix --data ,$(wildcard runs/ablation/eval/*))
+
 test: lint types unit
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks training_recipes
+	$(BIN)/ruff format --check src tests benchmarks training_recipes
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -33,7 +49,7 @@ $(BIN)/python:
 
 # Editable, so that a change of the sources needs no new installation.
 $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[eval,quickstart]'
+	$(PIP) -e '.[eval,quickstart,report]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -18,12 +18,15 @@ from st_l0.evaluation import read_collection
 from st_l0.plan import plan
 from st_l0.recipe import Recipe, load_recipe
 from st_l0.small_data import prepare_small
+from st_l0.sweep import load_sweep, plan_runs
 from st_l0.training import train
 from tiny_models import WORDS
 
 ROOM = Path(__file__).parent.parent / "training_recipes"
 RECIPES = {path.stem: path for path in sorted(ROOM.glob("*.yaml"))}
 TWINS = {path.stem: path for path in sorted((ROOM / "small").glob("*.yaml"))}
+STUDIES = sorted((*(ROOM / "ablation").glob("*.yaml"), *(ROOM / "mini").glob("*.yaml")))
+SWEEPS = sorted((ROOM / "ablation" / "sweeps").glob("*.yaml"))
 HARDWARE = sorted((ROOM / "accelerate").glob("*.yaml"))
 README = (ROOM / "README.md").read_text(encoding="utf-8")
 
@@ -44,12 +47,12 @@ def test_there_are_recipes():
     assert len(RECIPES) >= 13
     assert RECIPES.keys() == TWINS.keys()
     assert [path.name for path in HARDWARE] == ["eight_gpus.yaml", "one_gpu.yaml", "two_nodes_of_eight.yaml"]
-    others = set(ROOM.rglob("*.yaml")) - {*RECIPES.values(), *TWINS.values(), *HARDWARE}
+    others = set(ROOM.rglob("*.yaml")) - {*RECIPES.values(), *TWINS.values(), *HARDWARE, *STUDIES, *SWEEPS}
     assert not others
 
 
 @pytest.mark.parametrize(
-    "path", [*RECIPES.values(), *TWINS.values()], ids=lambda path: str(path.relative_to(ROOM))
+    "path", [*RECIPES.values(), *TWINS.values(), *STUDIES], ids=lambda path: str(path.relative_to(ROOM))
 )
 def test_each_loads_and_can_be_planned_offline(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing that it names is there
@@ -147,8 +150,53 @@ def test_each_recipe_says_what_is_published_and_what_is_not(name):
 
 
 def test_no_output_is_written_twice():
-    outputs = [load_recipe(path).output for path in (*RECIPES.values(), *TWINS.values())]
+    outputs = [load_recipe(path).output for path in (*RECIPES.values(), *TWINS.values(), *STUDIES)]
     assert len(set(outputs)) == len(outputs)
+
+
+# The ablation
+
+
+def test_the_variants_of_the_ablation_differ_in_their_method_only():
+    recipes = {path.stem: load_recipe(path) for path in STUDIES if path.parent.name == "ablation"}
+    assert set(recipes) == {
+        *("splade_doc", "idf_splade_doc", "l0_mask", "l0_activation", "l0_mask_activation", "decoupled"),
+        *("df_flops", "li_lsr"),
+    }
+    reference = recipes["idf_splade_doc"]
+    for recipe in recipes.values():
+        assert (recipe.training, recipe.data, recipe.seed) == (
+            reference.training,
+            reference.data,
+            reference.seed,
+        )
+        assert recipe.loss.ramp_steps == reference.loss.ramp_steps
+    assert {name for name, recipe in recipes.items() if recipe.loss.threshold} == {
+        "l0_mask",
+        "l0_mask_activation",
+    }
+    assert {name for name, recipe in recipes.items() if recipe.model.activation == "log1p_relu"} == {
+        "l0_activation",
+        "l0_mask_activation",
+    }
+    assert {name for name, recipe in recipes.items() if recipe.loss.extra_logs} == {"decoupled"}
+    assert {name for name, recipe in recipes.items() if recipe.loss.token_weights} == {"df_flops"}
+    assert recipes["splade_doc"].model.idf == "binary"
+    assert recipes["li_lsr"].model.queries == "learned_scores"
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_sweeps_plan_what_the_ablation_needs(path, monkeypatch):
+    monkeypatch.chdir(ROOM.parent)
+    runs = plan_runs(load_sweep(path))
+    distilled = [run for run in runs if run.variant.endswith("_distilled")]
+    assert len({run.variant for run in distilled}) == 8
+    for run in runs:
+        assert run.recipe.loss.distils == (run.recipe.teachers is not None) == (run in distilled)
+        if run in distilled:  # the teacher asks for the same distribution, whatever the weights of queries
+            assert run.recipe.teachers.scale / run.recipe.loss.temperature == 6.25
+    if path.stem == "gpu":
+        assert len(runs) == 2 * 8 * 4 * 2
 
 
 @pytest.mark.parametrize("path", HARDWARE, ids=lambda path: path.stem)

@@ -6,7 +6,8 @@
 layout) and ``idf/*.json.gz`` (one table of query weights). What is there already is kept, so that an
 interrupted call can be repeated. Under the output:
 
-- ``eval``: a link to the collections; ``idf.json.gz``: the table;
+- ``eval``: a link to the collections; ``eval-cut/``: the same cut to 3,000 documents, all judged ones among
+  them; ``idf.json.gz``: the table;
 - ``pairs.jsonl``: the pairs, in random order;
 - ``base/``: the base model as a masked language model, with a closed-form head and a short MLM phase;
 - ``start/``: the same as an inference-free encoder, untrained: it finds the hard negatives;
@@ -25,6 +26,7 @@ from pathlib import Path
 from st_l0 import SparseEncoder
 from st_l0.data import read_records
 from st_l0.errors import require
+from st_l0.evaluation.collections import Collection, read_collection, write_collection
 from st_l0.files import replace_file, replace_folder
 from st_l0.mining import mine_collection
 from st_l0.mlm import train_mlm
@@ -32,6 +34,7 @@ from st_l0.teachers import load_teacher, write_bm25, write_vectors
 
 NEGATIVES, DEPTH, MAX_RATIO = 4, (3, 50), 0.95
 LENGTH = 128
+CUT = 3000
 
 
 def prepare(
@@ -41,6 +44,9 @@ def prepare(
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "eval").exists():
         (output / "eval").symlink_to((data / "eval").resolve())
+    for folder in sorted((output / "eval").iterdir()):
+        if not (output / "eval-cut" / folder.name).exists():
+            write_collection(_cut(read_collection(folder)), output / "eval-cut" / folder.name)
     if not (output / "idf.json.gz").exists():
         (table,) = (data / "idf").glob("*.json.gz")
         with replace_file(output / "idf.json.gz") as new:
@@ -77,6 +83,20 @@ def prepare(
         write_bm25(output / "bm25.json", documents)
     if not (output / "vectors").exists():
         write_vectors(load_teacher(f"dense:{base_model}"), queries, documents, output / "vectors")
+
+
+def _cut(whole: Collection) -> Collection:
+    """The relevant documents, and others by chance up to a number."""
+    relevant = {id for judged in whole.qrels.values() for id, grade in judged.items() if grade > 0}
+    others = [id for id in whole.corpus if id not in relevant]
+    random.Random(0).shuffle(others)
+    kept = relevant | set(others[: max(0, CUT - len(relevant & whole.corpus.keys()))])
+    corpus = {id: text for id, text in whole.corpus.items() if id in kept}
+    qrels = {
+        query: {id: grade for id, grade in judged.items() if id in corpus}
+        for query, judged in whole.qrels.items()
+    }
+    return Collection(whole.name, corpus, whole.queries, qrels)
 
 
 def _write_pairs(data: Path, path: Path, limit: int | None) -> None:

@@ -156,6 +156,18 @@ def quickstart(
         run_quickstart(**{name: value for name, value in options.items() if value is not None})
 
 
+@app.command()
+def halve(
+    model: ModelName,
+    output: Annotated[Path, typer.Option("--output", help="Folder for the copy.")],
+) -> None:
+    """Copy a checkpoint with its weights as float16, at half the size; it computes in float32 as before."""
+    from st_l0.half import halve as run
+
+    with writing(output):
+        typer.echo(f"model: {run(model, output)}")
+
+
 def _ask() -> Iterator[str]:
     while True:
         try:
