@@ -157,15 +157,17 @@ def quickstart(
 
 
 @app.command()
-def halve(
+def export(
     model: ModelName,
     output: Annotated[Path, typer.Option("--output", help="Folder for the copy.")],
+    half: Annotated[bool, typer.Option("--half/--whole", help="Weights as float16, half the size.")] = True,
+    max_seq_length: Annotated[int | None, typer.Option(min=8, help="Tokens of a document.")] = None,
 ) -> None:
-    """Copy a checkpoint with its weights as float16, at half the size; it computes in float32 as before."""
-    from st_l0.half import halve as run
+    """Copy a trained checkpoint for others to use."""
+    from st_l0.exporting import export as run
 
     with writing(output):
-        typer.echo(f"model: {run(model, output)}")
+        typer.echo(f"model: {run(model, output, half=half, max_seq_length=max_seq_length)}")
 
 
 def _ask() -> Iterator[str]:
