@@ -5,13 +5,15 @@ Claim: at least 2 times stock on the CPU, with equal vectors.
     python benchmarks/encode_document.py --threads 1
 
 Encodes 192 texts of mixed lengths (docstrings of this Python, and first sentences alone) with
-all-MiniLM-L6-v2 and 30,522 tokens, batch size 32. Prints seconds, where ours go, and what bfloat16 below the
-head changes.
+all-MiniLM-L6-v2 and 30,522 tokens, batch size 32. Prints seconds, where ours go, and what bfloat16 and
+int8 below the head change.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +21,7 @@ import scipy.sparse as sp
 from common import medians, parse_threads, real_encoder, real_texts, report, stock_twin
 
 from st_l0 import SparseEncoder
-from st_l0.encoding import bfloat16_encoder
+from st_l0.precision import PRECISIONS, encoder_precision
 from st_l0.vectors import as_csr
 
 LONG, SHORT, REPEATS, CHECKED = 144, 48, 3, 32
@@ -75,8 +77,8 @@ def main() -> None:
     def ours() -> sp.csr_matrix:
         return cast(sp.csr_matrix, encoder.encode_document(texts, convert_to_scipy=True))
 
-    def halved() -> sp.csr_matrix:
-        with bfloat16_encoder(encoder):
+    def cheaper(precision: str) -> sp.csr_matrix:
+        with encoder_precision(encoder, precision):
             return ours()
 
     matrix, theirs = ours(), as_csr(stock.encode_document(texts))
@@ -84,18 +86,20 @@ def main() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=ROUNDING)
     assert not ((found > 0) != (expected > 0))[np.maximum(found, expected) > ROUNDING].any()
 
-    rough = halved()
-    sides = {"stock": lambda: stock.encode_document(texts), "ours": ours, "bfloat16": halved}
+    rough = {precision: cheaper(precision) for precision in PRECISIONS[1:]}
+    sides: dict[str, Callable[[], object]] = {"stock": lambda: stock.encode_document(texts), "ours": ours}
+    sides |= {precision: partial(cheaper, precision) for precision in rough}
     seconds = medians(sides, REPEATS)
     parts = profile(encoder, texts)
     whole = sum(parts.values())
     lines = [f"{part} {100 * spent / whole:.1f} %" for part, spent in parts.items()]
     print(f"{len(texts)} texts, {matrix.nnz / len(texts):.0f} active dims a text; ours: {', '.join(lines)}")
-    print(
-        f"bfloat16 below the head: {seconds['bfloat16']:.4g} s, "
-        f"x {seconds['ours'] / seconds['bfloat16']:.2f} of float32; weights differ by at most "
-        f"{abs(rough - matrix).max():.2g}, {100 * shared(rough, matrix):.1f} % of active dims in common"
-    )
+    for precision, vectors in rough.items():
+        print(
+            f"{precision} below the head: {seconds[precision]:.4g} s, "
+            f"x {seconds['ours'] / seconds[precision]:.2f} of float32; weights differ by at most "
+            f"{abs(vectors - matrix).max():.2g}, {100 * shared(vectors, matrix):.1f} % of dims in common"
+        )
     # Against float64, neither side rounds worse than the other.
     exact = as_csr(stock.double().encode_document(texts[:CHECKED])).toarray()
     errors = [float(np.abs(side[:CHECKED] - exact).max()) for side in (found, expected)]

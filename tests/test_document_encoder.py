@@ -12,7 +12,7 @@ from st_l0.document_encoder import (
     encode_texts,
     pack,
 )
-from st_l0.encoding import bfloat16_encoder, encode_stream
+from st_l0.encoding import encode_stream
 from st_l0.errors import InputError
 from st_l0.vectors import as_csr
 from tiny_models import ARCHITECTURES, DOCUMENTS, VOCABULARY, dense, stock_encode
@@ -250,39 +250,3 @@ def test_an_impossible_window():
 
 
 # Half precision
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_only_the_transformer_below_the_head_takes_bfloat16(tiny_encoder, mlm_folders, architecture):
-    model = tiny_encoder(mlm_folders(architecture))
-    transformer, head = model._sides.transformer.model.base_model, model._sides.fused_head
-    seen = {}
-    inside = next(m for m in transformer.modules() if isinstance(m, torch.nn.Linear))
-    handles = [
-        module.register_forward_hook(
-            lambda module, given, result, name=name: seen.update({name: result.dtype})
-        )
-        for name, module in (("inside", inside), ("head", head.dense))
-    ]
-    exact = dense(model.encode_document(DOCUMENTS))
-    assert seen == {"inside": torch.float32, "head": torch.float32}
-    with bfloat16_encoder(model):
-        rounded = dense(model.encode_document(DOCUMENTS))
-    assert seen == {"inside": torch.bfloat16, "head": torch.float32}
-    for handle in handles:
-        handle.remove()
-    assert 1e-5 < np.abs(rounded - exact).max() < 0.2
-    assert "forward" not in vars(transformer)
-    np.testing.assert_array_equal(dense(model.encode_document(DOCUMENTS)), exact)
-
-
-def test_bfloat16_ends_with_an_error_too(tiny_encoder):
-    model = tiny_encoder()
-    transformer = model._sides.transformer.model.base_model
-    transformer.forward = mine = transformer.forward
-    with pytest.raises(KeyboardInterrupt), bfloat16_encoder(model):
-        assert transformer.forward is not mine
-        raise KeyboardInterrupt
-    assert transformer.forward is mine
-    with pytest.raises(InputError, match="masked language model"), bfloat16_encoder(torch.nn.Sequential()):
-        pass

@@ -270,7 +270,7 @@ def test_bfloat16_is_close_and_leaves_the_model_as_it_was(tmp_path, tiny_encoder
     [
         ({"part_size": 0}, "batch_size (32) and part_size (0) must be at least 1"),
         ({"batch_size": 0}, "batch_size (0) and part_size (4) must be at least 1"),
-        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, not 'int8'"),
+        ({"dtype": "int4"}, "dtype must be one of float32, bfloat16, int8, not 'int4'"),
     ],
 )
 def test_impossible_settings(tmp_path, options, complaint):

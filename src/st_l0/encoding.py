@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import scipy.sparse as sp
-import torch
 from tqdm import tqdm
 
-from st_l0.assembly import read_sides
 from st_l0.errors import InputError
 from st_l0.indexing import index_metadata
 from st_l0.losses.distributed import rank, world_size
+from st_l0.precision import PRECISIONS, encoder_precision
 from st_l0.shards import (
     RECORD,
     Shard,
@@ -31,8 +29,6 @@ from st_l0.vectors import batched
 if TYPE_CHECKING:
     from st_l0.data import Document
     from st_l0.encoder import SparseEncoder
-
-DTYPES = ("float32", "bfloat16")
 
 
 def encode_stream(
@@ -70,42 +66,6 @@ def encode_stream(
         )
 
 
-@contextmanager
-def bfloat16_encoder(model: SparseEncoder) -> Iterator[None]:
-    """Run the transformer below the MLM head in bfloat16 (autocast), the head and the vectors in float32.
-
-    About twice as fast below the head where the processor has bfloat16 instructions, slower where it has
-    none. The head stays in float32: in bfloat16 its logits near 0 round to the wrong side, and documents lose
-    active dims or gain some.
-
-    Args:
-        model: the encoder; its weights stay as they are.
-
-    Raises:
-        InputError: documents go through something else than a masked language model.
-    """
-    sides = read_sides(list(model.children()))
-    if sides is None:
-        raise InputError("bfloat16 needs a masked language model on the document side")
-    transformer = cast(Any, sides.transformer.model).base_model
-    device, whole, own = model.device.type, transformer.forward, vars(transformer).get("forward")
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(device, dtype=torch.bfloat16):
-            output = whole(*args, **kwargs)
-        output.last_hidden_state = output.last_hidden_state.float()
-        return output
-
-    transformer.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del transformer.forward  # of the instance; that of the class shows again
-        else:
-            transformer.forward = own
-
-
 def encode_corpus(
     model: SparseEncoder,
     documents: Iterable[Document],
@@ -134,8 +94,7 @@ def encode_corpus(
         documents: The corpus; a stream is consumed as it comes, with one part in memory.
         output: Folder, new, empty or of the same run.
         name: Folder or Hub id of the model, for the record.
-        dtype: ``"bfloat16"`` for `bfloat16_encoder`. The vectors are float32 either
-            way.
+        dtype: See `st_l0.precision.encoder_precision`. The vectors are always float32.
         batch_size: As in `st_l0.SparseEncoder.encode`.
         part_size: Documents of a part, which is also what a stopped run loses at most.
         progress: Whether to show a progress bar (on a terminal).
@@ -150,14 +109,14 @@ def encode_corpus(
     output = Path(output)
     if min(batch_size, part_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and part_size ({part_size}) must be at least 1")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype not in PRECISIONS:
+        raise InputError(f"dtype must be one of {', '.join(PRECISIONS)}, not {dtype!r}")
     record = _open(output, _record(model, name, dtype, part_size))
     total = parts = 0
     number = len(documents) if isinstance(documents, Sized) else None
     disable = None if progress and rank() == 0 else True
     with (
-        bfloat16_encoder(model) if dtype == "bfloat16" else nullcontext(),
+        encoder_precision(model, dtype),
         tqdm(total=number, desc="encoding", unit="doc", disable=disable) as bar,
     ):
         for chunk in _chunks(documents, part_size):

@@ -61,8 +61,7 @@ class Sweep(Section):
         collections: Folders of test collections, as `st_l0.evaluation.read_collection` takes them.
         variants: Name to `Variant`.
         set: Keys of the recipes to values, in all runs; a variant's own come after them.
-        dtype: Precision of the transformer in the measurements; ``bfloat16`` is faster where the processor
-            has instructions for it.
+        dtype: Precision of the transformer in the measurements, see `st_l0.precision.encoder_precision`.
         note: What a report says beside the results, such as what was scaled down.
     """
 
@@ -70,7 +69,7 @@ class Sweep(Section):
     collections: tuple[str, ...]
     variants: dict[str, Any]
     set: dict[str, Any] = field(default_factory=dict)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -215,12 +214,10 @@ def _is_done(run: Run) -> bool:
 
 
 def _execute(run: Run, collections: Sequence[Any], dtype: str, progress: bool) -> dict[str, Any]:
-    from contextlib import nullcontext
-
     from st_l0.encoder import SparseEncoder
-    from st_l0.encoding import bfloat16_encoder
     from st_l0.evaluation import evaluate
     from st_l0.evaluation.report import summarise
+    from st_l0.precision import encoder_precision
     from st_l0.states import newest_state
     from st_l0.training import train
 
@@ -232,7 +229,7 @@ def _execute(run: Run, collections: Sequence[Any], dtype: str, progress: bool) -
         train(run.recipe, resume=newest_state(run.folder / "checkpoints") is not None)
     between = time.perf_counter()
     model = SparseEncoder.from_pretrained(run.folder / "model")
-    with bfloat16_encoder(model) if dtype == "bfloat16" else nullcontext():
+    with encoder_precision(model, dtype):
         reports = [evaluate(model, one, progress=progress) for one in collections]
     training = run.recipe.training
     batch = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1)

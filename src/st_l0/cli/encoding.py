@@ -23,7 +23,7 @@ def encode(
     ],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of the encoded documents.")],
     dtype: Annotated[
-        str, typer.Option(help="float32, or bfloat16: faster on most new processors, less exact.")
+        str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
 ) -> None:
