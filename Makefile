@@ -30,7 +30,7 @@ mini: $(VENV)/.quickstart
 	$(PREPARE)
 	$(BIN)/st-l0 train training_recipes/mini/$(SCALE).yaml $(if $(wildcard runs/mini/checkpoints/checkpoint-*),--resume)
 	$(BIN)/st-l0 export runs/mini/model --output runs/mini/st-l0-mini --max-seq-length 256
-	$(BIN)/st-l0 evaluate runs/mini/st-l0-mini $(addprefix --data ,$(wildcard runs/ablation/eval/*))
+	$(BIN)/st-l0 evaluate runs/mini/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
 
 test: lint types unit
 

@@ -10,6 +10,7 @@ import pytest
 
 from st_l0 import SparseEncoder
 from st_l0.data import open_texts, read_records, read_training_data
+from st_l0.errors import InputError
 from st_l0.evaluation.collections import Collection, read_collection, write_collection
 from st_l0.teachers import load_teacher
 from tiny_models import VOCABULARY, WORDS
@@ -62,7 +63,7 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
     assert len({json.dumps(pair) for pair in pairs} & given) == 40
     whole, cut = (read_collection(output / name / "small") for name in ("eval", "eval-cut"))
     assert len(whole.corpus) == 20 and len(cut.corpus) == 8
-    assert "d3" in cut.corpus and cut.corpus.items() <= whole.corpus.items()
+    assert {"d3", "d4"} <= cut.corpus.keys() and cut.corpus.items() <= whole.corpus.items()
 
     mined = output / "mined"
     read = read_training_data(
@@ -76,6 +77,12 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
     for teacher in (f"vectors:{output / 'vectors'}", f"bm25:{output / 'bm25.json'}"):
         scores = load_teacher(teacher).score_all([row["query"]], documents)
         assert scores.shape == (1, len(documents)) and scores.isfinite().all()
+
+    with pytest.raises(InputError, match="prepared with"):
+        script.prepare(data, output, **{**settings, "mlm_steps": 2})
+    with pytest.raises(InputError, match="needs train"):
+        script.prepare(tmp_path / "nowhere", tmp_path / "other", **settings)
+    assert not (tmp_path / "other").exists()
 
     # Called again it finds everything there.
     times = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}

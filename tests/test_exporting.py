@@ -7,6 +7,8 @@ import pytest
 import sentence_transformers as st
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from st_l0 import SparseEncoder
 from st_l0.errors import InputError
@@ -36,6 +38,19 @@ def test_a_halved_checkpoint_computes_in_float32_on_rounded_weights(tiny_encoder
         )
         assert torch.equal(loaded.encode_query(QUERIES).to_dense(), rounded.encode_query(QUERIES).to_dense())
     assert json.loads((half / "document_0_Transformer" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_siamese_encoders_too(mlm_folder, tmp_path):
+    modules = [Transformer(mlm_folder, transformer_task="fill-mask"), SpladePooling()]
+    save_model(st.SparseEncoder(modules=modules, device="cpu"), tmp_path / "whole")
+    half = export(tmp_path / "whole", tmp_path / "half")
+    (file,) = half.glob("**/*.safetensors")
+    assert {one.dtype for one in load_file(file).values()} == {torch.float16}
+    found, expected = (
+        st.SparseEncoder(str(folder), device="cpu").encode(DOCUMENTS).to_dense()
+        for folder in (half, tmp_path / "whole")
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
 
 
 def test_a_whole_copy_of_another_length(tiny_encoder, tmp_path):

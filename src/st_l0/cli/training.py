@@ -90,7 +90,7 @@ def teach(
         typer.Option(
             "--teacher",
             metavar="KIND:MODEL",
-            help="dense, sparse, cross-encoder or seq2seq, and a folder or Hub id; repeatable.",
+            help="dense, sparse, cross-encoder or seq2seq and folder or Hub id; or stored ones; repeatable.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the scored rows.")],
@@ -102,6 +102,9 @@ def teach(
         bool, typer.Option("--repair-latin1", help="Repair texts that are UTF-8 read as latin1.")
     ] = False,
     scale: Annotated[float, typer.Option(help="Range of the scores: 0 to this.")] = 30.0,
+    weights: Annotated[
+        list[float] | None, typer.Option("--weight", help="What each teacher counts; by default the same.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
 ) -> None:
     """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
@@ -116,7 +119,8 @@ def teach(
         corpus=None if corpus is None else open_texts(corpus, "corpus", repair_latin1=repair_latin1),
         queries=None if queries is None else open_texts(queries, "queries", repair_latin1=repair_latin1),
     )
-    ensemble = EnsembleTeacher([load_teacher(spec, batch_size=batch_size) for spec in teachers], scale=scale)
+    loaded = [load_teacher(spec, batch_size=batch_size) for spec in teachers]
+    ensemble = EnsembleTeacher(loaded, scale, weights)
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
     if rank() == 0:
@@ -209,8 +213,12 @@ def sweep(
     ] = False,
 ) -> None:
     """Train a grid of recipes and measure each. Started again after an interruption, it goes on."""
+    from st_l0.errors import require
     from st_l0.sweep import load_sweep, plan_runs, run_sweep
     from st_l0.sweep_report import write_report
+
+    if report is not None:
+        require("matplotlib", "report")
 
     loaded = load_sweep(settings, overrides or ())
     if dry_run:

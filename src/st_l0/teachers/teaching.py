@@ -97,6 +97,7 @@ def _open(output: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, 
     state: dict[str, Any] = {
         "teachers": names,
         "scale": teacher.scale,
+        "weights": teacher.weights,
         "chunk_size": chunk_size,
         "probe": [_probe(one) for one in teacher.teachers],
         "rows": None,
@@ -109,7 +110,7 @@ def _open(output: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, 
         _write_state(output, state)
         return state
     found = _read_state(path)
-    for key in ("teachers", "scale", "chunk_size"):
+    for key in ("teachers", "scale", "weights", "chunk_size"):
         if found.get(key) != state[key]:
             raise InputError(
                 f"{path}: begun with {key} {found.get(key)}, not {state[key]}; give a new folder"

@@ -57,14 +57,9 @@ def write_vectors(
             for chunk in batched(texts, _CHUNK):
                 new = {_key(text, side): text for text in chunk}
                 new = {key: text for key, text in new.items() if key not in keys}
-                keys.update(dict.fromkeys(new))
-                vectors = teacher.embed(list(new.values()), side)
-                norms = vectors.norm(dim=1)
-                if teacher.model.similarity_fn_name == "cosine":
-                    vectors = vectors / norms[:, None].clamp(min=1e-12)
-                elif teacher.model.similarity_fn_name != "dot" or (norms - 1).abs().max() > 1e-3:
-                    raise InputError(f"teacher {teacher.name} does not compare vectors of unit length")
-                parts.append(vectors.cpu().numpy().astype(np.float16))
+                if new:
+                    keys.update(dict.fromkeys(new))
+                    parts.append(_unit(teacher, list(new.values()), side))
                 bar.update(len(chunk))
     if not keys:
         raise InputError(f"{output}: there are no texts to embed; give some")
@@ -110,6 +105,16 @@ class VectorTeacher(EmbeddingTeacher):
 
     def _all(self, queries: Tensor, documents: Tensor) -> Tensor:
         return queries @ documents.T
+
+
+def _unit(teacher: DenseTeacher, texts: list[str], side: Side) -> np.ndarray:
+    vectors = teacher.embed(texts, side)
+    norms = vectors.norm(dim=1, keepdim=True)
+    if teacher.model.similarity_fn_name == "cosine":
+        vectors = vectors / norms.clamp(min=1e-12)
+    elif teacher.model.similarity_fn_name != "dot" or (norms - 1).abs().max() > 1e-3:
+        raise InputError(f"teacher {teacher.name} does not compare vectors of unit length")
+    return vectors.cpu().numpy().astype(np.float16)
 
 
 def _key(text: str, side: Side) -> bytes:
