@@ -28,9 +28,9 @@ ablation: $(VENV)/.quickstart
 
 mini: $(VENV)/.quickstart
 	$(PREPARE)
-	$(BIN)/st-l0 train training_recipes/mini/$(SCALE).yaml $(if $(wildcard runs/mini/checkpoints/checkpoint-*),--resume)
-	$(BIN)/st-l0 export runs/mini/model --output runs/mini/st-l0-mini --max-seq-length 256
-	$(BIN)/st-l0 evaluate runs/mini/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
+	$(BIN)/st-l0 train training_recipes/mini/$(SCALE).yaml $(if $(wildcard runs/mini/$(SCALE)/checkpoints/checkpoint-*),--resume)
+	$(BIN)/st-l0 export runs/mini/$(SCALE)/model --output runs/mini/$(SCALE)/st-l0-mini --max-seq-length 256
+	$(BIN)/st-l0 evaluate runs/mini/$(SCALE)/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
 
 test: lint types unit
 
