@@ -109,6 +109,31 @@ def test_the_options_of_a_model_mean_what_they_mean_in_stock(tiny_encoder, task,
         )
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prompts": {"query": "cat: "}},
+        {"prompts": {"other": "snow "}, "default_prompt_name": "other"},
+        {"max_active_dims": 2},
+    ],
+    ids=["plain", "prompt", "default prompt", "max_active_dims"],
+)
+def test_a_single_query_is_that_of_a_list(tiny_encoder, tmp_path, options):
+    """The short way of a text alone, and every case in which it must not be taken."""
+    save_model(tiny_encoder(), tmp_path / "model")
+    model = SparseEncoder.from_pretrained(tmp_path / "model", device="cpu", **options)
+    stock = sentence_transformers.SparseEncoder(str(tmp_path / "model"), device="cpu", **options)
+    for query in [*QUERIES, ""]:
+        one, row = model.encode_query(query), model.encode_query([query])[0]
+        theirs = stock.encode_query(query)
+        assert (one.layout, one.dtype, one.shape) == (theirs.layout, theirs.dtype, theirs.shape)
+        assert torch.equal(one.to_dense(), row.to_dense())
+        if query:
+            assert torch.equal(one.to_dense(), theirs.to_dense())
+    assert model.encode_query("cat", convert_to_sparse_tensor=False).layout is torch.strided
+
+
 def test_prompts_of_a_call(tiny_encoder):
     model = tiny_encoder()
     model.prompts["mine"] = "moon "

@@ -224,6 +224,20 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         input["sentence_embedding"] = activate(largest_logits(sides.transformer, head, input), logs)
         return input
 
+    def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        """Encode queries; arguments as in `encode`."""
+        sides = self._sides
+        special = (
+            args or kwargs or self.max_active_dims or self.prompts.get("query") or self.default_prompt_name
+        )
+        if isinstance(inputs, str) and not special and sides is not None and sides.query is not None:
+            # The way through `encode` would take as long as all the rest.
+            weight = sides.query.weight
+            if weight.is_cpu:
+                return self._query_side(sides).vector(inputs, self._table(weight))
+        stock: Any = super().encode_query
+        return stock(inputs, *args, **kwargs)
+
     def encode(
         self,
         inputs: str | Sequence[str],
