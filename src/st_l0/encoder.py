@@ -226,14 +226,13 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
         """Encode queries; arguments as in `encode`."""
-        sides = self._sides
         special = (
             args or kwargs or self.max_active_dims or self.prompts.get("query") or self.default_prompt_name
         )
-        if isinstance(inputs, str) and not special and sides is not None and sides.query is not None:
+        if isinstance(inputs, str) and not special:
             # The way through `encode` would take as long as all the rest.
-            weight = sides.query.weight
-            if weight.is_cpu:
+            sides = self._sides
+            if sides is not None and sides.query is not None and (weight := sides.query.weight).is_cpu:
                 return self._query_side(sides).vector(inputs, self._table(weight))
         stock: Any = super().encode_query
         return stock(inputs, *args, **kwargs)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from st_l0.errors import InputError
 from st_l0.indexing import index_metadata
 from st_l0.losses.distributed import rank, world_size
-from st_l0.precision import PRECISIONS, encoder_precision
+from st_l0.precision import encoder_precision
 from st_l0.shards import (
     RECORD,
     Shard,
@@ -109,9 +109,6 @@ def encode_corpus(
     output = Path(output)
     if min(batch_size, part_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and part_size ({part_size}) must be at least 1")
-    if dtype not in PRECISIONS:
-        raise InputError(f"dtype must be one of {', '.join(PRECISIONS)}, not {dtype!r}")
-    record = _open(output, _record(model, name, dtype, part_size))
     total = parts = 0
     number = len(documents) if isinstance(documents, Sized) else None
     disable = None if progress and rank() == 0 else True
@@ -119,6 +116,7 @@ def encode_corpus(
         encoder_precision(model, dtype),
         tqdm(total=number, desc="encoding", unit="doc", disable=disable) as bar,
     ):
+        record = _open(output, _record(model, name, dtype, part_size))
         for chunk in _chunks(documents, part_size):
             if parts % world_size() == rank():
                 _finish(part_path(output, parts), chunk, model, batch_size, record["vocabulary_size"])

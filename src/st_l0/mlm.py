@@ -72,8 +72,7 @@ def train_mlm(
     encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
     sides = cast(Sides, read_sides(list(encoder.children())))
     model, tokenizer = cast(Any, sides.transformer.model), sides.tokenizer
-    head = read_head(model)
-    if head is None:
+    if read_head(model) is None:
         raise InputError(f"{base_model}: {type(model).__name__} has an MLM head of no known kind")
     if dropout is not None:
         set_dropout(model, dropout)
@@ -96,11 +95,11 @@ def train_mlm(
                 save_strategy="no",
                 logging_steps=max(1, steps // 10),
                 report_to="none",
-                use_cpu=not torch.cuda.is_available(),
+                use_cpu=not torch.accelerator.is_available(),
                 remove_unused_columns=False,
             )
             Trainer(
-                model=_MaskedLoss(model, head),
+                model=_MaskedLoss(model),
                 args=arguments,
                 train_dataset=encoded,
                 data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
@@ -114,12 +113,13 @@ def train_mlm(
 class _MaskedLoss(nn.Module):
     """Logits and loss at the masked positions only; one forward pass, for autocast and parallel devices."""
 
-    def __init__(self, model: Any, head: MLMHead) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self._head = model, head
+        self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
         hidden = self.model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
         masked = labels != -100
-        logits = self._head.decoder(self._head.transform(hidden[masked]))
+        head = cast(MLMHead, read_head(self.model))  # of this device's copy
+        logits = head.decoder(head.transform(hidden[masked]))
         return {"loss": functional.cross_entropy(logits.float(), labels[masked])}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,7 @@ from st_l0.screening import available as has_fast_int8
 if TYPE_CHECKING:
     from st_l0.encoder import SparseEncoder
 
-Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 _LARGEST = 127
 _TINY = 1e-30

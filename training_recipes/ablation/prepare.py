@@ -43,7 +43,7 @@ def prepare(
     data: Path, output: Path, *, base_model: str, pairs_per_source: int | None, mlm_steps: int, bf16: bool
 ) -> None:
     """Make what is missing under ``output``."""
-    (table,) = _inputs(data)
+    table = _find_table(data)
     output.mkdir(parents=True, exist_ok=True)
     _record(
         output / "prepared.json",
@@ -91,12 +91,12 @@ def prepare(
         write_vectors(load_teacher(f"dense:{base_model}"), queries, documents, output / "vectors")
 
 
-def _inputs(data: Path) -> list[Path]:
+def _find_table(data: Path) -> Path:
     """The table of query weights, if all is there."""
     tables = sorted((data / "idf").glob("*.json.gz"))
     if len(tables) != 1 or not any((data / "train").glob("*.jsonl.gz")) or not (data / "eval").is_dir():
         raise InputError(f"{data}: needs train/*.jsonl.gz, eval/ and one idf/*.json.gz; give such a folder")
-    return tables
+    return tables[0]
 
 
 def _record(path: Path, settings: dict[str, Any]) -> None:
