@@ -21,6 +21,7 @@ small-recipes: $(VENV)/.quickstart
 SCALE   ?= gpu
 PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
            $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,--bf16)
+PARTS    = $(if $(filter cpu,$(SCALE)),cpu cpu_long,gpu)
 
 ablation: $(VENV)/.quickstart
 	$(PREPARE)
@@ -28,9 +29,11 @@ ablation: $(VENV)/.quickstart
 
 mini: $(VENV)/.quickstart
 	$(PREPARE)
-	$(BIN)/st-l0 train training_recipes/mini/$(SCALE).yaml $(if $(wildcard runs/mini/$(SCALE)/checkpoints/checkpoint-*),--resume)
-	$(BIN)/st-l0 export runs/mini/$(SCALE)/model --output runs/mini/$(SCALE)/st-l0-mini --max-seq-length 256
-	$(BIN)/st-l0 evaluate runs/mini/$(SCALE)/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
+	for part in $(PARTS); do \
+	    test -e runs/mini/$$part/model || $(BIN)/st-l0 train training_recipes/mini/$$part.yaml \
+	        $$(ls -d runs/mini/$$part/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume) || exit; done
+	$(BIN)/st-l0 export runs/mini/$(lastword $(PARTS))/model --output runs/mini/st-l0-mini --max-seq-length 256
+	$(BIN)/st-l0 evaluate runs/mini/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
 
 test: lint types unit
 

@@ -181,6 +181,20 @@ def test_later_overrides_win_and_may_make_a_section(write):
             ["loss.ranking=kl", "teachers={models: x, scale: 0}"],
             "teachers.scale must be more than 0, not 0.0",
         ),
+        *(
+            (
+                [*loss, "teachers={models: x, extra_queries: 5}"],
+                "teachers.extra_queries needs kl among loss.ranking, with loss.in_batch_negatives: true",
+            )
+            for loss in (["loss.ranking=kl"], ["loss.ranking=margin_mse", "loss.in_batch_negatives=true"])
+        ),
+        (
+            [
+                *("model.queries=model", "model.idf=null", "loss.ranking=kl", "loss.in_batch_negatives=true"),
+                "teachers={models: x, extra_queries: 5}",
+            ],
+            "teachers.extra_queries must be 0 where model.queries is model: each query would run it",
+        ),
         (["loss.reduction=mean"], "loss.reduction must be one of pooled, per_position, not 'mean'"),
         (
             ["loss.ramp_steps=101"],

@@ -15,7 +15,7 @@ from st_l0 import SparseEncoder
 from st_l0.building import build_model
 from st_l0.errors import InputError
 from st_l0.recipe import load_recipe
-from st_l0.teachers import EnsembleTeacher, load_teacher
+from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher
 from st_l0.training import train
 from tiny_models import VOCABULARY, make_mlm, make_tokenizer
 
@@ -182,6 +182,41 @@ def test_live_teachers_are_the_scores_of_their_texts(recipe, tmp_path, mlm_folde
         student.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean"
     )
     assert log_of(tmp_path / "run")[0]["kl_loss"] == pytest.approx(expected.item(), abs=2e-4)
+
+
+def test_extra_queries_are_ranked_like_the_others(recipe, tmp_path, mlm_folder):
+    teachers = {"models": [f"dense:{mlm_folder}"], "scale": 8.0, "extra_queries": 5}
+    live = recipe(
+        teachers=teachers,
+        loss={"ranking": {"kl": 1.0, "infonce": 0.5}, "in_batch_negatives": True},
+        training={"max_steps": 1, "logging_steps": 1, "lr_scheduler_type": "constant"},
+    )
+    model = build_model(live)
+    drawn = []
+    real = QueryPool.draw
+
+    def draw(pool, queries, documents):
+        drawn.append((list(queries), list(documents), real(pool, queries, documents)))
+        return drawn[-1][2]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QueryPool, "draw", draw)
+        train(live)
+    queries, documents, more = drawn[0]
+    assert len(queries) == 4 and len(documents) == 8
+    assert 1 <= len(more) <= 5 and set(more) < set(WORDS) - set(queries)
+    ensemble = EnsembleTeacher([load_teacher(f"dense:{mlm_folder}", device="cpu")], scale=8.0)
+    teacher = ensemble.score_batch([*queries, *more], [documents[:4], documents[4:]])
+    vectors = model.encode_document(documents).to_dense()
+    student = model.encode_query([*queries, *more]).to_dense() @ vectors.T
+    expected = torch.nn.functional.kl_div(
+        student.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean"
+    )
+    line = log_of(tmp_path / "run")[0]
+    assert line["kl_loss"] == pytest.approx(expected.item(), abs=2e-4)
+    # The other losses see the batch's own queries; all texts differ.
+    own = torch.nn.functional.cross_entropy(student[:4], torch.arange(4)).item()
+    assert line["infonce_loss"] == pytest.approx(0.5 * own, abs=2e-4)
 
 
 def test_scores_must_come_from_one_place(recipe, mlm_folder):

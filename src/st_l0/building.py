@@ -30,7 +30,7 @@ from st_l0.query_tables import train_query_table
 from st_l0.recipe import Data, Loss, Recipe
 
 if TYPE_CHECKING:
-    from st_l0.teachers import EnsembleTeacher
+    from st_l0.teachers import EnsembleTeacher, QueryPool
 
 _REGULARIZERS = {"flops": FlopsLoss, "l1": L1Loss}
 
@@ -194,3 +194,17 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
                 f"({len(vocabulary)}): let st-l0 teach write its scores, and train on those"
             )
     return EnsembleTeacher(teachers, settings.scale, settings.weights)
+
+
+def build_pool(recipe: Recipe, teacher: EnsembleTeacher | None, data: TrainingData) -> QueryPool | None:
+    """Embed the queries of the data for the batches to draw from, if the recipe asks for that.
+
+    Raises:
+        InputError: a teacher that reads query and document together.
+    """
+    if recipe.teachers is None or teacher is None or not recipe.teachers.extra_queries:
+        return None
+    from st_l0.teachers import QueryPool
+
+    queries = data.dataset.select_columns([data.columns[0]])[:][data.columns[0]]
+    return QueryPool(teacher, queries, recipe.teachers.extra_queries)

@@ -203,7 +203,9 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
         raise InputError(f"{place}the data hold teacher scores: leave teachers out, or the scores")
     for spec in recipe.teachers.models:
         split_spec(spec)
-    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}"
+    extra = recipe.teachers.extra_queries
+    more = f", and of {extra} more queries a batch" if extra else ""
+    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}{more}"
 
 
 def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> tuple[int | None, str]:

@@ -136,12 +136,16 @@ class Teachers(Section):
         weights: What each counts in the mean; ``None``: all the same.
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
+        extra_queries: Queries of the training data, at most, that each batch's documents are ranked for
+            beside its own: those that the teachers find near. They cost a lookup each where the queries run
+            no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
     """
 
     models: tuple[str, ...]
     weights: tuple[float, ...] | None = None
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
+    extra_queries: int = field(default=0, metadata={"at_least": 0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -263,6 +267,17 @@ class Recipe(Section):
             )
         if self.teachers is not None and not self.loss.distils:
             raise SettingError("are of no use: loss.ranking names neither kl nor margin_mse", ("teachers",))
+        if self.teachers is not None and self.teachers.extra_queries:
+            self._check_extra_queries()
+
+    def _check_extra_queries(self) -> None:
+        if "kl" not in self.loss.ranking or not self.loss.in_batch_negatives:
+            problem = "needs kl among loss.ranking, with loss.in_batch_negatives: true"
+        elif self.model.queries == "model":
+            problem = "must be 0 where model.queries is model: each query would run it"
+        else:
+            return
+        raise SettingError(problem, ("teachers", "extra_queries"))
 
     def check_steps(self, steps: int) -> None:
         """Refuse a ramp that is longer than a training of ``steps`` optimizer steps.

@@ -19,7 +19,7 @@ from st_l0.states import rotate, seal, unseal
 
 if TYPE_CHECKING:
     from st_l0.encoder import SparseEncoder
-    from st_l0.teachers import EnsembleTeacher
+    from st_l0.teachers import EnsembleTeacher, QueryPool
 
 _LOSS_STATE = "loss_state.pt"
 
@@ -37,6 +37,8 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         teacher: scores the documents of each batch; ``None`` where the data hold the scores or none are
             needed.
         in_batch_negatives: whether the teacher scores the documents of all queries of the batch.
+        pool: where each batch gets further queries from, for the teacher to score too; needs
+            ``in_batch_negatives``.
         kwargs: as of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
 
@@ -45,6 +47,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         *args: Any,
         teacher: EnsembleTeacher | None = None,
         in_batch_negatives: bool = False,
+        pool: QueryPool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -52,7 +55,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         self._in_batch = in_batch_negatives
         self._clock: tuple[float, int] | None = None
         if teacher is not None:
-            self.data_collator = cast(Any, KeepTexts(self.data_collator))
+            self.data_collator = cast(Any, KeepTexts(self.data_collator, pool))
 
     @property
     def _retrieval_loss(self) -> SparseRetrievalLoss:
@@ -166,19 +169,23 @@ class KeepTexts:
 
     Attributes:
         collate: the collator of sentence-transformers.
+        pool: where further queries come from; they follow those of the rows.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    pool: QueryPool | None = None
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Collate, and add ``texts``: one list of texts a column, queries first."""
         columns = [
             name for name, value in rows[0].items() if isinstance(value, str) and name != "dataset_name"
         ]
-        return {
-            **self.collate(list(rows)),
-            "texts": [[row[name] for row in rows] for name in columns],
-        }
+        texts = [[row[name] for row in rows] for name in columns]
+        batch = self.collate(list(rows))
+        if self.pool is not None:
+            texts[0] += self.pool.draw(texts[0], [text for column in texts[1:] for text in column])
+            batch.update(self.collate([{columns[0]: query} for query in texts[0]]))
+        return {**batch, "texts": texts}
 
     def __getattr__(self, name: str) -> Any:
         if name == "collate":  # not there yet while unpickling

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import set_seed
 
-from st_l0.building import build_loss, build_model, build_teacher, read_data, set_dropout
+from st_l0.building import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.files import replace_file, replace_folder
@@ -65,6 +65,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         callbacks=[RegularizerRamp(loss)],
         teacher=teacher,
         in_batch_negatives=bool(recipe.loss.in_batch_negatives),
+        pool=build_pool(recipe, teacher, data),
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 

@@ -88,6 +88,7 @@ def rankings():
         yield f"margin {in_batch}", MarginMSELoss(in_batch_negatives=in_batch), "own"
     yield "kl complete", KLDivergenceLoss(0.7, in_batch_negatives=True), "complete"
     yield "margin complete", MarginMSELoss(in_batch_negatives=True), "complete"
+    yield "kl further", KLDivergenceLoss(0.7, in_batch_negatives=True), "further"
     both = {"kl": (KLDivergenceLoss(in_batch_negatives=True), 0.5), "nce": (InfoNCELoss(3.0), 2.0)}
     yield "weighted", WeightedRankingLoss(both), "own"
 
@@ -100,6 +101,7 @@ def plain(dtype, cuts):
         "own": part(torch.tensor(own, dtype=dtype), cuts),
         "complete": part(torch.tensor(complete, dtype=dtype), cuts),
     }
+    teachers["further"] = torch.cat([teachers["complete"], teachers["complete"].flip(1)])
     keys = [part(torch.tensor(texts), cuts) for texts in keys]
     mine = [part(torch.tensor(vectors, dtype=dtype), cuts) for vectors in rows]
     found = {}
@@ -117,6 +119,9 @@ def plain(dtype, cuts):
         for texts in (None, keys):
 
             def ranking(columns, loss=loss, teacher=teacher, texts=texts):
+                if teacher == "further":  # the positives once more, as queries without documents
+                    columns = [torch.cat(columns[:2]), *columns[1:]]
+                    texts = None if texts is None else [torch.cat(texts[:2]), *texts[1:]]
                 value = loss.compute_loss_from_embeddings(columns, teachers[teacher], keys=texts)
                 return sum(value.values()) if isinstance(value, dict) else value
 

@@ -7,7 +7,7 @@ import torch
 from independent import kl, margin_mse, random_batch
 
 from st_l0.errors import InputError
-from st_l0.losses import KLDivergenceLoss, MarginMSELoss
+from st_l0.losses import InfoNCELoss, KLDivergenceLoss, MarginMSELoss
 
 # Scores 1, 0 | 0, 0 of the first query and 0, 2 | 2, 4 of the second.
 QUERIES = [[1.0, 0.0], [0.0, 2.0]]
@@ -74,6 +74,26 @@ def test_divergence_in_the_batch_with_complete_scores_by_hand():
     loss = KLDivergenceLoss(in_batch_negatives=True)
     for keys in (None, KEYS):  # the teacher knows all documents: none is left out
         assert value(loss, COLUMNS, given, keys) == pytest.approx((first + second) / 2, rel=1e-14)
+
+
+def test_further_queries_by_hand():
+    # A third query like the first, without documents of its own; the teacher gives it no preference.
+    columns = [[*QUERIES, [1.0, 0.0]], POSITIVES, NEGATIVES]
+    given = [[math.log(5), 0.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4]
+    keys = [[1, 2, 1], *KEYS[1:]]
+    both = value(KLDivergenceLoss(in_batch_negatives=True), COLUMNS, given[:2])
+    third = -1 / 4 + math.log(E + 3) - math.log(4)
+    for texts in (None, keys):
+        found = value(KLDivergenceLoss(in_batch_negatives=True), columns, given, texts)
+        assert found == pytest.approx((2 * both + third) / 3, rel=1e-14)
+        # The others know a query by its own documents.
+        found = value(MarginMSELoss(in_batch_negatives=True), columns, given, texts)
+        assert found == value(MarginMSELoss(in_batch_negatives=True), COLUMNS, given[:2])
+        found = value(InfoNCELoss(), columns, None, texts)
+        assert found == value(InfoNCELoss(), COLUMNS, None, texts and KEYS)
+    for loss in (KLDivergenceLoss(in_batch_negatives=True), KLDivergenceLoss()):
+        with pytest.raises(InputError, match=r"teacher scores have the shape \(3, 2\)"):
+            value(loss, columns, [[1.0, 0.0]] * 3)
 
 
 # Teachers' margins 3 and 1; the student's are 1 and -2.
@@ -288,9 +308,9 @@ def test_refuses_teacher_scores_that_do_not_fit(kind, labels, in_batch, message)
 @BOTH
 def test_refuses_columns_that_do_not_fit(kind):
     with pytest.raises(
-        InputError, match=r"^every query needs the same number of documents, .* \[2, 1\] rows$"
+        InputError, match=r"^every query needs the same number of documents, .* \[1, 2\] rows$"
     ):
-        value(kind(), [QUERIES, POSITIVES[:1]], [[1.0], [1.0]])
+        value(kind(), [QUERIES[:1], POSITIVES], [[1.0]])
     with pytest.raises(InputError, match="one column only"):
         value(kind(), [QUERIES], [[1.0], [1.0]])
 

@@ -22,8 +22,9 @@ class SparseRetrievalLoss(nn.Module):
     """Ranking loss plus weighted sparsity penalties on the documents and, where queries run a model, on them.
 
     Columns are queries, then the documents of each position (positives, first negatives ...); labels are
-    teacher scores. Equal texts are recognised by their token ids, and the ranking loss is told, so that
-    another query's own positive is never a negative.
+    teacher scores. Further queries, which have no documents of their own, may follow the others. Equal texts
+    are recognised by their token ids, and the ranking loss is told, so that another query's own positive is
+    never a negative.
 
     Args:
         model: the encoder.

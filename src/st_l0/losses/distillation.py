@@ -5,7 +5,8 @@ Teacher scores are the trainer's labels, of one of two shapes:
 - ``(queries, documents_per_query)``: the scores of each query's own documents;
 - ``(queries, documents of all devices)``: the scores of all documents of the batch in the order of
   `BatchScores.all`, which live teachers give (see `st_l0.teachers.EnsembleTeacher.score_batch`). It needs
-  ``in_batch_negatives``.
+  ``in_batch_negatives``, and is the only one for a batch with further queries (`st_l0.teachers.QueryPool`),
+  which the divergence takes like the others and the margins leave out.
 """
 
 from __future__ import annotations
@@ -69,8 +70,10 @@ class KLDivergenceLoss(nn.Module):
             InputError: no teacher scores, some of another shape, or some that are not finite.
         """
         batch = BatchScores(embeddings, keys)
-        student = batch.all() if self.in_batch_negatives else batch.own()
-        teacher, complete = _teacher_scores(labels, student, len(embeddings) - 1, self.in_batch_negatives)
+        student = batch.all(further=True) if self.in_batch_negatives else batch.own()
+        teacher, complete = _teacher_scores(
+            labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
+        )
         if self.in_batch_negatives and not complete:
             places = batch.own_places()
             teacher = torch.full_like(student, float("-inf")).scatter(1, places, teacher)
@@ -134,7 +137,11 @@ class MarginMSELoss(nn.Module):
         """Loss of this batch; arguments, result and errors as in `KLDivergenceLoss`."""
         batch = BatchScores(embeddings, keys)
         student = batch.all() if self.in_batch_negatives else batch.own()
-        teacher, complete = _teacher_scores(labels, student, len(embeddings) - 1, self.in_batch_negatives)
+        if labels is not None and len(labels) == len(embeddings[0]):
+            labels = labels[: batch.rows]
+        teacher, complete = _teacher_scores(
+            labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
+        )
         places = batch.own_places() if self.in_batch_negatives else None
         counted = torch.ones_like(student)
         one_sided = torch.zeros_like(student, dtype=torch.bool)
@@ -176,13 +183,15 @@ class MarginMSELoss(nn.Module):
 
 
 def _teacher_scores(
-    labels: Tensor | None, student: Tensor, documents_per_query: int, in_batch: bool
+    labels: Tensor | None, batch: BatchScores, student: Tensor, documents_per_query: int, in_batch: bool
 ) -> tuple[Tensor, bool]:
     """The scores in the dtype of the student's, and whether they are of all documents of the batch."""
     if labels is None:
         raise InputError("distillation needs teacher scores: give the rows scores, or the recipe teachers")
     queries = len(student)
-    shapes = [(queries, documents_per_query)] + ([tuple(student.shape)] if in_batch else [])
+    shapes: list[tuple[int, ...]] = [(batch.rows, documents_per_query)] if queries == batch.rows else []
+    if in_batch:
+        shapes.append(tuple(student.shape))
     if tuple(labels.shape) not in shapes:
         raise InputError(
             f"teacher scores have the shape {tuple(labels.shape)}, but {queries} queries with "

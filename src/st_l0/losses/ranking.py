@@ -72,6 +72,7 @@ class InfoNCELoss(nn.Module):
 
         Args:
             embeddings: queries, positives, then any number of hard negatives, each ``(queries, vocabulary)``.
+                Queries beyond the number of positives, which have none, are left out.
             labels: not used.
             keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
                 keys mean equal texts. Without them, as under stock `SpladeLoss`, no two texts count as equal.

@@ -14,9 +14,13 @@ from st_l0.losses.distributed import all_gather, all_reduce_sum, rank, world_siz
 class BatchScores:
     """Dot products of this device's queries, in float32 at least: half precision rounds by up to 1 %.
 
+    Attributes:
+        rows: queries with documents of their own.
+
     Args:
         embeddings: queries, then the documents of each position (positives, first negatives ...), each
-            ``(queries, vocabulary)``.
+            ``(queries, vocabulary)``. There may be more queries than that: the further ones have no documents
+            of their own.
         keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
             keys mean equal texts. Without them no two texts count as equal.
 
@@ -29,11 +33,14 @@ class BatchScores:
         if not documents:
             raise InputError("a ranking loss needs queries and documents, but the batch has one column only")
         lengths = [len(column) for column in embeddings]
-        if len(set(lengths)) > 1:
+        if len(set(lengths[1:])) > 1 or lengths[0] < lengths[1]:
             raise InputError(
                 f"every query needs the same number of documents, but the columns have {lengths} rows"
             )
-        self._queries, self._documents, self._keys = queries, documents, keys
+        self.rows = lengths[1]
+        self._further = queries
+        self._queries, self._documents = queries[: self.rows], documents
+        self._keys = None if keys is None else [keys[0][: self.rows], *keys[1:]]
 
     def own(self) -> Tensor:
         """Scores of each query's own documents, ``(queries, documents_per_query)``."""
@@ -41,13 +48,14 @@ class BatchScores:
             queries = _full(self._queries)
             return torch.stack([(queries * _full(column)).sum(1) for column in self._documents], dim=1)
 
-    def all(self) -> Tensor:
+    def all(self, *, further: bool = False) -> Tensor:
         """Scores of all documents of all devices, ``(queries, documents of all devices)``.
 
-        The documents of the first position come first, those of the first device first among them.
+        The documents of the first position come first, those of the first device first among them. With
+        ``further`` the rows of the further queries follow.
         """
         with self._full_precision():
-            queries = _full(self._queries)
+            queries = _full(self._further if further else self._queries)
             return torch.cat([queries @ _full(all_gather(column)).T for column in self._documents], dim=1)
 
     def own_places(self) -> Tensor:

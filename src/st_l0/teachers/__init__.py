@@ -3,12 +3,14 @@
 from st_l0.teachers.bm25 import write_bm25
 from st_l0.teachers.ensemble import EnsembleTeacher, min_max
 from st_l0.teachers.loading import load_teacher
+from st_l0.teachers.pool import QueryPool
 from st_l0.teachers.protocol import Teacher
 from st_l0.teachers.teaching import teach
 from st_l0.teachers.vectors import write_vectors
 
 __all__ = [
     "EnsembleTeacher",
+    "QueryPool",
     "Teacher",
     "load_teacher",
     "min_max",

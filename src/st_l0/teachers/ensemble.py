@@ -50,6 +50,9 @@ class EnsembleTeacher:
         scale: Range of the result, > 0. The paper takes 30; a smaller one asks for smaller student scores.
         weights: One for each teacher, > 0; ``None`` are equal ones.
 
+    Attributes:
+        shares: The weights divided by their sum.
+
     Raises:
         InputError: There is no teacher, ``scale`` or a weight is not positive and finite, or there are not as
             many weights as teachers.
@@ -68,7 +71,7 @@ class EnsembleTeacher:
         if len(weights) != len(teachers) or not all(0 < weight < math.inf for weight in weights):
             raise InputError(f"{len(teachers)} teachers need as many positive weights, not {weights}")
         self.teachers, self.scale, self.weights = list(teachers), scale, weights
-        self._shares = [weight / sum(weights) for weight in weights]
+        self.shares = [weight / sum(weights) for weight in weights]
 
     def score_lists(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[Tensor]:
         """Score a list of documents for each query; the lists may have different lengths.
@@ -82,7 +85,7 @@ class EnsembleTeacher:
         rows = [query for query, texts in zip(queries, documents, strict=True) for _ in texts]
         flat = [text for texts in documents for text in texts]
         totals = [torch.zeros(len(texts)) for texts in documents]
-        for teacher, share in zip(self.teachers, self._shares, strict=True):
+        for teacher, share in zip(self.teachers, self.shares, strict=True):
             scores = teacher.score_pairs(rows, flat)
             refuse_not_finite(teacher, rows, scores)
             for total, part in zip(totals, scores.split([len(texts) for texts in documents]), strict=True):
@@ -112,7 +115,7 @@ class EnsembleTeacher:
         start = sum(map(len, everybody[: rank()]))
         documents = [text for column in columns for text in column]
         total = torch.tensor(0.0)
-        for teacher, share in zip(self.teachers, self._shares, strict=True):
+        for teacher, share in zip(self.teachers, self.shares, strict=True):
             own = teacher.score_all(flat, documents).T.split([len(column) for column in columns])
             scores = torch.cat([_gather(column) for column in own]).T
             refuse_not_finite(teacher, flat, scores)

@@ -47,8 +47,14 @@ class EmbeddingTeacher:
             return torch.zeros(len(queries), len(documents))
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
         with torch.inference_mode():
-            scores = self._all(self.embed(rows, "query"), self.embed(columns, "document"))
-        return scores.clone()[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
+            left = self.embed(rows, "query")
+        return self.score_embedded(left, columns)[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
+
+    def score_embedded(self, queries: Any, documents: Sequence[str]) -> Tensor:
+        """Score queries that `embed` has embedded with each document, as `score_all` does."""
+        with torch.inference_mode():
+            scores = self._all(queries, self.embed(list(documents), "document"))
+        return scores.clone()  # no inference tensor: a loss may save it for its backward pass
 
     def embed(self, texts: list[str], side: Side) -> Any:
         """A row for each text."""
