@@ -4,7 +4,10 @@ import json
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+import st_l0.sweep
+from st_l0 import cli
 from st_l0.errors import InputError
 from st_l0.evaluation.collections import Collection, write_collection
 from st_l0.idf import write_idf
@@ -152,6 +155,28 @@ def test_runs_of_other_settings_are_refused(write, tmp_path):
         assert "other collections or in another dtype" in message(run_sweep, load_sweep(write(**change)))
     assert read_results(first) == results
     assert "no run is done" in message(write_report, load_sweep(write(output="elsewhere")), [], ".", "x")
+
+
+def test_an_interrupted_sweep_reports_what_is_done(write, tmp_path, monkeypatch):
+    path = write()
+    executed = []
+    real = st_l0.sweep._execute
+
+    def execute(*args):
+        if executed:
+            raise KeyboardInterrupt
+        executed.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(st_l0.sweep, "_execute", execute)
+    found = CliRunner().invoke(cli.app, ["sweep", str(path), "--report", str(tmp_path / "report")])
+    assert found.exit_code != 0
+    text = (tmp_path / "report" / "small.md").read_text()
+    assert "**4 runs of the sweep are not done yet.**" in text
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:] == [
+        "| BM25",
+        "| flops",
+    ]
 
 
 def test_one_collection_makes_a_report_too(write, tmp_path):

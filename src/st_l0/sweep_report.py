@@ -6,13 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from st_l0.errors import InputError, require
 from st_l0.files import replace_file
-
-if TYPE_CHECKING:
-    from st_l0.sweep import Sweep
+from st_l0.sweep import Sweep, plan_runs
 
 
 class _Line(NamedTuple):
@@ -48,7 +46,7 @@ def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | 
     require("matplotlib", "report")
     lines = _lines(results)
     folder = Path(folder)
-    text = _table(sweep, lines, f"{name}.svg")
+    text = _table(sweep, lines, f"{name}.svg", missing=len(plan_runs(sweep)) - len(results))
     with replace_file(folder / f"{name}.md") as new:
         new.write_text(text, encoding="utf-8")
     with replace_file(folder / f"{name}.svg") as new:
@@ -81,7 +79,7 @@ def _reach(result: dict[str, Any], path: Sequence[str]) -> float:
     return float(found)
 
 
-def _table(sweep: Sweep, lines: list[_Line], plot: str) -> str:
+def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
     first = lines[0].results[0]
     names = list(first["quality"].get("collections", ()))
     head = ["variant", "varied", "seeds", "nDCG@10", "±", *names, "FLOPS", "dims", "steps", "minutes"]
@@ -108,6 +106,7 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str) -> str:
     return "\n".join(
         [
             *([sweep.note, ""] if sweep.note else []),
+            *([f"**{missing} runs of the sweep are not done yet.**", ""] if missing else []),
             "nDCG@10, FLOPS and active dims a document are means over collections and seeds; ± is half of "
             "the distance between the best and the worst seed; minutes are those of one training.",
             "",

@@ -206,7 +206,9 @@ def sweep(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FOLDER", help="Write a table and a plot of what is done."),
+        typer.Option(
+            "--report", metavar="FOLDER", help="Write a table and a plot of what is done, be it only a part."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all recipes, list the runs, and stop.")
@@ -214,7 +216,7 @@ def sweep(
 ) -> None:
     """Train a grid of recipes and measure each. Started again after an interruption, it goes on."""
     from st_l0.errors import require
-    from st_l0.sweep import load_sweep, plan_runs, run_sweep
+    from st_l0.sweep import load_sweep, plan_runs, read_results, run_sweep
     from st_l0.sweep_report import write_report
 
     if report is not None:
@@ -225,8 +227,11 @@ def sweep(
         for run in plan_runs(loaded):
             typer.echo(run.folder)
         return
-    with writing(loaded.output):
-        results = run_sweep(loaded)
-    if report is not None:
-        with writing(report):
-            write_report(loaded, results, report, settings.stem)
+    try:
+        with writing(loaded.output):
+            run_sweep(loaded)
+    finally:  # also where it is interrupted
+        results = read_results(loaded)
+        if report is not None and results:
+            with writing(report):
+                write_report(loaded, results, report, settings.stem)
