@@ -207,7 +207,7 @@ def sweep(
     report: Annotated[
         Path | None,
         typer.Option(
-            "--report", metavar="FOLDER", help="Write a table and a plot of what is done, be it only a part."
+            "--report", metavar="FOLDER", help="Write a table and a plot of all that is done."
         ),
     ] = None,
     dry_run: Annotated[
