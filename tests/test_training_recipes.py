@@ -189,8 +189,10 @@ def test_the_variants_of_the_ablation_differ_in_their_method_only():
 def test_the_sweeps_plan_what_the_ablation_needs(path, monkeypatch):
     monkeypatch.chdir(ROOM.parent)
     runs = plan_runs(load_sweep(path))
-    distilled = [run for run in runs if run.variant.endswith("_distilled")]
-    assert len({run.variant for run in distilled}) == 8
+    distilled = [run for run in runs if "_distilled" in run.variant]
+    assert len({run.variant for run in distilled}) == 9
+    extra = {run.variant for run in distilled if run.recipe.teachers.extra_queries}
+    assert extra == {"l0_mask_distilled_extra_queries"}
     for run in runs:
         assert run.recipe.loss.distils == (run.recipe.teachers is not None) == (run in distilled)
     # The teacher asks for the same distribution, whatever the weights of queries.
@@ -199,7 +201,7 @@ def test_the_sweeps_plan_what_the_ablation_needs(path, monkeypatch):
     for run in runs:
         narrow = run.variant.startswith(("splade_doc", "li_lsr"))
         assert run.recipe.loss.temperature == (1 if narrow else 4)
-    assert len(runs) == {"gpu": 8 * 2 * 4 * 2, "cpu": 4 * 3 * 2 + 4 * 3 + 2 * 3}[path.stem]
+    assert len(runs) == {"gpu": 17 * 4 * 2, "cpu": 5 * 3 * 2 + 4 * 3 + 2 * 3}[path.stem]
 
 
 @pytest.mark.parametrize("path", HARDWARE, ids=lambda path: path.stem)
