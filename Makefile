@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart small-recipes ablation mini test lint types unit clean
+.PHONY: quickstart small-recipes prepared ablation mini test lint types unit clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/st-l0 quickstart $(ARGS)
@@ -19,21 +19,25 @@ small-recipes: $(VENV)/.quickstart
 # Both read DATA, a folder with train/, eval/ and idf/ (see training_recipes/ablation/prepare.py), and go on where they
 # were stopped. SCALE is gpu or cpu.
 SCALE   ?= gpu
+$(if $(filter cpu gpu,$(SCALE)),,$(error SCALE is gpu or cpu, not $(SCALE)))
 PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
            $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,--bf16)
-PARTS    = $(if $(filter cpu,$(SCALE)),cpu cpu_long,gpu)
+MINI     = runs/mini/$(if $(filter cpu,$(SCALE)),cpu_long,gpu)
 
-ablation: $(VENV)/.quickstart
-	$(PREPARE)
+ablation: prepared
 	$(BIN)/st-l0 sweep training_recipes/ablation/sweeps/$(SCALE).yaml --report training_recipes/ablation/results
 
-mini: $(VENV)/.quickstart
+mini: $(MINI)/model/modules.json
+	$(BIN)/st-l0 export $(MINI)/model --output $(MINI)/st-l0-mini --max-seq-length 256
+	$(BIN)/st-l0 evaluate $(MINI)/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
+
+runs/mini/%/model/modules.json: training_recipes/mini/%.yaml | prepared
+	$(BIN)/st-l0 train $< $(if $(wildcard $(@D)),,$(if $(wildcard $(@D)/../checkpoints/checkpoint-*),--resume))
+
+runs/mini/cpu_long/model/modules.json: runs/mini/cpu/model/modules.json
+
+prepared: $(VENV)/.quickstart
 	$(PREPARE)
-	for part in $(PARTS); do \
-	    test -e runs/mini/$$part/model || $(BIN)/st-l0 train training_recipes/mini/$$part.yaml \
-	        $$(ls -d runs/mini/$$part/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume) || exit; done
-	$(BIN)/st-l0 export runs/mini/$(lastword $(PARTS))/model --output runs/mini/st-l0-mini --max-seq-length 256
-	$(BIN)/st-l0 evaluate runs/mini/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
 
 test: lint types unit
 

@@ -170,9 +170,10 @@ def test_an_interrupted_sweep_reports_what_is_done(write, tmp_path, monkeypatch)
 
     monkeypatch.setattr(st_l0.sweep, "_execute", execute)
     found = CliRunner().invoke(cli.app, ["sweep", str(path), "--report", str(tmp_path / "report")])
-    assert found.exit_code != 0
+    assert found.exit_code == 130
+    assert (tmp_path / "report" / "small.svg").exists()
     text = (tmp_path / "report" / "small.md").read_text()
-    assert "**4 runs of the sweep are not done yet.**" in text
+    assert "**Not done yet: 4 of the sweep's runs.**" in text
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:] == [
         "| BM25",
         "| flops",

@@ -206,5 +206,4 @@ def build_pool(recipe: Recipe, teacher: EnsembleTeacher | None, data: TrainingDa
         return None
     from st_l0.teachers import QueryPool
 
-    queries = data.dataset.select_columns([data.columns[0]])[:][data.columns[0]]
-    return QueryPool(teacher, queries, recipe.teachers.extra_queries)
+    return QueryPool(teacher, data.queries(), recipe.teachers.extra_queries)

@@ -201,9 +201,13 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
         return "in the data" if scored else "must be in the data"
     if scored:
         raise InputError(f"{place}the data hold teacher scores: leave teachers out, or the scores")
-    for spec in recipe.teachers.models:
-        split_spec(spec)
     extra = recipe.teachers.extra_queries
+    for spec in recipe.teachers.models:
+        kind, _ = split_spec(spec)
+        if extra and kind in ("cross-encoder", "seq2seq"):
+            raise InputError(
+                f"teacher {spec} reads query and document together: leave teachers.extra_queries out"
+            )
     more = f", and of {extra} more queries a batch" if extra else ""
     return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}{more}"
 

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -141,7 +141,12 @@ def plan_runs(sweep: Sweep) -> list[Run]:
     return runs
 
 
-def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
+def run_sweep(
+    sweep: Sweep,
+    *,
+    progress: bool = True,
+    done: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train and measure what is not there yet.
 
     Every run leaves in its folder what `st_l0.training.train` leaves, ``settings.yaml`` (the recipe that it
@@ -152,6 +157,7 @@ def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
     Args:
         sweep: What to run.
         progress: Show progress bars, and a line for each run.
+        done: Is given all results that there are, at the start if there are any, and after each run.
 
     Returns:
         The results of all runs, in the order of `plan_runs`.
@@ -163,6 +169,8 @@ def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
 
     runs = plan_runs(sweep)
     todo = [run for run in runs if not _is_done(sweep, run)]
+    if done is not None and len(todo) < len(runs):
+        done(read_results(sweep))
     collections = [read_collection(folder) for folder in sweep.collections] if todo else []
     for number, run in enumerate(todo, start=1):
         start = time.perf_counter()
@@ -177,6 +185,8 @@ def run_sweep(sweep: Sweep, *, progress: bool = True) -> list[dict[str, Any]]:
                 f"{time.perf_counter() - start:.0f} s",
                 flush=True,
             )
+        if done is not None:
+            done(read_results(sweep))
     return read_results(sweep)
 
 

@@ -106,7 +106,7 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
     return "\n".join(
         [
             *([sweep.note, ""] if sweep.note else []),
-            *([f"**{missing} runs of the sweep are not done yet.**", ""] if missing else []),
+            *([f"**Not done yet: {missing} of the sweep's runs.**", ""] if missing else []),
             "nDCG@10, FLOPS and active dims a document are means over collections and seeds; ± is half of "
             "the distance between the best and the worst seed; minutes are those of one training.",
             "",

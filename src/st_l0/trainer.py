@@ -53,9 +53,10 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         super().__init__(*args, **kwargs)
         self._teacher = teacher
         self._in_batch = in_batch_negatives
+        self._pool = pool
         self._clock: tuple[float, int] | None = None
         if teacher is not None:
-            self.data_collator = cast(Any, KeepTexts(self.data_collator, pool))
+            self.data_collator = cast(Any, KeepTexts(self.data_collator))
 
     @property
     def _retrieval_loss(self) -> SparseRetrievalLoss:
@@ -71,13 +72,25 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         """The loss of a batch, with the teacher's scores as labels where there is one."""
         texts = inputs.pop("texts", None)
         if self._teacher is not None and texts is not None:
-            queries, columns = texts[0], texts[1:]
+            queries, *columns = texts.values()
+            if self._pool is not None:
+                queries = [
+                    *queries,
+                    *self._pool.draw(queries, [text for column in columns for text in column]),
+                ]
+                inputs.update(self._collated(next(iter(texts)), queries, inputs))
             if self._in_batch:
                 scores = self._teacher.score_batch(queries, columns)
             else:
                 scores = torch.stack(self._teacher.score_lists(queries, list(zip(*columns, strict=True))))
             inputs["label"] = scores.to(self.args.device)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _collated(self, column: str, queries: list[str], inputs: dict[str, Any]) -> dict[str, Any]:
+        """A column of queries as the collator makes it, on the device."""
+        dataset = {name: inputs[name] for name in ("dataset_name",) if name in inputs}
+        collator: Any = self.data_collator
+        return dict(self._prepare_inputs(collator.collate([{column: query, **dataset} for query in queries])))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; a training log gets the loss's statistics and the speed since the last one."""
@@ -169,23 +182,19 @@ class KeepTexts:
 
     Attributes:
         collate: the collator of sentence-transformers.
-        pool: where further queries come from; they follow those of the rows.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
-    pool: QueryPool | None = None
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Collate, and add ``texts``: one list of texts a column, queries first."""
+        """Collate, and add ``texts``: each text column's name to its texts, queries first."""
         columns = [
             name for name, value in rows[0].items() if isinstance(value, str) and name != "dataset_name"
         ]
-        texts = [[row[name] for row in rows] for name in columns]
-        batch = self.collate(list(rows))
-        if self.pool is not None:
-            texts[0] += self.pool.draw(texts[0], [text for column in texts[1:] for text in column])
-            batch.update(self.collate([{columns[0]: query} for query in texts[0]]))
-        return {**batch, "texts": texts}
+        return {
+            **self.collate(list(rows)),
+            "texts": {name: [row[name] for row in rows] for name in columns},
+        }
 
     def __getattr__(self, name: str) -> Any:
         if name == "collate":  # not there yet while unpickling

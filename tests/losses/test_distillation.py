@@ -89,11 +89,13 @@ def test_further_queries_by_hand():
         # The others know a query by its own documents.
         found = value(MarginMSELoss(in_batch_negatives=True), columns, given, texts)
         assert found == value(MarginMSELoss(in_batch_negatives=True), COLUMNS, given[:2])
-        found = value(InfoNCELoss(), columns, None, texts)
+        found = value(InfoNCELoss(), columns, given, texts)
         assert found == value(InfoNCELoss(), COLUMNS, None, texts and KEYS)
     for loss in (KLDivergenceLoss(in_batch_negatives=True), KLDivergenceLoss()):
         with pytest.raises(InputError, match=r"teacher scores have the shape \(3, 2\)"):
             value(loss, columns, [[1.0, 0.0]] * 3)
+    with pytest.raises(InputError, match=r"the columns have \[3, 2, 2\] rows"):  # rows that were lost
+        value(InfoNCELoss(), columns, None)
 
 
 # Teachers' margins 3 and 1; the student's are 1 and -2.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from st_l0.errors import InputError
-from st_l0.teachers import EnsembleTeacher, QueryPool
+from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher, write_bm25
 from st_l0.teachers import pool as pool_module
 from st_l0.teachers.models import CrossEncoderTeacher, EmbeddingTeacher
 
@@ -17,10 +17,12 @@ class Line(EmbeddingTeacher):
 
     def embed(self, texts, side):
         self.embedded.append((side, list(texts)))
-        return torch.tensor([float(text.lstrip("qd")) for text in texts])
+        return torch.tensor([[float(text.lstrip("qd")), 1.0] for text in texts])
 
     def _all(self, queries, documents):
-        return -self.sign * (queries[:, None] - documents[None]).abs()
+        # Times the length of the query's vector, which nearness divides by.
+        gaps = (queries[:, None, 0] - documents[None, :, 0]).abs()
+        return -self.sign * gaps * queries.norm(dim=1, keepdim=True)
 
 
 QUERIES = [f"q{i}" for i in range(100)]
@@ -28,11 +30,12 @@ QUERIES = [f"q{i}" for i in range(100)]
 
 def test_the_nearest_are_drawn(monkeypatch):
     monkeypatch.setattr(pool_module, "_NEAREST", 4)
-    pool = QueryPool(EnsembleTeacher([Line()]), [*QUERIES, "q3"], 6)
+    pool = QueryPool(EnsembleTeacher([Line()]), [*QUERIES, "q11"], 4)
+    assert pool.queries == QUERIES
     found = pool.draw(["q10", "q51"], ["d10.4", "d50.6"])
-    # Of 9, 10, 11, 12 and of 49, 50, 51, 52 three each, without what the batch has.
-    assert set(found) <= {"q9", "q11", "q12", "q49", "q50", "q52"} and 4 <= len(found) <= 6
-    assert len(set(found)) == len(found)
+    # Of 9, 10, 11, 12 and of 49, 50, 51, 52, without what the batch has, two each.
+    assert len(set(found)) == len(found) == 4
+    assert len(set(found) & {"q9", "q11", "q12"}) == len(set(found) & {"q49", "q50", "q52"}) == 2
     assert pool.draw(["q10", "q51"], ["d10.4", "d50.6"]) == found  # as after a resume
     others = [pool.draw([f"q{i}"], ["d10.4", "d50.6"]) for i in range(60, 80)]
     assert len(set(map(tuple, others))) > 5  # another batch draws anew
@@ -42,24 +45,40 @@ def test_the_nearest_are_drawn(monkeypatch):
 
 def test_the_pool_is_embedded_once():
     teacher = Line()
-    pool = QueryPool(EnsembleTeacher([teacher]), QUERIES, 6)
-    for _ in range(2):
-        pool.draw([], ["d1", "d1", "d2"])
-    assert [side for side, _ in teacher.embedded] == ["query", "document", "document"]
-    assert teacher.embedded[0][1] == QUERIES and teacher.embedded[1][1] == ["d1", "d2"]
+    ensemble = EnsembleTeacher([teacher])
+    pool = QueryPool(ensemble, QUERIES, 6)
+    found = pool.draw(["q1"], ["d1", "d1", "d2"])
+    ensemble.score_batch(["q1", *found], [["d1", "d1", "d2"]])
+    pool.draw(["q1"], ["d4"])
+    expected = [("query", QUERIES), ("document", ["d1", "d2"]), ("document", ["d4"])]
+    assert teacher.embedded == expected
+    teacher.score_all(["q1", "q200"], ["d4"])
+    assert teacher.embedded[3:] == [("query", ["q1", "q200"])]
 
 
 def test_each_teacher_draws_its_share(monkeypatch):
     monkeypatch.setattr(pool_module, "_NEAREST", 20)
     near, far = Line("near"), Line("far", sign=-1.0)
-    found = QueryPool(EnsembleTeacher([near, far], weights=[3, 1]), QUERIES, 16).draw([], ["d0"])
+    found = QueryPool(EnsembleTeacher([near, far], weights=[0.7, 0.3]), QUERIES, 25).draw([], ["d0", "d1"])
     numbers = [int(text[1:]) for text in found]
-    assert len(numbers) == 16 and sum(n < 20 for n in numbers) == 12 and sum(n >= 80 for n in numbers) == 4
+    assert sum(n < 20 for n in numbers) == 18 and sum(n >= 80 for n in numbers) == 7  # 17.5, and what is left
 
 
-def test_no_more_than_asked():
-    found = QueryPool(EnsembleTeacher([Line()]), QUERIES, 5).draw([], [f"d{i}" for i in range(0, 100, 10)])
-    assert len(found) == 5
+def test_there_may_be_fewer(monkeypatch):
+    monkeypatch.setattr(pool_module, "_NEAREST", 4)
+    assert len(QueryPool(EnsembleTeacher([Line()]), QUERIES, 50).draw(["q3"], ["d3", "d4"])) == 4
+    assert QueryPool(EnsembleTeacher([Line()]), ["q3"], 50).draw(["q3"], ["d3", "d4"]) == []
+
+
+def test_a_long_query_is_not_near_for_its_length(tmp_path):
+    """BM25 of a query with more words is larger, whatever they are."""
+    texts = ["green apple", "red apple tree in bloom", "stone"]
+    write_bm25(tmp_path / "bm25.json", texts)
+    teacher = load_teacher(f"bm25:{tmp_path / 'bm25.json'}", device="cpu")
+    queries = ["green apple", "green apple stone roof house wall door"]
+    assert len(set(teacher.score_all(queries, texts[:1]).flatten().tolist())) == 1
+    near = teacher.nearness(queries, texts[:1]).flatten()
+    assert (near[0] / near[1]).item() == pytest.approx((7 / 2) ** 0.5)
 
 
 def test_of_a_large_pool_a_part_is_seen(monkeypatch):
@@ -70,8 +89,9 @@ def test_of_a_large_pool_a_part_is_seen(monkeypatch):
     assert len({query for drawn in draws for query in drawn}) > 60
 
 
-def test_a_teacher_that_reads_pairs_is_refused():
-    teacher = object.__new__(CrossEncoderTeacher)
+def test_a_teacher_that_reads_pairs_is_refused_before_the_others_read():
+    teacher, first = object.__new__(CrossEncoderTeacher), Line()
     teacher.name = "cross-encoder:x"
     with pytest.raises(InputError, match="cross-encoder:x reads query and document together"):
-        QueryPool(EnsembleTeacher([teacher]), QUERIES, 5)
+        QueryPool(EnsembleTeacher([first, teacher]), QUERIES, 5)
+    assert not first.embedded

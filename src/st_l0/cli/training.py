@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -206,9 +206,7 @@ def sweep(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(
-            "--report", metavar="FOLDER", help="Write a table and a plot of all that is done."
-        ),
+        typer.Option("--report", metavar="FOLDER", help="Write a table and a plot, anew after each run."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all recipes, list the runs, and stop.")
@@ -216,7 +214,7 @@ def sweep(
 ) -> None:
     """Train a grid of recipes and measure each. Started again after an interruption, it goes on."""
     from st_l0.errors import require
-    from st_l0.sweep import load_sweep, plan_runs, read_results, run_sweep
+    from st_l0.sweep import load_sweep, plan_runs, run_sweep
     from st_l0.sweep_report import write_report
 
     if report is not None:
@@ -227,11 +225,11 @@ def sweep(
         for run in plan_runs(loaded):
             typer.echo(run.folder)
         return
-    try:
-        with writing(loaded.output):
-            run_sweep(loaded)
-    finally:  # also where it is interrupted
-        results = read_results(loaded)
-        if report is not None and results:
+
+    def update(results: list[dict[str, Any]]) -> None:
+        if report is not None:
             with writing(report):
                 write_report(loaded, results, report, settings.stem)
+
+    with writing(loaded.output):
+        run_sweep(loaded, done=update)

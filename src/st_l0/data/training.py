@@ -29,11 +29,18 @@ class TrainingData(NamedTuple):
         columns: Names of the text columns: ``query``, then ``positive``, ``negative`` or ``negative_1`` to
             ``negative_n``; or ``document_1`` to ``document_n`` where no document is named the positive.
         scored: Whether there are scores.
+        lookup: Where rows of ids find their queries.
     """
 
     dataset: Dataset
     columns: tuple[str, ...]
     scored: bool
+    lookup: Texts | None = None
+
+    def queries(self) -> list[str]:
+        """The queries, each once."""
+        found: list[Any] = self.dataset.unique(self.columns[0])  # of what is stored: texts, or row numbers
+        return found if self.lookup is None else list(self.lookup.read(found))
 
 
 def read_training_data(
@@ -89,7 +96,7 @@ def read_training_data(
         raise InputError(f"score_scale is {score_scale:g}, but the rows hold no scores; leave it out")
     if corpus is not None and queries is not None:
         dataset = dataset.with_transform(_LookUp(corpus, queries))
-    return TrainingData(dataset, columns, scored)
+    return TrainingData(dataset, columns, scored, queries)
 
 
 class _Group(NamedTuple):

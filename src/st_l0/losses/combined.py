@@ -93,7 +93,8 @@ class SparseRetrievalLoss(nn.Module):
         embeddings = embed_columns(self.model, features)
         ranking = self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys)
         parts = ranking if isinstance(ranking, dict) else {"ranking_loss": ranking}
-        queries, documents = embeddings[0], torch.cat(embeddings[1:])
+        # Further queries are chosen ones: neither statistics nor penalties are meant for them.
+        queries, documents = embeddings[0][: len(embeddings[1])], torch.cat(embeddings[1:])
         penalty = self.document_regularizer.compute_loss_from_embeddings(documents)
         parts["document_regularizer_loss"] = penalty * self.weights["document_regularizer_weight"]
         if self.query_regularizer is not None:

@@ -69,7 +69,7 @@ class KLDivergenceLoss(nn.Module):
         Raises:
             InputError: no teacher scores, some of another shape, or some that are not finite.
         """
-        batch = BatchScores(embeddings, keys)
+        batch = BatchScores(embeddings, keys, labels)
         student = batch.all(further=True) if self.in_batch_negatives else batch.own()
         teacher, complete = _teacher_scores(
             labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
@@ -135,9 +135,9 @@ class MarginMSELoss(nn.Module):
         keys: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Loss of this batch; arguments, result and errors as in `KLDivergenceLoss`."""
-        batch = BatchScores(embeddings, keys)
+        batch = BatchScores(embeddings, keys, labels)
         student = batch.all() if self.in_batch_negatives else batch.own()
-        if labels is not None and len(labels) == len(embeddings[0]):
+        if labels is not None and self.in_batch_negatives and len(labels) == len(embeddings[0]):
             labels = labels[: batch.rows]
         teacher, complete = _teacher_scores(
             labels, batch, student, len(embeddings) - 1, self.in_batch_negatives

@@ -72,15 +72,15 @@ class InfoNCELoss(nn.Module):
 
         Args:
             embeddings: queries, positives, then any number of hard negatives, each ``(queries, vocabulary)``.
-                Queries beyond the number of positives, which have none, are left out.
-            labels: not used.
+                Further queries, which have no positive, are left out.
+            labels: not used, but for their number of rows (see `BatchScores`).
             keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
                 keys mean equal texts. Without them, as under stock `SpladeLoss`, no two texts count as equal.
 
         Returns:
             A scalar: on one device the mean over the queries; on several their average is the mean over all.
         """
-        batch = BatchScores(embeddings, keys)
+        batch = BatchScores(embeddings, keys, labels)
         if not self.in_batch_negatives:
             scores = batch.own()
             target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)

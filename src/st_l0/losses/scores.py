@@ -14,26 +14,33 @@ from st_l0.losses.distributed import all_gather, all_reduce_sum, rank, world_siz
 class BatchScores:
     """Dot products of this device's queries, in float32 at least: half precision rounds by up to 1 %.
 
-    Attributes:
-        rows: queries with documents of their own.
-
     Args:
         embeddings: queries, then the documents of each position (positives, first negatives ...), each
             ``(queries, vocabulary)``. There may be more queries than that: the further ones have no documents
-            of their own.
+            of their own; ``labels`` must then have as many rows.
         keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
             keys mean equal texts. Without them no two texts count as equal.
+        labels: teacher scores, one row a query, for the number of queries.
+
+    Attributes:
+        rows: number of queries with documents of their own.
 
     Raises:
         InputError: there are no documents, or the columns have different lengths.
     """
 
-    def __init__(self, embeddings: Sequence[Tensor], keys: Sequence[Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        embeddings: Sequence[Tensor],
+        keys: Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
         queries, documents = embeddings[0], embeddings[1:]
         if not documents:
             raise InputError("a ranking loss needs queries and documents, but the batch has one column only")
         lengths = [len(column) for column in embeddings]
-        if len(set(lengths[1:])) > 1 or lengths[0] < lengths[1]:
+        further = labels is not None and len(labels) == lengths[0] > lengths[1]
+        if len(set(lengths[1:] if further else lengths)) > 1:
             raise InputError(
                 f"every query needs the same number of documents, but the columns have {lengths} rows"
             )

@@ -99,8 +99,8 @@ class EnsembleTeacher:
         them have to call this together, with equally many columns. The numbers of queries may differ.
 
         Args:
-            queries: Those of this process.
-            columns: Document columns of this process's batch, each ``(queries,)``.
+            queries: Those of this process; there may be more of them than documents in a column.
+            columns: Document columns of this process's batch, equally long.
 
         Returns:
             ``(queries, documents of all processes)``, float32, on the CPU. The documents are in the order

@@ -27,7 +27,10 @@ class EmbeddingTeacher:
     What embeds and compares is in the classes that derive from it.
     """
 
+    name: str
     vocabulary: dict[str, int] | None = None
+    _remembered: tuple[dict[str, int], Any] | None = None  # rows of queries, and their embeddings
+    _latest: tuple[list[str], Any] | None = None  # documents, and their embeddings
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
         """See `Teacher`."""
@@ -47,14 +50,37 @@ class EmbeddingTeacher:
             return torch.zeros(len(queries), len(documents))
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
         with torch.inference_mode():
-            left = self.embed(rows, "query")
-        return self.score_embedded(left, columns)[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
+            scores = self._all(self._embed_queries(rows), self._embed_documents(columns))
+        return scores.clone()[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
 
-    def score_embedded(self, queries: Any, documents: Sequence[str]) -> Tensor:
-        """Score queries that `embed` has embedded with each document, as `score_all` does."""
+    def remember(self, queries: Sequence[str]) -> None:
+        """Embed queries once, for the calls of `score_all` and `nearness` that are to come."""
+        rows = {query: row for row, query in enumerate(dict.fromkeys(queries))}
         with torch.inference_mode():
-            scores = self._all(queries, self.embed(list(documents), "document"))
-        return scores.clone()  # no inference tensor: a loss may save it for its backward pass
+            self._remembered = rows, self.embed(list(rows), "query")
+
+    def nearness(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
+        """Scores of `score_all`, divided by the length of each query's vector.
+
+        So they can be compared between queries: a sum over words, such as BM25, grows with their number.
+        """
+        with torch.inference_mode():
+            embedded = self._embed_queries(list(queries))
+            scores = self._all(embedded, self._embed_documents(list(documents)))
+            return scores / _lengths(embedded).clamp(min=1e-12)[:, None]
+
+    def _embed_queries(self, texts: list[str]) -> Any:
+        if self._remembered is not None:
+            known, embeddings = self._remembered
+            if all(text in known for text in texts):
+                return embeddings[[known[text] for text in texts]]
+        return self.embed(texts, "query")
+
+    def _embed_documents(self, texts: list[str]) -> Any:
+        # A pool and an ensemble ask for the same batch one after the other.
+        if self._latest is None or self._latest[0] != texts:
+            self._latest = texts, self.embed(texts, "document")
+        return self._latest[1]
 
     def embed(self, texts: list[str], side: Side) -> Any:
         """A row for each text."""
@@ -238,6 +264,14 @@ class Seq2SeqTeacher(_PairTeacher):
         )
         answers: Tensor = output.logits[:, 0, self._answers].float()
         return answers.log_softmax(-1)[:, 1].cpu()
+
+
+def _lengths(vectors: Any) -> Tensor:
+    """Euclidean length of each row, ``(rows,)``, on the CPU."""
+    if isinstance(vectors, Tensor):
+        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+        return lengths.cpu()
+    return torch.from_numpy(np.sqrt(np.asarray(vectors.power(2).sum(axis=1), np.float32)).ravel())
 
 
 def _same_columns(one: sp.csr_matrix, other: sp.csr_matrix) -> tuple[sp.csr_matrix, sp.csr_matrix]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher
@@ -25,15 +23,15 @@ class QueryPool:
     of a batch teach the few vocabulary entries that they hold. Ranking the same documents for many more
     queries costs little and teaches more.
 
-    A document draws from the 32 queries that a teacher scores highest for it, from each teacher as many as
-    its share in the ensemble. The draw follows from the texts of the batch, so that it is the same after a
-    resume.
+    The documents draw in turn from the 32 queries that a teacher finds nearest to them (see
+    `EmbeddingTeacher.nearness`), of each teacher as many as its share in the ensemble. The draw follows from
+    the texts of the batch, so that it is the same after a resume.
 
     Args:
-        teacher: Its members must embed queries and documents apart; the pool's queries are embedded once,
-            here.
+        teacher: Its members must embed queries and documents apart. They embed the pool's queries here, and
+            not again when they score them.
         queries: The pool; of more than 32,768 each batch sees that many, drawn at random.
-        number: Queries of a batch at most.
+        number: Queries to draw for a batch.
 
     Raises:
         InputError: A teacher reads query and document together.
@@ -41,31 +39,51 @@ class QueryPool:
 
     def __init__(self, teacher: EnsembleTeacher, queries: Sequence[str], number: int) -> None:
         self.queries, self.number = list(dict.fromkeys(queries)), number
-        self._members: list[tuple[EmbeddingTeacher, float, Any]] = []
+        self._members: list[tuple[EmbeddingTeacher, float]] = []
         for member, share in zip(teacher.teachers, teacher.shares, strict=True):
             if not isinstance(member, EmbeddingTeacher):
                 raise InputError(
                     f"teacher {member.name} reads query and document together, which is too slow to find "
                     "queries with: leave teachers.extra_queries out"
                 )
-            with torch.inference_mode():
-                self._members.append((member, share, member.embed(self.queries, "query")))
+            self._members.append((member, share))
+        for embedding, _ in self._members:
+            embedding.remember(self.queries)
 
     def draw(self, queries: Sequence[str], documents: Sequence[str]) -> list[str]:
-        """Queries to rank the documents for, other than ``queries``: ``number`` or fewer, none twice."""
+        """Queries to rank the documents for, other than ``queries``, none twice.
+
+        Returns:
+            ``number`` of them, or fewer where the nearest are known already.
+        """
         documents = list(dict.fromkeys(documents))
         digest = hashlib.blake2b("\0".join([*queries, *documents]).encode(), digest_size=8).digest()
         chance = np.random.default_rng(int.from_bytes(digest, "little"))
-        known = set(queries)
-        seen = np.arange(len(self.queries))
+        seen = self.queries
         if len(seen) > _CANDIDATES:
-            seen = chance.choice(len(seen), _CANDIDATES, replace=False)
-        found: list[int] = []
-        for member, share, embeddings in self._members:
-            part = embeddings if len(seen) == len(self.queries) else embeddings[seen]
-            scores = member.score_embedded(part, documents)
-            nearest = scores.topk(min(_NEAREST, len(seen)), dim=0).indices.T.numpy()
-            each = max(1, round(share * self.number / len(documents)))
-            found += [int(seen[i]) for row in nearest for i in chance.permutation(row)[:each]]
-        drawn = [text for i in dict.fromkeys(found) if (text := self.queries[i]) not in known]
-        return [drawn[i] for i in sorted(chance.permutation(len(drawn))[: self.number])]
+            seen = [seen[row] for row in chance.choice(len(seen), _CANDIDATES, replace=False)]
+        known, due = set(queries), 0.0
+        drawn: list[str] = []
+        for member, share in self._members:
+            due += share * self.number
+            for query in self._in_turn(member, seen, documents, chance):
+                if len(drawn) >= round(due):
+                    break
+                if query not in known:
+                    known.add(query)
+                    drawn.append(query)
+        return drawn
+
+    def _in_turn(
+        self,
+        member: EmbeddingTeacher,
+        queries: list[str],
+        documents: list[str],
+        chance: np.random.Generator,
+    ) -> Iterator[str]:
+        """One of the nearest queries of each document, then another of each ..."""
+        scores = member.nearness(queries, documents)
+        nearest = scores.topk(min(_NEAREST, len(queries)), dim=0).indices.numpy()
+        for row in chance.permuted(nearest, axis=0)[:, chance.permutation(len(documents))]:
+            for query in row:
+                yield queries[query]
