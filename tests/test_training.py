@@ -59,7 +59,7 @@ def recipe(tmp_path, mlm_folder):
             "seed": 7,
         }
         for section, change in changes.items():
-            values[section] = {**values[section], **change} if isinstance(change, dict) else change
+            values[section] = {**values.get(section, {}), **change} if isinstance(change, dict) else change
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(values))
         return path
@@ -243,11 +243,15 @@ def steps(monkeypatch):
     return begun
 
 
-def test_resuming_gives_the_uninterrupted_run(recipe, tmp_path, steps):
+@pytest.mark.parametrize("extra", [False, True])
+def test_resuming_gives_the_uninterrupted_run(recipe, tmp_path, steps, mlm_folder, extra):
     changes = {
         "loss": {"document_regularizer_weight": 0.05, "ramp_steps": 6},
         "training": {"max_steps": 6, "save_steps": 3, "warmup_steps": 2},
     }
+    if extra:  # queries that each batch draws
+        changes["loss"] |= {"ranking": "kl", "in_batch_negatives": True}
+        changes["teachers"] = {"models": [f"dense:{mlm_folder}"], "extra_queries": 3}
     whole = train(load_recipe(recipe(**changes, output=str(tmp_path / "whole"))))
     broken = load_recipe(recipe(**changes, output=str(tmp_path / "broken")))
     steps.clear()

@@ -103,6 +103,15 @@ def test_the_trained_model_is_saved_with_its_card(tmp_path, sources, tiny_encode
     assert "<code>document_3</code>" in card  # the card looks at rows of the dataset
 
 
+def test_queries_each_once(tmp_path, sources):
+    by_id, by_text, lookups = sources
+    for data in (
+        read_training_data([by_id, by_id], **lookups),
+        read_training_data([by_text, by_text], documents_per_query=1),
+    ):
+        assert len(data.dataset) >= 16 and data.queries() == WORDS
+
+
 def test_a_pickled_dataset_looks_up_the_same(sources):
     by_id, _, lookups = sources
     dataset = read_training_data(by_id, **lookups).dataset
