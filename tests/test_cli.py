@@ -337,6 +337,20 @@ def test_search_in_an_index_that_names_no_model(run, encoder, tmp_path):
     assert run("search", "bare", "red", "--model", "m").stdout.split() == ["1", "1.0000", "a"]
 
 
+def test_search_in_a_corpus(run, encoder, corpus, indexed):
+    """With a model a corpus is encoded for the search, and nothing is left behind."""
+    before = sorted(corpus.parent.iterdir())
+    expected = run("search", "my-index", "red fish", "-k", "5").stdout
+    assert run("search", corpus, "red fish", "-k", "5", "--model", "m").stdout == expected != ""
+    beir = corpus.parent / "beir"
+    beir.mkdir()
+    (beir / "corpus.jsonl").write_bytes(corpus.read_bytes())
+    assert run("search", beir, "red fish", "-k", "5", "--model", "m").stdout == expected
+    assert sorted(corpus.parent.iterdir()) == sorted([*before, beir])
+    result = run("search", corpus, "red")
+    assert (result.exit_code, result.stderr) == (2, f"error: {corpus} is a corpus, no index: give --model\n")
+
+
 def test_a_missing_model_is_one_line(run, encoder, corpus):
     result = run("index", "some/missing", corpus, "--to", "my-index")
     assert result.exit_code == 1

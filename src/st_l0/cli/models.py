@@ -107,7 +107,13 @@ def index(
 
 @app.command()
 def search(
-    index: Annotated[str, typer.Argument(metavar="INDEX", help="The index.")],
+    index: Annotated[
+        str,
+        typer.Argument(
+            metavar="INDEX",
+            help="The index; or, with --model, a corpus that is encoded for this search only.",
+        ),
+    ],
     query: Annotated[str | None, typer.Argument(help="Without one, a prompt asks for queries.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Documents to find.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each token adds to a score.")] = False,
@@ -116,20 +122,25 @@ def search(
     ] = None,
 ) -> None:
     """Find the best documents for a query."""
-    from st_l0.index import open_index
+    from st_l0.data import is_corpus, read_documents
+    from st_l0.index import EmbeddedIndex, Index, open_index
 
     if query is None and not sys.stdin.isatty():
         raise InputError("no QUERY was given, and there is no terminal to ask for one")
-    opened = open_index(index, create=False)
+    corpus = is_corpus(index)
+    opened: Index = EmbeddedIndex() if corpus else open_index(index, create=False)
     name = model or opened.metadata.get("model")
     if name is None:
-        raise InputError(f"{index} does not say which model made it: give --model")
+        problem = "is a corpus, no index" if corpus else "does not say which model made it"
+        raise InputError(f"{index} {problem}: give --model")
     from st_l0.encoder import SparseEncoder
-    from st_l0.indexing import check_model
+    from st_l0.indexing import check_model, index_corpus
     from st_l0.results import print_hits
 
     encoder = SparseEncoder.from_pretrained(name)
     check_model(encoder, opened, index)
+    if corpus:
+        index_corpus(encoder, read_documents(index), opened)
     if query is not None:
         if not print_hits(encoder, opened, query, k, explain):
             raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")

@@ -1,6 +1,6 @@
 """Corpora, texts by id and training data, from files, folders and the Hub."""
 
-from st_l0.data.corpus import Document, read_documents
+from st_l0.data.corpus import Document, is_corpus, read_documents
 from st_l0.data.lines import read_lines, read_records
 from st_l0.data.rows import Row, read_rows
 from st_l0.data.texts import Texts, open_texts
@@ -11,6 +11,7 @@ __all__ = [
     "Row",
     "Texts",
     "TrainingData",
+    "is_corpus",
     "open_texts",
     "read_documents",
     "read_lines",

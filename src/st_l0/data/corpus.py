@@ -70,6 +70,12 @@ def find_beir(folder: Path, name: str) -> Path | None:
     return next((file for file in files if file.exists()), None)
 
 
+def is_corpus(path: str | Path) -> bool:
+    """Whether there is a file, or a folder in BEIR layout, that `read_documents` might read."""
+    path = Path(path)
+    return path.is_file() or find_beir(path, "corpus") is not None
+
+
 def text_of(source: str | Path, number: int, record: dict[str, Any], fields: Sequence[str]) -> str:
     """The text of a record: those of its fields that it has, joined by one space.
 
