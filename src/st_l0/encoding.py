@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +23,7 @@ from st_l0.shards import (
     write_part,
     write_record,
 )
-from st_l0.vectors import batched
+from st_l0.streams import batched
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -117,7 +116,7 @@ def encode_corpus(
         tqdm(total=number, desc="encoding", unit="doc", disable=disable) as bar,
     ):
         record = _open(output, _record(model, name, dtype, part_size))
-        for chunk in _chunks(documents, part_size):
+        for chunk in batched(documents, part_size):
             if parts % world_size() == rank():
                 _finish(part_path(output, parts), chunk, model, batch_size, record["vocabulary_size"])
             total, parts = total + len(chunk), parts + 1
@@ -178,9 +177,3 @@ def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size:
         texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
     )
     write_part(path, Shard(ids, texts, vectors))
-
-
-def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    stream = iter(documents)
-    while chunk := list(islice(stream, size)):
-        yield chunk

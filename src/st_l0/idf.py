@@ -46,7 +46,7 @@ def document_frequencies(
     from tokenizers import Tokenizer
     from tqdm.auto import tqdm
 
-    from st_l0.vectors import batched
+    from st_l0.streams import batched
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
-from itertools import islice
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from st_l0.errors import InputError
 from st_l0.shards import RECORD, read_record, read_shards
+from st_l0.streams import batched
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -54,7 +54,7 @@ def index_corpus(
     total = len(documents) if isinstance(documents, Sized) else None
     # To tqdm, None means: no bar where there is no terminal.
     with tqdm(total=total, desc="documents", unit="doc", disable=None if progress else True) as bar:
-        for chunk in _chunks(documents, chunk_size):
+        for chunk in batched(documents, chunk_size):
             new = [document for document in chunk if document.id not in index]
             if new:
                 texts = [document.text for document in new]
@@ -122,9 +122,3 @@ def check_model(model: SparseEncoder, index: Index, what: str) -> None:
             f"{what} was made with a model of other weights (then at {index.metadata.get('model')}): "
             "use that one, or build the index again"
         )
-
-
-def _chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    stream = iter(documents)
-    while chunk := list(islice(stream, size)):
-        yield chunk

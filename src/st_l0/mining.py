@@ -19,6 +19,7 @@ from st_l0.errors import InputError
 from st_l0.files import replace_file
 from st_l0.index import open_index
 from st_l0.indexing import check_model, index_corpus, index_metadata
+from st_l0.streams import batched
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -135,10 +136,9 @@ def mine(
             raise InputError(f"{what}, is not in the index; index the corpus that holds it")
 
     def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
-        stream = iter(pairs.items())
         # To tqdm, None means: no bar where there is no terminal.
         with tqdm(total=len(pairs), desc="mining", unit="query", disable=None if progress else True) as bar:
-            while chunk := list(islice(stream, chunk_size)):
+            for chunk in batched(pairs.items(), chunk_size):
                 texts = [queries[query] for query, _ in chunk]
                 vectors = cast("sp.csr_matrix", model.encode_query(texts, convert_to_scipy=True))
                 wanted = [documents for _, documents in chunk]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -83,15 +83,3 @@ def as_torch(matrix: sp.csr_matrix) -> torch.Tensor:
 def active_dims(matrix: sp.csr_matrix) -> np.ndarray:
     """Number of non-zero weights of each row, shape ``(texts,)``."""
     return np.diff(matrix.indptr)
-
-
-def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Cut a stream of texts into lists of at most ``size``."""
-    batch: list[str] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

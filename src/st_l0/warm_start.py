@@ -20,7 +20,7 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.fused_head import read_head
-from st_l0.vectors import batched
+from st_l0.streams import batched
 
 _GELU_SHIFT = 8.0
 _RIDGE = 1e-2  # of the mean squared hidden state

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from st_l0.data.rows import RawRow, check_lookups, find_rows, read_raw_rows
 from st_l0.data.texts import Texts
 from st_l0.errors import InputError
+from st_l0.streams import batched
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,9 +83,7 @@ def read_training_data(
     groups = islice(_groups(paths, corpus, queries, documents_per_query), limit)
     parts: list[Dataset] = []
     columns: tuple[str, ...] = ()
-    while batch := list(
-        islice(groups, _BATCH_ROWS)
-    ):  # Arrow holds a text in a fraction of the memory of Python
+    for batch in batched(groups, _BATCH_ROWS):  # Arrow holds a text in a fraction of the memory of Python
         columns = columns or _columns(batch[0])
         parts.append(_to_arrow(columns, batch, score_scale))
     if not parts:

@@ -6,7 +6,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import scipy.sparse as sp
 
 from st_l0.errors import InputError, require
 from st_l0.files import replace_file
+from st_l0.streams import batched
 from st_l0.teachers.models import Side, SparseScores
 
 _K1, _B = 1.2, 0.75
@@ -33,10 +33,10 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         InputError: No document holds a word.
         MissingExtraError: the extra ``eval`` is not installed.
     """
-    split, stream = _Splitter(), iter(texts)
+    split = _Splitter()
     frequencies: Counter[str] = Counter()
     documents = words = 0
-    while chunk := list(islice(stream, _CHUNK)):
+    for chunk in batched(texts, _CHUNK):
         for row in split(chunk):
             frequencies.update(set(row))
             words += len(row)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from st_l0.data import read_records
 from st_l0.errors import InputError
 from st_l0.files import replace_file
 from st_l0.losses.distributed import rank, world_size
+from st_l0.streams import batched
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
 from st_l0.teachers.protocol import Teacher
 
@@ -76,7 +76,7 @@ def teach(
     total = parts = 0
     disable = None if progress and rank() == 0 else True
     with tqdm(desc="teaching", unit="row", disable=disable) as bar:
-        for chunk in _chunks(rows, chunk_size):
+        for chunk in batched(rows, chunk_size):
             if parts % world_size() == rank():
                 _finish(output / f"part-{parts:06d}.jsonl", chunk, teacher, by_id)
             total, parts = total + len(chunk), parts + 1
@@ -141,12 +141,6 @@ def _read_state(path: Path) -> dict[str, Any]:
 def _write_state(output: Path, state: dict[str, Any]) -> None:
     with replace_file(output / _STATE) as temporary:
         temporary.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def _finish(part: Path, chunk: list[Row], teacher: EnsembleTeacher, by_id: bool) -> None:

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.files import replace_folder
+from st_l0.streams import batched
 from st_l0.teachers.models import EmbeddingTeacher, Side
-from st_l0.vectors import batched
 
 if TYPE_CHECKING:
     from st_l0.teachers.models import DenseTeacher
