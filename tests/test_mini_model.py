@@ -1,0 +1,61 @@
+"""The model that comes with the repository."""
+
+import json
+from pathlib import Path
+
+import pytest
+import sentence_transformers
+import torch
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from st_l0 import SparseEncoder, cli
+
+FOLDER = Path(__file__).parent.parent / "models" / "st-l0-mini"
+DOCUMENTS = {
+    "rain": "It rains in the mountains, and rivers rise.",
+    "index": "An inverted index keeps, for each word, the list of documents that contain it.",
+    "heart": "A myocardial infarction happens when blood flow to a part of the heart stops.",
+    "car": "The automobile industry sold fewer vehicles this year.",
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return SparseEncoder.from_pretrained(FOLDER, device="cpu")
+
+
+def test_stock_computes_the_same(model):
+    stock = sentence_transformers.SparseEncoder(str(FOLDER), device="cpu")
+    texts = [*DOCUMENTS.values(), "", "word " * 400]
+    expected = stock.encode_document(texts).to_dense()
+    torch.testing.assert_close(model.encode_document(texts).to_dense(), expected, rtol=1e-4, atol=1e-5)
+    queries = ["what is the weather like?", "heart attack"]
+    assert torch.equal(model.encode_query(queries).to_dense(), stock.encode_query(queries).to_dense())
+
+
+def test_it_is_sparse_and_small(model):
+    dims = (model.encode_document(list(DOCUMENTS.values())).to_dense() != 0).sum(1)
+    assert dims.min() > 10 and dims.max() < 200
+    (file,) = FOLDER.glob("document_0_*/model.safetensors")
+    with safe_open(file, "pt") as weights:
+        kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    assert kinds == {"F16"} and file.stat().st_size < 48e6
+
+
+@pytest.mark.parametrize(
+    ("query", "best"), [("weather", "rain"), ("car sales", "car"), ("heart attack", "heart")]
+)
+def test_a_search_finds_other_words(tmp_path, query, best):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in DOCUMENTS.items()))
+    result = CliRunner().invoke(cli.app, ["search", str(corpus), query, "--model", str(FOLDER)])
+    assert result.exit_code == 0
+    assert result.stdout.split()[2] == best
+
+
+def test_the_card_says_what_a_user_must_know():
+    card = (FOLDER / "README.md").read_text()
+    for word in ("license: apache-2.0", "CC BY-SA", "NFCorpus", "all-MiniLM-L6-v2", "make mini SCALE=cpu"):
+        assert word in card
+    assert "@" not in card.replace("nDCG@10", "")
