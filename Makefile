@@ -32,7 +32,8 @@ mini: $(MINI)/model/modules.json
 	$(BIN)/st-l0 evaluate $(MINI)/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*)
 
 runs/mini/%/model/modules.json: training_recipes/mini/%.yaml | prepared
-	$(BIN)/st-l0 train $< $(if $(wildcard $(@D)),,$(if $(wildcard $(@D)/../checkpoints/checkpoint-*),--resume))
+	@! test -e $@ || { echo 'runs/mini/$* is older than what it is made from: remove it to train anew' >&2; exit 2; }
+	$(BIN)/st-l0 train $< $$(ls -d runs/mini/$*/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume)
 
 runs/mini/cpu_long/model/modules.json: runs/mini/cpu/model/modules.json
 

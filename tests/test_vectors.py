@@ -4,7 +4,7 @@ import scipy.sparse as sp
 import torch
 
 from st_l0.errors import InputError
-from st_l0.vectors import active_dims, as_csr, as_torch, batched
+from st_l0.vectors import active_dims, as_csr, as_torch
 
 DENSE = np.array([[0, 1.5, 0, 2], [0, 0, 0, 0], [0.25, 0, 0, 3], [0, 0, 7, 0]], dtype=np.float32)
 
@@ -135,13 +135,3 @@ def test_as_torch_and_back():
 
 def test_active_dims():
     assert active_dims(as_csr(DENSE)).tolist() == [2, 0, 2, 1]
-
-
-def test_batched_is_lazy_and_loses_nothing():
-    assert list(batched(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
-    assert list(batched("abcd", 2)) == [["a", "b"], ["c", "d"]]
-    assert list(batched([], 2)) == []
-    seen = []
-    stream = batched((seen.append(letter) or letter for letter in "abcdef"), 2)
-    next(stream)
-    assert seen == ["a", "b"]

@@ -71,9 +71,9 @@ def find_beir(folder: Path, name: str) -> Path | None:
 
 
 def is_corpus(path: str | Path) -> bool:
-    """Whether there is a file, or a folder in BEIR layout, that `read_documents` might read."""
+    """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
     path = Path(path)
-    return path.is_file() or find_beir(path, "corpus") is not None
+    return path.is_file() or is_saved(path) or find_beir(path, "corpus") is not None
 
 
 def text_of(source: str | Path, number: int, record: dict[str, Any], fields: Sequence[str]) -> str:
