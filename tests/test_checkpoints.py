@@ -144,7 +144,8 @@ def test_settings_of_a_checkpoint_are_kept(tiny_encoder, tmp_path):
     folder = save_model(model, tmp_path / "model")
     loaded = SparseEncoder.from_pretrained(folder, device="cpu")
     plain = sentence_transformers.SparseEncoder(folder, device="cpu")
-    for name in ("prompts", "similarity_fn_name", "max_seq_length"):
+    assert loaded.max_seq_length == plain[0].sub_modules["document"][0].max_seq_length == 20
+    for name in ("prompts", "similarity_fn_name"):
         assert getattr(loaded, name) == getattr(plain, name) == getattr(model, name), name
     # Saved by sentence-transformers 6.2, not yet by 6.0.
     saved = Version(sentence_transformers.__version__) >= Version("6.2")

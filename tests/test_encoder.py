@@ -183,18 +183,29 @@ def test_queries_equal_the_stock_path(tiny_encoder):
     )
 
 
-def test_max_seq_length_holds_for_both_sides_as_in_stock(tiny_encoder):
+def test_max_seq_length_is_of_documents(tiny_encoder, tmp_path):
     model = tiny_encoder(max_seq_length=6)
     text = "cat dog bird fish tree river mountain sun moon star"
-    assert model.encode_query([text], convert_to_scipy=True).nnz == 6
-    # A change after the first query counts too.
-    for limit in (3, 8):
+    before = dense(model.encode_query([text]))
+    assert (before > 0).sum() == 10
+    for limit in (3, 8, 12):
         model.max_seq_length = limit
-        for task, encode in (("query", model.encode_query), ("document", model.encode_document)):
-            np.testing.assert_allclose(
-                dense(encode([text])), dense(stock_encode(model, [text], task)), atol=1e-5
-            )
-        assert model.encode_query([text], convert_to_scipy=True).nnz == limit
+        model.save(str(tmp_path / str(limit)))
+        stock = sentence_transformers.SparseEncoder(str(tmp_path / str(limit)), device="cpu")
+        for encoder in (model, SparseEncoder.from_pretrained(tmp_path / str(limit), device="cpu")):
+            assert encoder.max_seq_length == limit
+            np.testing.assert_array_equal(dense(encoder.encode_query([text])), before)
+            cut = dense(stock.encode_document([text]))
+            np.testing.assert_allclose(dense(encoder.encode_document([text])), cut, atol=1e-5)
+        np.testing.assert_array_equal(dense(stock.encode_query([text])), before)
+        words = " ".join(text.split()[: limit - 2])  # and [CLS] and [SEP]
+        np.testing.assert_allclose(cut, dense(model.encode_document([words])), atol=1e-5)
+
+
+def test_queries_are_cut_where_the_positions_end(tiny_encoder):
+    model = tiny_encoder(max_seq_length=6)
+    long = "cat " * 129 + "dog fish"
+    assert model.encode_query([long], convert_to_scipy=True).nnz == 2
 
 
 def test_the_kinds_of_output(tiny_encoder):

@@ -30,8 +30,11 @@ def test_stock_computes_the_same(model):
     texts = [*DOCUMENTS.values(), "", "word " * 400]
     expected = stock.encode_document(texts).to_dense()
     torch.testing.assert_close(model.encode_document(texts).to_dense(), expected, rtol=1e-4, atol=1e-5)
-    queries = ["what is the weather like?", "heart attack"]
-    assert torch.equal(model.encode_query(queries).to_dense(), stock.encode_query(queries).to_dense())
+    assert model.max_seq_length == 256
+    queries = ["what is the weather like?", "heart attack", "the " * 150 + "weather"]
+    found = model.encode_query(queries)
+    assert torch.equal(found.to_dense(), stock.encode_query(queries).to_dense())
+    assert (found.to_dense()[2] > 0).sum() == 2
 
 
 def test_it_is_sparse_and_small(model):

@@ -17,8 +17,9 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,9 +31,11 @@ from sentence_transformers.util import load_file_path
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from st_l0.checkpoints import Access, has_mlm_head, load_config, position_limit
 from st_l0.errors import InputError
 from st_l0.fused_head import MLMHead, read_head
 from st_l0.idf import read_idf
+from st_l0.warm_start import warm_start_head
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +171,35 @@ def make_pooling(activation: str | int, pooling_strategy: str = "max", **config:
     return pooling
 
 
+def start_document_encoder(
+    base_model: str, max_seq_length: int, warm_start: Iterable[str] | None, access: Access
+) -> Transformer:
+    """Load a masked language model; arguments as in `st_l0.SparseEncoder.from_mlm`.
+
+    Raises:
+        InputError: it cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
+    """
+    headless = not has_mlm_head(base_model, access)
+    if headless and warm_start is None:
+        raise InputError(
+            f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
+        )
+    if not headless and warm_start is not None:
+        raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
+    loading = access.for_transformers()
+    transformer: Transformer = Transformer(
+        base_model,
+        transformer_task="fill-mask",
+        max_seq_length=min(max_seq_length, position_limit(load_config(base_model, access))),
+        model_kwargs=dict(loading),
+        processor_kwargs=dict(loading),
+        config_kwargs=dict(loading),
+    )
+    if warm_start is not None:
+        warm_start_head(transformer, warm_start)
+    return transformer
+
+
 def make_modules(
     transformer: Transformer, table: np.ndarray | None, activation: str | int, pooling: str = "max"
 ) -> list[nn.Module]:
@@ -193,7 +225,7 @@ def make_modules(
                 f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens"
             )
         weight = torch.from_numpy(table.astype(np.float32, copy=True))
-        query = SparseStaticEmbedding(tokenizer, weight=weight, frozen=True)
+        query = SparseStaticEmbedding(_query_tokenizer(transformer), weight=weight, frozen=True)
     sides = Sides(query, transformer, make_pooling(activation, pooling, embedding_dimension=size))
     if extra_logs(sides.pooling) > 1 and sides.fused_head is None:
         name = sides.pooling.activation_function
@@ -216,6 +248,13 @@ def query_table(idf: str | Path | np.ndarray, tokenizer: PreTrainedTokenizerBase
 def text_tokenizer(transformer: Transformer) -> PreTrainedTokenizerBase:
     """The document encoder's tokenizer."""
     return cast(PreTrainedTokenizerBase, transformer.tokenizer)
+
+
+def _query_tokenizer(transformer: Transformer) -> Any:
+    """A copy of the tokenizer that cuts where the positions end: a limit saves time on documents only."""
+    tokenizer = copy.deepcopy(text_tokenizer(transformer))
+    tokenizer.model_max_length = position_limit(transformer.model.config)
+    return tokenizer
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

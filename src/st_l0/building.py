@@ -74,10 +74,10 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         )
         if siamese and model.inference_free:
             raise InputError(f"{settings.base_model} is inference-free: model.queries cannot be 'model'")
-        sides = cast(Sides, read_sides(list(model.children())))
-        if settings.max_seq_length is not None:  # of the documents only
+        if settings.max_seq_length is not None:
+            sides = cast(Sides, read_sides(list(model.children())))
             positions = position_limit(sides.transformer.model.config)
-            sides.transformer.max_seq_length = min(settings.max_seq_length, positions)
+            model.max_seq_length = min(settings.max_seq_length, positions)
         return _with_trained_queries(model, settings.queries)
     if settings.idf is None and settings.queries in ("table", "trained_table"):
         raise InputError(

@@ -11,13 +11,12 @@ import numpy as np
 import scipy.sparse as sp
 import sentence_transformers
 import torch
-from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from st_l0 import assembly
-from st_l0.checkpoints import Access, has_mlm_head, layout, load_config, position_limit
+from st_l0.checkpoints import Access, layout
 from st_l0.document_encoder import encode_texts, largest_logits
 from st_l0.errors import InputError
 from st_l0.explanation import Explanation, explain_match
@@ -27,7 +26,6 @@ from st_l0.query_encoder import QueryEncoder
 from st_l0.query_tables import stock_query_side
 from st_l0.similarity import dot_scores, has_fast_scores
 from st_l0.vectors import as_csr, as_torch
-from st_l0.warm_start import warm_start_head
 
 
 class SparseEncoder(sentence_transformers.SparseEncoder):
@@ -76,7 +74,8 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
                 2504.14839); or the number of extra logs, 0 to 3.
             pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
-            max_seq_length: tokens after which a text is cut; a model with fewer positions cuts there.
+            max_seq_length: tokens after which a document is cut; a model with fewer positions cuts there. A
+                query is cut where the model's positions end.
             warm_start: texts for a closed-form start of the head (see `st_l0.warm_start`). Needed where
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
             device: where to put the model; ``None`` takes the best there is.
@@ -86,25 +85,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             InputError: the base model cannot be loaded, or has no MLM head and no texts to start one, or the
                 IDF does not fit.
         """
-        base_model, access = str(base_model), access or Access()
-        headless = not has_mlm_head(base_model, access)
-        if headless and warm_start is None:
-            raise InputError(
-                f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
-            )
-        if not headless and warm_start is not None:
-            raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
-        loading = access.for_transformers()
-        transformer = Transformer(
-            base_model,
-            transformer_task="fill-mask",
-            max_seq_length=min(max_seq_length, position_limit(load_config(base_model, access))),
-            model_kwargs=dict(loading),
-            processor_kwargs=dict(loading),
-            config_kwargs=dict(loading),
+        transformer = assembly.start_document_encoder(
+            str(base_model), max_seq_length, warm_start, access or Access()
         )
-        if warm_start is not None:
-            warm_start_head(transformer, warm_start)
         tokenizer = assembly.text_tokenizer(transformer)
         table = None if idf is None else assembly.query_table(idf, tokenizer)
         modules = assembly.make_modules(transformer, table, activation, pooling)
@@ -185,6 +168,23 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     def inference_free(self) -> bool:
         """Whether queries are a table and documents a masked language model."""
         return self._sides is not None and self._sides.query is not None
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens after which a document is cut. Queries run no model: what is set here leaves them alone.
+
+        In stock it is the larger limit of the two sides, and to set it sets both.
+        """
+        sides = self._sides
+        if sides is None:
+            return super().max_seq_length
+        return cast(int, sides.transformer.max_seq_length)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        sides = self._sides
+        limited: Any = self[0] if sides is None else sides.transformer
+        limited.max_seq_length = value
 
     @property
     def query_weights(self) -> np.ndarray:
@@ -291,36 +291,26 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         limit = max_active_dims or self.max_active_dims
         if sides.query is not None and kwargs.get("task") == "query":
             queries = [prompt + text for text in texts] if prompt else texts
-            weight = sides.query.weight
-            encoder, table = self._query_side(sides), self._table(weight)
-            if convert_to_scipy:
-                return encoder(queries, table, limit)
-            embeddings = (
-                encoder.vector(queries[0], table, limit)
-                if single
-                else as_torch(encoder(queries, table, limit))
+            home = sides.query.weight.device
+            matrix = self._query_side(sides)(queries, self._table(sides.query.weight), limit)
+        else:
+            if device is not None:
+                self.to(device)
+            home = self.device
+            matrix = encode_texts(
+                self,
+                texts,
+                prompt=prompt,
+                task=kwargs.get("task") or ("document" if sides.query is not None else None),
+                batch_size=batch_size,
+                max_active_dims=limit,
+                progress=bool(show_progress_bar),
             )
-            if not save_to_cpu and not weight.is_cpu:
-                embeddings = embeddings.to(weight.device)
-            if not convert_to_sparse_tensor:
-                embeddings = embeddings.to_dense()
-            return embeddings if single or convert_to_tensor else list(embeddings)
-        if device is not None:
-            self.to(device)
-        matrix = encode_texts(
-            self,
-            texts,
-            prompt=prompt,
-            task=kwargs.get("task") or ("document" if sides.query is not None else None),
-            batch_size=batch_size,
-            max_active_dims=limit,
-            progress=bool(show_progress_bar),
-        )
         if convert_to_scipy:
             return matrix
         embeddings = as_torch(matrix)
-        if not save_to_cpu and self.device.type != "cpu":
-            embeddings = embeddings.to(self.device)
+        if not save_to_cpu and home.type != "cpu":
+            embeddings = embeddings.to(home)
         if not convert_to_sparse_tensor:
             embeddings = embeddings.to_dense()
         if single:
@@ -329,7 +319,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     def _query_side(self, sides: assembly.Sides) -> QueryEncoder:
         tokenizer, encoder = sides.tokenizer, self._query_encoder
-        limit = tokenizer.model_max_length  # where stock cuts; `max_seq_length` may have moved it
+        limit = tokenizer.model_max_length  # where stock cuts
         if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
             encoder = self._query_encoder = QueryEncoder(tokenizer, limit)
         return encoder

@@ -44,7 +44,7 @@ def export(
         most = position_limit(transformer.model.config)
         if not 8 <= max_seq_length <= most:
             raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")
-        transformer.max_seq_length = max_seq_length
+        encoder.max_seq_length = max_seq_length
     with replace_folder(output) as folder:
         encoder.save_pretrained(str(folder))
         for file in sorted(folder.glob("**/*.safetensors")) if half else ():

@@ -94,10 +94,8 @@ class QueryEncoder:
         matrix.has_canonical_format = True
         return matrix
 
-    def vector(self, text: str, table: np.ndarray, max_active_dims: int | None = None) -> torch.Tensor:
+    def vector(self, text: str, table: np.ndarray) -> torch.Tensor:
         """Encode one query for torch: a coalesced COO tensor ``(vocabulary,)``; arguments as above."""
-        if max_active_dims:
-            return as_torch(self((text,), table, max_active_dims))[0]
         tokens, weights = self._look_up(text, table)
         return torch.sparse_coo_tensor(
             torch.from_numpy(tokens[None]),
