@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,13 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
         scores = load_teacher(teacher).score_all([row["query"]], documents)
         assert scores.shape == (1, len(documents)) and scores.isfinite().all()
 
-    with pytest.raises(InputError, match="prepared with"):
+    with pytest.raises(InputError, match="prepared with mlm_steps 1, not 2; remove"):
         script.prepare(data, output, **{**settings, "mlm_steps": 2})
+    extra = data / "train" / "three.jsonl.gz"
+    shutil.copyfile(data / "train" / "one.jsonl.gz", extra)
+    with pytest.raises(InputError, match=r"prepared with train/three.jsonl.gz None, not \d+; remove"):
+        script.prepare(data, output, **settings)
+    extra.unlink()
     with pytest.raises(InputError, match="needs train"):
         script.prepare(tmp_path / "nowhere", tmp_path / "other", **settings)
     assert not (tmp_path / "other").exists()
@@ -88,3 +94,9 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
     times = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     script.prepare(data, output, **settings)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == times
+
+    # The same data may lie elsewhere.
+    data.rename(tmp_path / "moved")
+    assert not (output / "eval").exists()
+    script.prepare(tmp_path / "moved", output, **settings)
+    assert read_collection(output / "eval" / "small").corpus == whole.corpus

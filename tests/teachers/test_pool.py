@@ -1,5 +1,6 @@
 """Queries that a batch's documents draw from the pool."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,7 +78,11 @@ def test_a_long_query_is_not_near_for_its_length(tmp_path):
     teacher = load_teacher(f"bm25:{tmp_path / 'bm25.json'}", device="cpu")
     queries = ["green apple", "green apple stone roof house wall door"]
     assert len(set(teacher.score_all(queries, texts[:1]).flatten().tolist())) == 1
-    near = teacher.nearness(queries, texts[:1]).flatten()
+    with pytest.raises(ValueError, match="no queries"):
+        teacher.nearness(texts)
+    teacher.remember(queries)
+    near = teacher.nearness(texts[:1]).flatten()
+    assert torch.equal(teacher.nearness(texts[:1], np.array([1])).flatten(), near[1:])
     assert (near[0] / near[1]).item() == pytest.approx((7 / 2) ** 0.5)
 
 
@@ -87,6 +92,11 @@ def test_of_a_large_pool_a_part_is_seen(monkeypatch):
     draws = [pool.draw([f"q{i}"], ["d50"]) for i in range(40)]
     assert all(len(drawn) >= 9 for drawn in draws)
     assert len({query for drawn in draws for query in drawn}) > 60
+    # The nearest of those that it sees: one of some 50 is within a few of the document.
+    monkeypatch.setattr(pool_module, "_CANDIDATES", 50)
+    monkeypatch.setattr(pool_module, "_NEAREST", 1)
+    near = [pool.draw([f"q{i}"], ["d50.4"]) for i in range(10)]
+    assert all(abs(int(query[1:]) - 50) < 10 for drawn in near for query in drawn)
 
 
 def test_a_teacher_that_reads_pairs_is_refused_before_the_others_read():

@@ -6,7 +6,7 @@
 layout) and ``idf/*.json.gz`` (one table of query weights). What is there already is kept, so that an
 interrupted call can be repeated. Under the output:
 
-- ``prepared.json``: the settings; other ones are refused;
+- ``prepared.json``: the settings and the sizes of the data's files; other ones are refused;
 - ``eval``: a link to the collections; ``eval-cut/``: the same cut to 3,000 documents, but with all
   judged ones; ``idf.json.gz``: the table;
 - ``pairs.jsonl``: the pairs, in random order;
@@ -47,10 +47,14 @@ def prepare(
     output.mkdir(parents=True, exist_ok=True)
     _record(
         output / "prepared.json",
-        {"base_model": base_model, "pairs_per_source": pairs_per_source, "mlm_steps": mlm_steps},
+        {
+            "base_model": base_model,
+            "pairs_per_source": pairs_per_source,
+            "mlm_steps": mlm_steps,
+            **{file.relative_to(data).as_posix(): file.stat().st_size for file in _files(data)},
+        },
     )
-    if not (output / "eval").exists():
-        (output / "eval").symlink_to((data / "eval").resolve())
+    _link(output / "eval", (data / "eval").resolve())
     for folder in sorted((output / "eval").iterdir()):
         if not (output / "eval-cut" / folder.name).exists():
             write_collection(_cut(read_collection(folder)), output / "eval-cut" / folder.name)
@@ -99,14 +103,31 @@ def _find_table(data: Path) -> Path:
     return tables[0]
 
 
+def _files(data: Path) -> list[Path]:
+    found = (file for part in ("train", "eval", "idf") for file in (data / part).rglob("*"))
+    return sorted(file for file in found if file.is_file())
+
+
+def _link(link: Path, target: Path) -> None:
+    """Point a link at the data, which may lie elsewhere than before."""
+    if link.resolve() == target or (link.exists() and not link.is_symlink()):
+        return
+    with replace_file(link) as new:
+        new.symlink_to(target)
+
+
 def _record(path: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder that was prepared with other settings: its parts would be kept."""
     if not path.exists():
         with replace_file(path) as new:
             new.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found != settings:
-        raise InputError(f"{path}: prepared with {found}, not {settings}; remove the folder or give another")
+    for name in settings | found:
+        before, now = found.get(name), settings.get(name)
+        if before != now:
+            raise InputError(
+                f"{path}: prepared with {name} {before}, not {now}; remove the folder or give another"
+            )
 
 
 def _cut(whole: Collection) -> Collection:

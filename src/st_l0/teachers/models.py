@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,6 +21,14 @@ _MAX_LENGTH = 512  # tokens of a seq2seq prompt
 Side = Literal["query", "document"]
 
 
+class _Remembered(NamedTuple):
+    """Queries that were embedded beforehand: the row of each, and rows and their Euclidean lengths."""
+
+    row_of: dict[str, int]
+    embeddings: Any
+    lengths: Tensor
+
+
 class EmbeddingTeacher:
     """Embeds each distinct text of a call once and compares the embeddings.
 
@@ -29,7 +37,7 @@ class EmbeddingTeacher:
 
     name: str
     vocabulary: dict[str, int] | None = None
-    _remembered: tuple[dict[str, int], Any] | None = None  # rows of queries, and their embeddings
+    _remembered: _Remembered | None = None
     _latest: tuple[list[str], Any] | None = None  # documents, and their embeddings
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
@@ -55,25 +63,36 @@ class EmbeddingTeacher:
 
     def remember(self, queries: Sequence[str]) -> None:
         """Embed queries once, for the calls of `score_all` and `nearness` that are to come."""
-        rows = {query: row for row, query in enumerate(dict.fromkeys(queries))}
+        row_of = {query: row for row, query in enumerate(dict.fromkeys(queries))}
         with torch.inference_mode():
-            self._remembered = rows, self.embed(list(rows), "query")
+            embeddings = self.embed(list(row_of), "query")
+            self._remembered = _Remembered(row_of, embeddings, _lengths(embeddings).clamp(min=1e-12))
 
-    def nearness(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
-        """Scores of `score_all`, divided by the length of each query's vector.
+    def nearness(self, documents: Sequence[str], rows: np.ndarray | None = None) -> Tensor:
+        """Scores of the remembered queries, divided by the length of each query's vector.
 
         So they can be compared between queries: a sum over words, such as BM25, grows with their number.
+
+        Args:
+            documents: The texts to compare with.
+            rows: Which queries, by their order in `remember`; ``None`` takes all.
+
+        Returns:
+            ``(rows, documents)``.
         """
+        if self._remembered is None:
+            raise ValueError("no queries were given to remember")
+        _, queries, lengths = self._remembered
+        if rows is not None:
+            queries, lengths = queries[rows], lengths[torch.from_numpy(rows)]
         with torch.inference_mode():
-            embedded = self._embed_queries(list(queries))
-            scores = self._all(embedded, self._embed_documents(list(documents)))
-            return scores / _lengths(embedded).clamp(min=1e-12)[:, None]
+            return self._all(queries, self._embed_documents(list(documents))) / lengths[:, None]
 
     def _embed_queries(self, texts: list[str]) -> Any:
         if self._remembered is not None:
-            known, embeddings = self._remembered
+            known = self._remembered.row_of
             if all(text in known for text in texts):
-                return embeddings[[known[text] for text in texts]]
+                return self._remembered.embeddings[[known[text] for text in texts]]
         return self.embed(texts, "query")
 
     def _embed_documents(self, texts: list[str]) -> Any:

@@ -59,14 +59,14 @@ class QueryPool:
         documents = list(dict.fromkeys(documents))
         digest = hashlib.blake2b("\0".join([*queries, *documents]).encode(), digest_size=8).digest()
         chance = np.random.default_rng(int.from_bytes(digest, "little"))
-        seen = self.queries
-        if len(seen) > _CANDIDATES:
-            seen = [seen[row] for row in chance.choice(len(seen), _CANDIDATES, replace=False)]
+        rows = None
+        if len(self.queries) > _CANDIDATES:
+            rows = chance.choice(len(self.queries), _CANDIDATES, replace=False)
         known, due = set(queries), 0.0
         drawn: list[str] = []
         for member, share in self._members:
             due += share * self.number
-            for query in self._in_turn(member, seen, documents, chance):
+            for query in self._in_turn(member, rows, documents, chance):
                 if len(drawn) >= round(due):
                     break
                 if query not in known:
@@ -77,13 +77,15 @@ class QueryPool:
     def _in_turn(
         self,
         member: EmbeddingTeacher,
-        queries: list[str],
+        rows: np.ndarray | None,
         documents: list[str],
         chance: np.random.Generator,
     ) -> Iterator[str]:
         """One of the nearest queries of each document, then another of each ..."""
-        scores = member.nearness(queries, documents)
-        nearest = scores.topk(min(_NEAREST, len(queries)), dim=0).indices.numpy()
-        for row in chance.permuted(nearest, axis=0)[:, chance.permutation(len(documents))]:
-            for query in row:
-                yield queries[query]
+        scores = member.nearness(documents, rows)
+        nearest = scores.topk(min(_NEAREST, len(scores)), dim=0).indices.numpy()
+        if rows is not None:
+            nearest = rows[nearest]
+        for turn in chance.permuted(nearest, axis=0)[:, chance.permutation(len(documents))]:
+            for row in turn:
+                yield self.queries[row]
