@@ -108,6 +108,16 @@ def test_half_precision_and_checkpointing(recipe):
     assert checkpointing == tokens * (4 * (8 * 32 + 2 * 48) + 2 * 4 * 32 + 20 * 32) + vectors
 
 
+def test_a_further_query_keeps_its_vector(recipe):
+    loss = {"ranking": {"kl": 1.0}, "in_batch_negatives": True}
+    few, many = (
+        plan(recipe(loss=loss, teachers={"models": ["bm25:statistics.json"], "extra_queries": number}))
+        for number in (0, 50)
+    )
+    assert many.memory.activations - few.memory.activations == 50 * 4 * 127
+    assert many.teacher_scores == f"{few.teacher_scores}, and of 50 more queries a batch"
+
+
 @pytest.mark.parametrize(
     ("model", "trained", "fixed", "words"),
     [

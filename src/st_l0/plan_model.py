@@ -125,11 +125,13 @@ def check_table(path: str, base: BaseModel | None, notes: list[str]) -> None:
 
 
 def estimate_memory(
-    base: BaseModel, *, tokens: int, texts: int, devices: int, half: bool, checkpointing: bool
+    base: BaseModel, *, tokens: int, texts: int, further: int, devices: int, half: bool, checkpointing: bool
 ) -> Memory:
     """Memory of a training with AdamW on each device; arguments as in `activation_bytes`."""
     trained = base.parameters + base.query_parameters
-    activations = activation_bytes(base.config, tokens, texts, half=half, checkpointing=checkpointing)
+    activations = activation_bytes(
+        base.config, tokens, texts, further, half=half, checkpointing=checkpointing
+    )
     if activations is not None and half:
         activations += 2 * base.parameters  # the copies that half precision computes with
     return Memory(
@@ -140,19 +142,22 @@ def estimate_memory(
     )
 
 
-def activation_bytes(config: Any, tokens: int, texts: int, *, half: bool, checkpointing: bool) -> int | None:
+def activation_bytes(
+    config: Any, tokens: int, texts: int, further: int = 0, *, half: bool, checkpointing: bool
+) -> int | None:
     """Estimate what a forward pass keeps for the backward pass, in bytes.
 
     With hidden size h, feed-forward size f and vocabulary V, an encoder of BERT's shape keeps ``8 h + 2 f``
     floats a token and layer (``26 h + 4 f`` bytes in half precision), embeddings and head keep ``5 h`` floats
-    a token, and vectors, activation and penalty ``6 V`` floats a text. Attention is taken to keep no scores
-    and dropout no masks worth counting, as the fused kernels of a GPU do. With gradient checkpointing a layer
-    keeps its input, and one layer at a time is whole.
+    a token, vectors, activation and penalty ``6 V`` floats a text, and a further query ``V``. Attention is
+    taken to keep no scores and dropout no masks worth counting, as the fused kernels of a GPU do. With
+    gradient checkpointing a layer keeps its input, and one layer at a time is whole.
 
     Args:
         config: The transformers configuration.
         tokens: Tokens of a batch on one device, as many as there can be.
         texts: Texts of that batch which go through the model.
+        further: Queries that the documents are ranked for besides those of the batch.
         half: Whether fp16 or bf16 is on.
         checkpointing: Whether gradient checkpointing is on.
 
@@ -165,7 +170,7 @@ def activation_bytes(config: Any, tokens: int, texts: int, *, half: bool, checkp
         return None
     layer = 26 * hidden + 4 * inner if half else 4 * (8 * hidden + 2 * inner)
     kept = layer + layers * 4 * hidden if checkpointing else layers * layer
-    return int(tokens * (kept + 4 * 5 * hidden) + texts * 4 * 6 * config.vocab_size)
+    return int(tokens * (kept + 4 * 5 * hidden) + (6 * texts + further) * 4 * config.vocab_size)
 
 
 def _document_folder(name: str, kind: str, access: Access) -> str:
