@@ -101,9 +101,8 @@ def test_a_sweep_trains_measures_and_reports(write, tmp_path, capsys):
         assert quality["average"]["model"]["ndcg@10"] == pytest.approx(sum(both) / 2)
         assert min(result["seconds"].values()) > 0
     write_report(sweep, results, tmp_path, "small")
-    rows = [
-        line.split(" | ") for line in (tmp_path / "small.md").read_text().splitlines() if "flops | " in line
-    ]
+    table = (tmp_path / "small.md").read_text().partition("at equal cost")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if "flops | " in line]
     assert [row[2] for row in rows] == ["1 2", "1 2"]
     of_weight = {"0.01": [results[0], results[3]], "1.0": [results[2], results[4]]}
     for row in rows:
@@ -224,3 +223,37 @@ def test_a_bad_value_names_the_variant(write, tmp_path):
     assert message(plan_runs, load_sweep(write(**bad))).startswith("variant a: override 'loss.treshold=1'")
     twice = {"variants": {"a": {"recipe": recipe, "grid": {"seed": [1, 1]}}}}
     assert "two runs of the sweep have this name" in message(plan_runs, load_sweep(write(**twice)))
+
+
+def test_variants_are_compared_at_equal_cost(write, tmp_path):
+    def result(variant, weight, flops, quality):
+        model = {"ndcg@10": quality, "flops": flops, "document_active_dims": 7.0}
+        found = {
+            "quality": {"collection": "one", "model": model, "bm25": {"ndcg@10": 0.1}},
+            "machine": "here",
+        }
+        rest = {"seed": 1, "steps": 1, "seconds": {"training": 60.0}}
+        return {"variant": variant, "point": {"weight": weight}, **found, **rest}
+
+    results = [
+        result("narrow", 1, 0.5, 0.5),
+        result("narrow", 2, 2.0, 0.54),
+        result("wide", 1, 0.9, 0.4),
+        result("wide", 2, 8.0, 0.6),
+        result("wide", 3, 3.6, 0.5),
+        result("dense", 1, 64.0, 0.7),
+        result("dense", 2, 70.0, 0.7),
+        result("empty", 1, 0.0, 0.0),
+    ]
+    write_report(load_sweep(write()), results, tmp_path, "found")
+    table = (tmp_path / "found.md").read_text().partition("at equal cost")[2]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    # Of `wide` at 1 and 2: 0.4 + 0.1 log(1 / 0.9) / log 4, and half of the way from 0.9 to 3.6 more.
+    assert rows == [
+        ["variant", "FLOPS 1", "FLOPS 2"],
+        ["---", "---:", "---:"],
+        ["narrow", "0.520", "0.540"],
+        ["wide", "0.408", "0.458"],
+    ]
+    write_report(load_sweep(write()), results[:2], tmp_path, "alone")
+    assert "at equal cost" not in (tmp_path / "alone.md").read_text()

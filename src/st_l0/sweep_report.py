@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from st_l0.errors import InputError, require
 from st_l0.files import replace_file
@@ -30,6 +33,9 @@ class _Line(NamedTuple):
 
 def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | Path, name: str) -> None:
     """Write ``NAME.md``, a table of all results, and ``NAME.svg``, nDCG@10 against FLOPS.
+
+    A second table compares the variants at equal cost: their nDCG@10 at FLOPS of ..., 1/2, 1, 2, ..., between
+    two of their points, on a straight line over log FLOPS.
 
     Args:
         sweep: The sweep.
@@ -116,8 +122,33 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",
+            *_at_equal_cost(lines),
         ]
     )
+
+
+def _at_equal_cost(lines: list[_Line]) -> list[str]:
+    cells: dict[str, dict[int, float]] = {}
+    for variant in dict.fromkeys(line.variant for line in lines):
+        own = [line for line in lines if line.variant == variant and line.mean(*_COST) > 0][::-1]
+        costs = [math.log2(line.mean(*_COST)) for line in own]
+        quality = [line.mean(*_QUALITY) for line in own]
+        levels = range(math.ceil(costs[0]), math.floor(costs[-1]) + 1) if own else ()
+        cells[variant] = {level: float(np.interp(level, costs, quality)) for level in levels}
+    reached = [level for row in cells.values() for level in row]
+    shared = sorted(level for level in set(reached) if reached.count(level) > 1)
+    if not shared:
+        return []
+    rows = [["variant", *(f"FLOPS {2.0**level:g}" for level in shared)], ["---", *["---:"] * len(shared)]]
+    for variant, row in cells.items():
+        if row.keys() & set(shared):
+            rows.append([variant, *(f"{row[level]:.3f}" if level in row else "" for level in shared)])
+    return [
+        "nDCG@10 at equal cost: on a straight line over log FLOPS between the nearest points of a variant.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
 
 
 def _plot(lines: list[_Line], path: Path) -> None:
