@@ -18,7 +18,8 @@ from st_l0.encoding import encode_corpus
 from st_l0.errors import InputError
 from st_l0.index import open_index
 from st_l0.indexing import index_corpus, index_encoded
-from st_l0.shards import Shard, is_encoded, part_path, read_part, read_record, read_shards, write_part
+from st_l0.parts import part_path
+from st_l0.shards import Shard, encoding_record, is_encoded, read_part, read_shards, write_part
 from tiny_models import WORDS, save_model
 
 # encode MODEL CORPUS OUTPUT and, if given, die of SIGKILL inside the write of that part, half of it written.
@@ -177,7 +178,7 @@ def test_the_corpus_is_streamed(tmp_path):
 def test_what_is_there_is_not_encoded_again(tmp_path):
     encode(corpus(), tmp_path)
     whole = content(tmp_path)
-    part_path(tmp_path, 1).unlink()
+    part_path(tmp_path, 1, "parquet").unlink()
     (tmp_path / ".part-000001.parquet.new-1234").write_text("left behind")
     record = json.loads(whole["encoding.json"])
     (tmp_path / "encoding.json").write_text(json.dumps({**record, "documents": None}))
@@ -195,7 +196,7 @@ def test_killed_runs_and_several_processes_give_the_same_bytes(tmp_path, launch,
     done = launch(1, whole)
     assert done.returncode == 0, done.stderr
     assert len(content(whole)) == 6
-    assert read_record(whole)["documents"] == 18
+    assert encoding_record(whole)["documents"] == 18
 
     killed = tmp_path / "killed"
     for victim, left in (("part-000002", 3), ("part-000004", 5)):
@@ -208,7 +209,7 @@ def test_killed_runs_and_several_processes_give_the_same_bytes(tmp_path, launch,
 
     two = tmp_path / "two"
     assert launch(2, two, "part-000003").returncode != 0
-    assert read_record(two)["documents"] is None
+    assert encoding_record(two)["documents"] is None
     done = launch(2, two)
     assert done.returncode == 0, done.stderr
     assert content(two) == content(whole)
@@ -250,7 +251,7 @@ def test_bfloat16_is_close_and_leaves_the_model_as_it_was(tmp_path, tiny_encoder
     before = model.fingerprint()
     documents = [Document(str(i), " ".join(WORDS[i : i + 9])) for i in range(8)]
     encode(documents, tmp_path, model, dtype="bfloat16", part_size=8)
-    assert model.fingerprint() == before == read_record(tmp_path)["fingerprint"]
+    assert model.fingerprint() == before == encoding_record(tmp_path)["fingerprint"]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     (shard,) = read_shards(tmp_path)
     exact = model.encode_document([document.text for document in documents], convert_to_scipy=True)
@@ -279,7 +280,7 @@ def test_impossible_settings(tmp_path, options, complaint):
 
 
 def test_no_documents(tmp_path):
-    assert message([], tmp_path) == f"{tmp_path}: there are no documents to encode; give at least one"
+    assert message([], tmp_path) == f"{tmp_path}: there are no documents; give at least one"
 
 
 def test_a_folder_of_something_else(tmp_path):
@@ -306,10 +307,10 @@ def test_a_folder_of_another_run(tmp_path):
     complaint = f"{path}: begun with max_seq_length 16, not 8; give a new folder"
     assert message(corpus(), tmp_path, shorter) == complaint
     foreign = "not the documents that the corpus has there; give a new folder"
-    assert message(corpus()[1:], tmp_path) == f"{part_path(tmp_path, 0)}: {foreign}"
+    assert message(corpus()[1:], tmp_path) == f"{part_path(tmp_path, 0, 'parquet')}: {foreign}"
     changed = [*corpus()[:10], Document("d10é", "new")]
-    assert message(changed, tmp_path) == f"{part_path(tmp_path, 2)}: {foreign}"
-    ends = f"{part_path(tmp_path, 2)}: the corpus ends before this part; give a new folder"
+    assert message(changed, tmp_path) == f"{part_path(tmp_path, 2, 'parquet')}: {foreign}"
+    ends = f"{part_path(tmp_path, 2, 'parquet')}: the input ends before this part; give a new folder"
     assert message(corpus(8), tmp_path) == ends
     assert content(tmp_path) == before
 
@@ -331,7 +332,7 @@ def _refusal(read, folder):
 
 def test_damaged_parts(tmp_path):
     encode(corpus(), tmp_path)
-    part = part_path(tmp_path, 1)
+    part = part_path(tmp_path, 1, "parquet")
     good = part.read_bytes()
     again = "; remove it and start st-l0 encode again"
     flipped = bytearray(good)
@@ -341,7 +342,7 @@ def test_damaged_parts(tmp_path):
         for complaint in (str(_refusal(read_shards, tmp_path)), message(corpus(), tmp_path)):
             assert complaint.startswith(f"{part}: cannot be read (")
             assert complaint.endswith(again)
-    part.write_bytes(part_path(tmp_path, 2).read_bytes())
+    part.write_bytes(part_path(tmp_path, 2, "parquet").read_bytes())
     assert str(_refusal(read_shards, tmp_path)) == f"{part}: holds 3 documents, not 4{again}"
     part.unlink()
     assert str(_refusal(read_shards, tmp_path)) == f"{part}: no such part; start st-l0 encode again"
@@ -376,7 +377,7 @@ def test_the_command(tmp_path, real):
     out = tmp_path / "out"
     for _ in range(2):
         assert command("encode", model, documents, "--to", out) == (0, [f"{out}: 18 documents encoded"])
-    assert read_record(out)["model"] == os.path.realpath(model)
+    assert encoding_record(out)["model"] == os.path.realpath(model)
     (shard,) = read_shards(out)
     assert shard.ids == [f"n{i}" for i in range(18)]
     code, (line,) = command("encode", model, documents, "--to", out, "--dtype", "bfloat16")

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import scipy.sparse as sp
-from tqdm import tqdm
 
 from st_l0.errors import InputError
 from st_l0.indexing import index_metadata
-from st_l0.losses.distributed import rank, world_size
+from st_l0.parts import begin_record, check_record, write_parts, write_record
 from st_l0.precision import encoder_precision
-from st_l0.shards import (
-    RECORD,
-    Shard,
-    is_encoded,
-    part_path,
-    read_part,
-    read_record,
-    write_part,
-    write_record,
-)
+from st_l0.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_part, write_part
 from st_l0.streams import batched
 
 if TYPE_CHECKING:
@@ -108,26 +98,25 @@ def encode_corpus(
     output = Path(output)
     if min(batch_size, part_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and part_size ({part_size}) must be at least 1")
-    total = parts = 0
-    number = len(documents) if isinstance(documents, Sized) else None
-    disable = None if progress and rank() == 0 else True
-    with (
-        encoder_precision(model, dtype),
-        tqdm(total=number, desc="encoding", unit="doc", disable=disable) as bar,
-    ):
-        record = _open(output, _record(model, name, dtype, part_size))
-        for chunk in batched(documents, part_size):
-            if parts % world_size() == rank():
-                _finish(part_path(output, parts), chunk, model, batch_size, record["vocabulary_size"])
-            total, parts = total + len(chunk), parts + 1
-            bar.update(len(chunk))
-    if not total:
-        raise InputError(f"{output}: there are no documents to encode; give at least one")
-    present = sorted(output.glob("part-*.parquet"))
-    if present[parts:]:
-        raise InputError(f"{present[parts]}: the corpus ends before this part; give a new folder")
-    if len(present) == parts and record["documents"] != total:  # the last process to end sees all parts
-        write_record(output, {**record, "documents": total})
+    size = cast(int, model.get_embedding_dimension())
+
+    def finish(path: Path, chunk: list[Document]) -> None:
+        _finish(path, chunk, model, batch_size, size)
+
+    with encoder_precision(model, dtype):
+        record = _begin(output, _record(model, name, dtype, part_size))
+        total, complete = write_parts(
+            output,
+            SUFFIX,
+            documents,
+            part_size,
+            finish,
+            unit="document",
+            description="encoding",
+            progress=progress,
+        )
+    if complete and record["documents"] != total:
+        write_record(output / RECORD, {**record, "documents": total})
     return total
 
 
@@ -143,25 +132,16 @@ def _record(model: SparseEncoder, name: str | Path, dtype: str, part_size: int) 
     }
 
 
-def _open(output: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _begin(output: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Begin a folder, or make sure that it was begun by the same run."""
-    foreign = output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir())
-    if not is_encoded(output):  # looked at after the listing: another process may have begun in between
-        if foreign:
-            raise InputError(f"{output}: holds files but no {RECORD}; give a new or empty folder")
-        write_record(output, record)
-        return record
-    found = read_record(output)
+    path = output / RECORD
+    found = begin_record(path, record, RECORD_KEYS)
     if found["fingerprint"] != record["fingerprint"]:
         raise InputError(
-            f"{output / RECORD}: begun with a model of other weights (then at {found['model']}); "
+            f"{path}: begun with a model of other weights (then at {found['model']}); "
             "use that one, or give a new folder"
         )
-    for key in record.keys() - {"model", "fingerprint", "documents"}:
-        if found.get(key) != record[key]:
-            raise InputError(
-                f"{output / RECORD}: begun with {key} {found.get(key)}, not {record[key]}; give a new folder"
-            )
+    check_record(path, found, record, record.keys() - {"model", "fingerprint", "documents"})
     return found
 
 

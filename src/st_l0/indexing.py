@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from st_l0.errors import InputError
-from st_l0.shards import RECORD, read_record, read_shards
+from st_l0.shards import RECORD, encoding_record, read_shards
 from st_l0.streams import batched
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
         InputError: The documents were encoded by a model of other weights, not to the end, or a part is
             damaged; or the index refuses a document. What was added before stays.
     """
-    record = read_record(folder)
+    record = encoding_record(folder)
     if record["fingerprint"] != model.fingerprint():
         raise InputError(
             f"{Path(folder) / RECORD}: made with a model of other weights (then at {record['model']}): "

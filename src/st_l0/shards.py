@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,12 @@ import scipy.sparse as sp
 
 from st_l0.errors import InputError
 from st_l0.files import replace_file
+from st_l0.parts import part_path, read_record
 
 RECORD = "encoding.json"
+RECORD_KEYS = frozenset({"model", "fingerprint", "vocabulary_size", "part_size", "documents"})
+SUFFIX = "parquet"
 _AGAIN = "remove it and start st-l0 encode again"
-_KEYS = {"model", "fingerprint", "vocabulary_size", "part_size", "documents"}
 
 
 class Shard(NamedTuple):
@@ -35,11 +36,6 @@ def is_encoded(folder: str | Path) -> bool:
     return (Path(folder) / RECORD).exists()
 
 
-def part_path(folder: str | Path, number: int) -> Path:
-    """Where part ``number``, from 0, is or belongs."""
-    return Path(folder) / f"part-{number:06d}.parquet"
-
-
 def read_shards(folder: str | Path) -> Iterator[Shard]:
     """Stream an encoded corpus, part by part, in the order of the corpus.
 
@@ -49,21 +45,21 @@ def read_shards(folder: str | Path) -> Iterator[Shard]:
     Raises:
         InputError: the corpus is not encoded to its end, or a part is missing or damaged.
     """
-    record = read_record(folder)
+    record = encoding_record(folder)
     documents, size = record["documents"], record["part_size"]
     if documents is None:
         raise InputError(
             f"{folder}: not encoded to its end; start st-l0 encode again with the same arguments"
         )
     for number, start in enumerate(range(0, documents, size)):
-        path = part_path(folder, number)
+        path = part_path(folder, number, SUFFIX)
         shard, expected = read_part(path, record["vocabulary_size"]), min(size, documents - start)
         if len(shard.ids) != expected:
             raise InputError(f"{path}: holds {len(shard.ids)} documents, not {expected}; {_AGAIN}")
         yield shard
 
 
-def read_record(folder: str | Path) -> dict[str, Any]:
+def encoding_record(folder: str | Path) -> dict[str, Any]:
     """What the folder says of itself: its model, settings and number of documents.
 
     ``documents`` is None until the last part is written.
@@ -74,19 +70,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RECORD
     if not path.exists():
         raise InputError(f"{folder}: holds no {RECORD}; give a folder written by st-l0 encode")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); give a new folder") from error
-    if not isinstance(record, dict) or not set(record) >= _KEYS:
-        raise InputError(f"{path}: not a record of an encoded corpus; give a new folder")
-    return record
-
-
-def write_record(folder: str | Path, record: dict[str, Any]) -> None:
-    """Write the record atomically."""
-    with replace_file(Path(folder) / RECORD) as temporary:
-        temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return read_record(path, RECORD_KEYS)
 
 
 def write_part(path: Path, shard: Shard) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from st_l0.data import read_records
 from st_l0.errors import InputError
 from st_l0.files import replace_file
-from st_l0.losses.distributed import rank, world_size
-from st_l0.streams import batched
+from st_l0.parts import begin_record, check_record, write_parts, write_record
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
 from st_l0.teachers.protocol import Teacher
 
@@ -72,49 +70,31 @@ def teach(
     output = Path(output)
     if chunk_size < 1:
         raise InputError(f"chunk_size must be at least 1, not {chunk_size}")
-    state = _open(output, teacher, chunk_size)
-    total = parts = 0
-    disable = None if progress and rank() == 0 else True
-    with tqdm(desc="teaching", unit="row", disable=disable) as bar:
-        for chunk in batched(rows, chunk_size):
-            if parts % world_size() == rank():
-                _finish(output / f"part-{parts:06d}.jsonl", chunk, teacher, by_id)
-            total, parts = total + len(chunk), parts + 1
-            bar.update(len(chunk))
-    if not total:
-        raise InputError(f"{output}: there are no rows to score; give at least one")
-    present = sorted(output.glob("part-*.jsonl"))
-    if present[parts:]:
-        raise InputError(f"{present[parts]}: the input ends before this part; give a new folder")
-    if len(present) == parts and state["rows"] != total:  # the last process to end sees all parts
-        _write_state(output, {**state, "rows": total})
+    state = _begin(output / _STATE, teacher, chunk_size)
+
+    def finish(path: Path, chunk: list[Row]) -> None:
+        _finish(path, chunk, teacher, by_id)
+
+    total, complete = write_parts(
+        output, "jsonl", rows, chunk_size, finish, unit="row", description="teaching", progress=progress
+    )
+    if complete and state["rows"] != total:
+        write_record(output / _STATE, {**state, "rows": total})
     return output
 
 
-def _open(output: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, Any]:
+def _begin(path: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, Any]:
     """Begin a folder, or make sure that it was begun by the same run."""
     names = [one.name for one in teacher.teachers]
-    state: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "teachers": names,
         "scale": teacher.scale,
         "weights": teacher.weights,
         "chunk_size": chunk_size,
-        "probe": [_probe(one) for one in teacher.teachers],
-        "rows": None,
     }
-    path = output / _STATE
-    foreign = output.is_dir() and any(not entry.name.startswith(".") for entry in output.iterdir())
-    if not path.exists():  # looked at after the listing: another process may have begun in between
-        if foreign:
-            raise InputError(f"{output}: holds files but no {_STATE}; give a new or empty folder")
-        _write_state(output, state)
-        return state
-    found = _read_state(path)
-    for key in ("teachers", "scale", "weights", "chunk_size"):
-        if found.get(key) != state[key]:
-            raise InputError(
-                f"{path}: begun with {key} {found.get(key)}, not {state[key]}; give a new folder"
-            )
+    state: dict[str, Any] = {**settings, "probe": [_probe(one) for one in teacher.teachers], "rows": None}
+    found = begin_record(path, state, ("probe", "rows"))
+    check_record(path, found, state, settings)
     for name, first, now in zip(names, found["probe"], state["probe"], strict=True):
         if not np.allclose(first, now, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE):
             raise InputError(f"{path}: begun with other weights of {name}; give a new folder")
@@ -126,21 +106,6 @@ def _probe(teacher: Teacher) -> list[float]:
     scores = teacher.score_pairs(queries, documents)
     refuse_not_finite(teacher, queries, scores)
     return _rounded(scores.tolist())
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); give a new folder") from error
-    if not isinstance(state, dict) or not {"probe", "rows"} <= set(state):
-        raise InputError(f"{path}: not a record of teachers; give a new folder")
-    return state
-
-
-def _write_state(output: Path, state: dict[str, Any]) -> None:
-    with replace_file(output / _STATE) as temporary:
-        temporary.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _finish(part: Path, chunk: list[Row], teacher: EnsembleTeacher, by_id: bool) -> None:
