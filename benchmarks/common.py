@@ -59,7 +59,7 @@ def real_texts() -> list[tuple[str, str]]:
 def real_encoder(max_seq_length: int = 256) -> SparseEncoder:
     """An encoder on all-MiniLM-L6-v2 (22 M parameters, 30,522 tokens) with a closed-form head."""
     encoder = SparseEncoder.from_pretrained(prepare_small() / "sparse", device="cpu")
-    encoder[0].sub_modules["document"][0].max_seq_length = max_seq_length
+    encoder.max_seq_length = max_seq_length
     return encoder
 
 

@@ -83,9 +83,17 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
         script.prepare(data, output, **{**settings, "mlm_steps": 2})
     extra = data / "train" / "three.jsonl.gz"
     shutil.copyfile(data / "train" / "one.jsonl.gz", extra)
-    with pytest.raises(InputError, match=r"prepared with train/three.jsonl.gz None, not \d+; remove"):
+    with pytest.raises(InputError, match="prepared without train/three"):
         script.prepare(data, output, **settings)
     extra.unlink()
+    moved = (data / "train" / "one.jsonl.gz").rename(tmp_path / "one.jsonl.gz")
+    with pytest.raises(InputError, match="prepared with train/one"):
+        script.prepare(data, output, **settings)
+    shutil.copyfile(data / "idf" / "table.json.gz", data / "train" / "one.jsonl.gz")
+    with pytest.raises(InputError, match=r"train/one.jsonl.gz of size \d+, not \d+; remove"):
+        script.prepare(data, output, **settings)
+    moved.rename(data / "train" / "one.jsonl.gz")
+    (data / "train" / "README.md").touch()  # is not read
     with pytest.raises(InputError, match="needs train"):
         script.prepare(tmp_path / "nowhere", tmp_path / "other", **settings)
     assert not (tmp_path / "other").exists()

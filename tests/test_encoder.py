@@ -202,6 +202,15 @@ def test_max_seq_length_is_of_documents(tiny_encoder, tmp_path):
         np.testing.assert_allclose(cut, dense(model.encode_document([words])), atol=1e-5)
 
 
+def test_max_seq_length_of_queries_that_run_the_model(tiny_encoder):
+    model = tiny_encoder(idf=None, max_seq_length=16)
+    assert model.max_seq_length == 16
+    model.max_seq_length = 4
+    assert model.max_seq_length == model[0].max_seq_length == 4
+    for encode in (model.encode_query, model.encode_document):
+        np.testing.assert_allclose(dense(encode(["cat dog bird"])), dense(encode(["cat dog"])), atol=1e-5)
+
+
 def test_queries_are_cut_where_the_positions_end(tiny_encoder):
     model = tiny_encoder(max_seq_length=6)
     long = "cat " * 129 + "dog fish"
@@ -241,6 +250,8 @@ def test_one_text_gives_one_vector(tiny_encoder):
         one = encode("the cat")
         assert one.shape == (len(VOCABULARY),)
         assert one.layout is torch.sparse_coo
+        assert one.is_coalesced()
+        assert encode("the cat", prompt="").is_coalesced()
         np.testing.assert_array_equal(dense(one), whole[0])
         assert encode("the cat", convert_to_sparse_tensor=False).shape == (len(VOCABULARY),)
         assert encode("the cat", convert_to_tensor=False).shape == (len(VOCABULARY),)

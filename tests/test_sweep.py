@@ -241,19 +241,21 @@ def test_variants_are_compared_at_equal_cost(write, tmp_path):
         result("wide", 1, 0.9, 0.4),
         result("wide", 2, 8.0, 0.6),
         result("wide", 3, 3.6, 0.5),
-        result("dense", 1, 64.0, 0.7),
+        result("wide", 4, 0.9, 0.4),
+        result("dense", 1, 64.5, 0.7),
         result("dense", 2, 70.0, 0.7),
+        result("one", 1, 1.2, 0.9),
         result("empty", 1, 0.0, 0.0),
     ]
     write_report(load_sweep(write()), results, tmp_path, "found")
     table = (tmp_path / "found.md").read_text().partition("at equal cost")[2]
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    # Of `wide` at 1 and 2: 0.4 + 0.1 log(1 / 0.9) / log 4, and half of the way from 0.9 to 3.6 more.
-    assert rows == [
-        ["variant", "FLOPS 1", "FLOPS 2"],
-        ["---", "---:", "---:"],
-        ["narrow", "0.520", "0.540"],
-        ["wide", "0.408", "0.458"],
-    ]
+    rows = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    # Of `wide`: 0.4 + 0.1 log(x / 0.9) / log 4; of `narrow`: 0.5 + 0.04 log(x / 0.5) / log 4.
+    assert [row[0] for row in rows] == ["variant", "---", "narrow", "wide", "dense", "one", "empty"]
+    assert rows[0][1:] == ["FLOPS 1.00", "FLOPS 1.20", "FLOPS 1.41", "FLOPS 2.00"]
+    assert rows[2][1:] == ["0.520", "0.525", "0.530", "0.540"]
+    assert rows[3][1:] == ["0.408", "0.421", "0.433", "0.458"]
+    assert [cell.strip() for cell in rows[5][1:]] == ["", "0.900", "", ""]
+    assert not "".join(rows[4][1:] + rows[6][1:]).strip("| ")
     write_report(load_sweep(write()), results[:2], tmp_path, "alone")
     assert "at equal cost" not in (tmp_path / "alone.md").read_text()

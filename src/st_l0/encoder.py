@@ -37,6 +37,8 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     Special tokens never weigh on either side. A query word that the tokenizer does not know ([UNK]) weighs
     nothing: all unknown words share that token, so a weight there would make unrelated texts match.
+
+    The two sides have a tokenizer each; ``tokenizer`` is that of the queries.
     """
 
     model_card_data_class = ModelCardData
@@ -75,7 +77,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
                 2504.14839); or the number of extra logs, 0 to 3.
             pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
             max_seq_length: tokens after which a document is cut; a model with fewer positions cuts there. A
-                query is cut where the model's positions end.
+                query that runs no model is cut where the positions end.
             warm_start: texts for a closed-form start of the head (see `st_l0.warm_start`). Needed where
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
             device: where to put the model; ``None`` takes the best there is.
@@ -171,9 +173,10 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     @property
     def max_seq_length(self) -> int:
-        """Tokens after which a document is cut. Queries run no model: what is set here leaves them alone.
+        """Tokens after which a text is cut that goes through the model.
 
-        In stock it is the larger limit of the two sides, and to set it sets both.
+        Queries that run no model have a limit of their own, ``tokenizer.model_max_length``. In stock this is
+        the larger limit of the two sides.
         """
         sides = self._sides
         if sides is None:
@@ -309,13 +312,13 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if convert_to_scipy:
             return matrix
         embeddings = as_torch(matrix)
+        if single:
+            embeddings = embeddings[0].coalesce()
         if not save_to_cpu and home.type != "cpu":
             embeddings = embeddings.to(home)
         if not convert_to_sparse_tensor:
             embeddings = embeddings.to_dense()
-        if single:
-            return embeddings[0]
-        return embeddings if convert_to_tensor else list(embeddings)
+        return embeddings if single or convert_to_tensor else list(embeddings)
 
     def _query_side(self, sides: assembly.Sides) -> QueryEncoder:
         tokenizer, encoder = sides.tokenizer, self._query_encoder

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from st_l0.errors import InputError
 from st_l0.indexing import index_metadata
-from st_l0.parts import begin_record, check_record, write_parts, write_record
+from st_l0.parts import begin_record, check_record, write_parts
 from st_l0.precision import encoder_precision
 from st_l0.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_part, write_part
 from st_l0.streams import batched
@@ -105,8 +105,9 @@ def encode_corpus(
 
     with encoder_precision(model, dtype):
         record = _begin(output, _record(model, name, dtype, part_size))
-        total, complete = write_parts(
-            output,
+        return write_parts(
+            output / RECORD,
+            record,
             SUFFIX,
             documents,
             part_size,
@@ -115,9 +116,6 @@ def encode_corpus(
             description="encoding",
             progress=progress,
         )
-    if complete and record["documents"] != total:
-        write_record(output / RECORD, {**record, "documents": total})
-    return total
 
 
 def _record(model: SparseEncoder, name: str | Path, dtype: str, part_size: int) -> dict[str, Any]:

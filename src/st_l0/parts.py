@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.files import replace_file
@@ -67,9 +67,10 @@ def read_record(path: Path, required: Collection[str]) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); give a new folder") from error
-    if not isinstance(record, dict) or not set(required) <= set(record):
-        raise InputError(f"{path}: not a record of this kind of folder; give a new folder")
-    return record
+    missing = sorted(set(required) - set(record) if isinstance(record, dict) else required)
+    if missing:
+        raise InputError(f"{path}: not a record, it lacks {', '.join(missing)}; give a new folder")
+    return dict(record)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -84,7 +85,8 @@ def part_path(folder: str | Path, number: int, suffix: str) -> Path:
 
 
 def write_parts(
-    folder: Path,
+    path: Path,
+    record: dict[str, Any],
     suffix: str,
     items: Iterable[T],
     size: int,
@@ -93,11 +95,14 @@ def write_parts(
     unit: str,
     description: str,
     progress: bool,
-) -> tuple[int, bool]:
+) -> int:
     """Write a part for each ``size`` items; of several processes the one of rank r every r-th.
 
+    The last of them, which sees all parts, writes their number into the record.
+
     Args:
-        folder: Where the parts are or belong.
+        path: Where the record is, and the parts beside it.
+        record: What it holds. Its key ``unit`` and an "s" takes the number of items.
         suffix: What their names end with.
         items: What they hold; a stream is consumed as it comes, with one part in memory.
         size: Items of a part.
@@ -107,12 +112,12 @@ def write_parts(
         progress: Whether to show one (on a terminal).
 
     Returns:
-        Number of items, and whether all parts are there: the last of several processes sees them.
+        Number of items.
 
     Raises:
         InputError: There are no items, or parts beyond their end.
     """
-    total = parts = 0
+    folder, total, parts = path.parent, 0, 0
     number = len(items) if isinstance(items, Sized) else None
     disable = None if progress and rank() == 0 else True
     with tqdm(total=number, desc=description, unit=unit, disable=disable) as bar:
@@ -126,4 +131,6 @@ def write_parts(
     present = sorted(folder.glob(f"part-*.{suffix}"))
     if present[parts:]:
         raise InputError(f"{present[parts]}: the input ends before this part; give a new folder")
-    return total, len(present) == parts
+    if len(present) == parts and record[f"{unit}s"] != total:
+        write_record(path, {**record, f"{unit}s": total})
+    return total

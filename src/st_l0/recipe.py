@@ -64,8 +64,8 @@ class Model(Section):
             extra logs. ``None`` is ``"relu"``, or what a trained checkpoint states.
         pooling: How the weights of a token at all positions become one. ``None`` is ``"max"``, or what a
             trained checkpoint states.
-        max_seq_length: Tokens of a document, the special tokens among them; the rest is cut off. ``None`` is
-            256, or what a trained checkpoint states.
+        max_seq_length: Tokens of a document (and of a query that runs the model), the special tokens among
+            them; the rest is cut off. ``None`` is 256, or what a trained checkpoint states.
         warm_start: Path of texts for the closed-form start of the head, for base models that have none.
         dropout: Probability of dropout in training; ``None`` keeps the base model's own. A short run on a CPU
             does without: it takes a fourth of the time.

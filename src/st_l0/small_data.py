@@ -78,7 +78,7 @@ def _write_pairs(output: Path, limit: int) -> None:
 def _write_models(output: Path, base_model: str) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from st_l0.assembly import Sides, read_sides
+    from st_l0.assembly import Sides, read_sides, text_tokenizer
     from st_l0.data import read_records
     from st_l0.encoder import SparseEncoder
     from st_l0.idf import compute_idf, write_idf
@@ -96,7 +96,7 @@ def _write_models(output: Path, base_model: str) -> None:
     sides = cast(Sides, read_sides(list(sparse.children())))
     with replace_folder(output / "base") as folder:
         sides.transformer.model.save_pretrained(str(folder))
-        sides.tokenizer.save_pretrained(str(folder))
+        text_tokenizer(sides.transformer).save_pretrained(str(folder))
 
 
 def _mine(output: Path) -> None:

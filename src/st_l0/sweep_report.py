@@ -1,4 +1,4 @@
-"""What a sweep found: a table in Markdown and the curves of quality against cost."""
+"""What a sweep found: tables in Markdown and the curves of quality against cost."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class _Line(NamedTuple):
 def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | Path, name: str) -> None:
     """Write ``NAME.md``, a table of all results, and ``NAME.svg``, nDCG@10 against FLOPS.
 
-    A second table compares the variants at equal cost: their nDCG@10 at FLOPS of ..., 1/2, 1, 2, ..., between
-    two of their points, on a straight line over log FLOPS.
+    A second table compares the variants at equal cost: their nDCG@10 between two of their points, on a
+    straight line over log FLOPS, at steps of the square root of 2 and where a variant has its only point.
 
     Args:
         sweep: The sweep.
@@ -128,23 +128,34 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
 
 
 def _at_equal_cost(lines: list[_Line]) -> list[str]:
-    cells: dict[str, dict[int, float]] = {}
-    for variant in dict.fromkeys(line.variant for line in lines):
-        own = [line for line in lines if line.variant == variant and line.mean(*_COST) > 0][::-1]
-        costs = [math.log2(line.mean(*_COST)) for line in own]
-        quality = [line.mean(*_QUALITY) for line in own]
-        levels = range(math.ceil(costs[0]), math.floor(costs[-1]) + 1) if own else ()
-        cells[variant] = {level: float(np.interp(level, costs, quality)) for level in levels}
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in sorted(lines, key=lambda line: line.mean(*_COST)):
+        if line.mean(*_COST) > 0:
+            point = (math.log2(line.mean(*_COST)), line.mean(*_QUALITY))
+            curves.setdefault(line.variant, []).append(point)
+    # Steps of the square root of 2, and where a variant has its only point.
+    levels = {step / 2 for step in range(-20, 21)} | {
+        points[0][0] for points in curves.values() if len(points) == 1
+    }
+    cells = {
+        variant: {
+            level: float(np.interp(level, [cost for cost, _ in points], [quality for _, quality in points]))
+            for level in levels
+            if points[0][0] <= level <= points[-1][0]
+        }
+        for variant, points in curves.items()
+    }
     reached = [level for row in cells.values() for level in row]
-    shared = sorted(level for level in set(reached) if reached.count(level) > 1)
+    shared = sorted(level for level in levels if reached.count(level) > 1)
     if not shared:
         return []
-    rows = [["variant", *(f"FLOPS {2.0**level:g}" for level in shared)], ["---", *["---:"] * len(shared)]]
-    for variant, row in cells.items():
-        if row.keys() & set(shared):
-            rows.append([variant, *(f"{row[level]:.3f}" if level in row else "" for level in shared)])
+    rows = [["variant", *(f"FLOPS {2.0**level:.2f}" for level in shared)], ["---", *["---:"] * len(shared)]]
+    for variant in dict.fromkeys(line.variant for line in lines):
+        row = cells.get(variant, {})
+        rows.append([variant, *(f"{row[level]:.3f}" if level in row else "" for level in shared)])
     return [
-        "nDCG@10 at equal cost: on a straight line over log FLOPS between the nearest points of a variant.",
+        "nDCG@10 at equal cost, on a straight line over log FLOPS between the nearest points of a variant; "
+        "empty where it has none on both sides:",
         "",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",

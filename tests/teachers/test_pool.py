@@ -78,11 +78,9 @@ def test_a_long_query_is_not_near_for_its_length(tmp_path):
     teacher = load_teacher(f"bm25:{tmp_path / 'bm25.json'}", device="cpu")
     queries = ["green apple", "green apple stone roof house wall door"]
     assert len(set(teacher.score_all(queries, texts[:1]).flatten().tolist())) == 1
-    with pytest.raises(ValueError, match="no queries"):
-        teacher.nearness(texts)
-    teacher.remember(queries)
-    near = teacher.nearness(texts[:1]).flatten()
-    assert torch.equal(teacher.nearness(texts[:1], np.array([1])).flatten(), near[1:])
+    embedded = teacher.remember(queries)
+    near = teacher.nearness(embedded, texts[:1]).flatten()
+    assert torch.equal(teacher.nearness(embedded, texts[:1], np.array([1])).flatten(), near[1:])
     assert (near[0] / near[1]).item() == pytest.approx((7 / 2) ** 0.5)
 
 
@@ -96,7 +94,14 @@ def test_of_a_large_pool_a_part_is_seen(monkeypatch):
     monkeypatch.setattr(pool_module, "_CANDIDATES", 50)
     monkeypatch.setattr(pool_module, "_NEAREST", 1)
     near = [pool.draw([f"q{i}"], ["d50.4"]) for i in range(10)]
+    assert [len(drawn) for drawn in near] == [1] * 10
     assert all(abs(int(query[1:]) - 50) < 10 for drawn in near for query in drawn)
+
+
+def test_pools_may_share_a_teacher():
+    teacher = EnsembleTeacher([Line()])
+    first, _ = QueryPool(teacher, QUERIES, 4), QueryPool(teacher, ["q1000", "q2000"], 4)
+    assert first.draw([], ["d50"]) == QueryPool(EnsembleTeacher([Line()]), QUERIES, 4).draw([], ["d50"])
 
 
 def test_a_teacher_that_reads_pairs_is_refused_before_the_others_read():

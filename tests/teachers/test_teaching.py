@@ -265,7 +265,11 @@ def test_rows_can_be_appended_to_a_full_part(tmp_path):
 def test_other_folders_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     assert "holds files but no teachers.json" in message(make_rows(), ensemble(), tmp_path)
-    for state, expected in (("{", "not valid JSON"), ("[]", "not a record"), ('{"rows": 1}', "not a record")):
+    for state, expected in (
+        ("{", "not valid JSON"),
+        ("[]", "not a record, it lacks probe, rows;"),
+        ('{"rows": 1}', "not a record, it lacks probe;"),
+    ):
         (tmp_path / "teachers.json").write_text(state)
         text = message(make_rows(), ensemble(), tmp_path)
         assert text.startswith(f"{tmp_path / 'teachers.json'}: {expected}")

@@ -104,8 +104,9 @@ def _find_table(data: Path) -> Path:
 
 
 def _files(data: Path) -> list[Path]:
-    found = (file for part in ("train", "eval", "idf") for file in (data / part).rglob("*"))
-    return sorted(file for file in found if file.is_file())
+    """What is read of the data."""
+    patterns = ("train/*.jsonl.gz", "idf/*.json.gz", "eval/*/*.jsonl*", "eval/*/qrels/*")
+    return sorted(file for pattern in patterns for file in data.glob(pattern))
 
 
 def _link(link: Path, target: Path) -> None:
@@ -123,11 +124,14 @@ def _record(path: Path, settings: dict[str, Any]) -> None:
             new.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     found = json.loads(path.read_text(encoding="utf-8"))
     for name in settings | found:
-        before, now = found.get(name), settings.get(name)
-        if before != now:
-            raise InputError(
-                f"{path}: prepared with {name} {before}, not {now}; remove the folder or give another"
-            )
+        if name not in found or name not in settings:
+            change = f"{'with' if name in found else 'without'} {name}"
+        elif found[name] != settings[name]:
+            unit = "of size " if "/" in name else ""
+            change = f"with {name} {unit}{found[name]}, not {settings[name]}"
+        else:
+            continue
+        raise InputError(f"{path}: prepared {change}; remove the folder or give another")
 
 
 def _cut(whole: Collection) -> Collection:

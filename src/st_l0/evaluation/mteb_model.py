@@ -159,5 +159,6 @@ class _Index:
 
 def _digest(model: SparseEncoder) -> str:
     """40 hexadecimal digits, as of a commit, that name all that the vectors depend on."""
-    settings = (model.get_max_seq_length(), model.max_active_dims, sorted(model.prompts.items()), repr(model))
+    limits = (model.max_seq_length, model.tokenizer.model_max_length)  # of documents and of queries
+    settings = (*limits, model.max_active_dims, sorted(model.prompts.items()), repr(model))
     return hashlib.sha256(f"{model.fingerprint()} {settings}".encode()).hexdigest()[:40]

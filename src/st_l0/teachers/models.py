@@ -21,7 +21,7 @@ _MAX_LENGTH = 512  # tokens of a seq2seq prompt
 Side = Literal["query", "document"]
 
 
-class _Remembered(NamedTuple):
+class EmbeddedQueries(NamedTuple):
     """Queries that were embedded beforehand: the row of each, and rows and their Euclidean lengths."""
 
     row_of: dict[str, int]
@@ -37,7 +37,7 @@ class EmbeddingTeacher:
 
     name: str
     vocabulary: dict[str, int] | None = None
-    _remembered: _Remembered | None = None
+    _remembered: EmbeddedQueries | None = None
     _latest: tuple[list[str], Any] | None = None  # documents, and their embeddings
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
@@ -61,32 +61,34 @@ class EmbeddingTeacher:
             scores = self._all(self._embed_queries(rows), self._embed_documents(columns))
         return scores.clone()[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
 
-    def remember(self, queries: Sequence[str]) -> None:
-        """Embed queries once, for the calls of `score_all` and `nearness` that are to come."""
+    def remember(self, queries: Sequence[str]) -> EmbeddedQueries:
+        """Embed queries once, for `nearness` and for the calls of `score_all` that are to come."""
         row_of = {query: row for row, query in enumerate(dict.fromkeys(queries))}
         with torch.inference_mode():
             embeddings = self.embed(list(row_of), "query")
-            self._remembered = _Remembered(row_of, embeddings, _lengths(embeddings).clamp(min=1e-12))
+            self._remembered = EmbeddedQueries(row_of, embeddings, _lengths(embeddings).clamp(min=1e-12))
+        return self._remembered
 
-    def nearness(self, documents: Sequence[str], rows: np.ndarray | None = None) -> Tensor:
-        """Scores of the remembered queries, divided by the length of each query's vector.
+    def nearness(
+        self, queries: EmbeddedQueries, documents: Sequence[str], rows: np.ndarray | None = None
+    ) -> Tensor:
+        """Scores of queries, divided by the length of each query's vector.
 
         So they can be compared between queries: a sum over words, such as BM25, grows with their number.
 
         Args:
+            queries: What `remember` returned.
             documents: The texts to compare with.
-            rows: Which queries, by their order in `remember`; ``None`` takes all.
+            rows: Which of the queries; ``None`` takes all.
 
         Returns:
             ``(rows, documents)``.
         """
-        if self._remembered is None:
-            raise ValueError("no queries were given to remember")
-        _, queries, lengths = self._remembered
+        _, vectors, lengths = queries
         if rows is not None:
-            queries, lengths = queries[rows], lengths[torch.from_numpy(rows)]
+            vectors, lengths = vectors[rows], lengths[torch.from_numpy(rows)]
         with torch.inference_mode():
-            return self._all(queries, self._embed_documents(list(documents))) / lengths[:, None]
+            return self._all(vectors, self._embed_documents(list(documents))) / lengths[:, None]
 
     def _embed_queries(self, texts: list[str]) -> Any:
         if self._remembered is not None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher
@@ -39,16 +40,16 @@ class QueryPool:
 
     def __init__(self, teacher: EnsembleTeacher, queries: Sequence[str], number: int) -> None:
         self.queries, self.number = list(dict.fromkeys(queries)), number
-        self._members: list[tuple[EmbeddingTeacher, float]] = []
-        for member, share in zip(teacher.teachers, teacher.shares, strict=True):
+        members: list[EmbeddingTeacher] = []
+        for member in teacher.teachers:
             if not isinstance(member, EmbeddingTeacher):
                 raise InputError(
                     f"teacher {member.name} reads query and document together, which is too slow to find "
                     "queries with: leave teachers.extra_queries out"
                 )
-            self._members.append((member, share))
-        for embedding, _ in self._members:
-            embedding.remember(self.queries)
+            members.append(member)
+        embedded = [member.remember(self.queries) for member in members]
+        self._members = list(zip(members, embedded, teacher.shares, strict=True))
 
     def draw(self, queries: Sequence[str], documents: Sequence[str]) -> list[str]:
         """Queries to rank the documents for, other than ``queries``, none twice.
@@ -64,9 +65,11 @@ class QueryPool:
             rows = chance.choice(len(self.queries), _CANDIDATES, replace=False)
         known, due = set(queries), 0.0
         drawn: list[str] = []
-        for member, share in self._members:
+        for member, embedded, share in self._members:
             due += share * self.number
-            for query in self._in_turn(member, rows, documents, chance):
+            scores = member.nearness(embedded, documents, rows)
+            for row in self._in_turn(scores, chance):
+                query = self.queries[row if rows is None else rows[row]]
                 if len(drawn) >= round(due):
                     break
                 if query not in known:
@@ -74,18 +77,8 @@ class QueryPool:
                     drawn.append(query)
         return drawn
 
-    def _in_turn(
-        self,
-        member: EmbeddingTeacher,
-        rows: np.ndarray | None,
-        documents: list[str],
-        chance: np.random.Generator,
-    ) -> Iterator[str]:
-        """One of the nearest queries of each document, then another of each ..."""
-        scores = member.nearness(documents, rows)
+    @staticmethod
+    def _in_turn(scores: Tensor, chance: np.random.Generator) -> Iterator[int]:
+        """One of the nearest rows of each document, then another of each ..."""
         nearest = scores.topk(min(_NEAREST, len(scores)), dim=0).indices.numpy()
-        if rows is not None:
-            nearest = rows[nearest]
-        for turn in chance.permuted(nearest, axis=0)[:, chance.permutation(len(documents))]:
-            for row in turn:
-                yield self.queries[row]
+        yield from chance.permuted(nearest, axis=0)[:, chance.permutation(scores.shape[1])].ravel()

@@ -12,7 +12,7 @@ import numpy as np
 from st_l0.data import read_records
 from st_l0.errors import InputError
 from st_l0.files import replace_file
-from st_l0.parts import begin_record, check_record, write_parts, write_record
+from st_l0.parts import begin_record, check_record, write_parts
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
 from st_l0.teachers.protocol import Teacher
 
@@ -75,11 +75,11 @@ def teach(
     def finish(path: Path, chunk: list[Row]) -> None:
         _finish(path, chunk, teacher, by_id)
 
-    total, complete = write_parts(
-        output, "jsonl", rows, chunk_size, finish, unit="row", description="teaching", progress=progress
+    path = output / _STATE
+    unit, description = "row", "teaching"
+    write_parts(
+        path, state, "jsonl", rows, chunk_size, finish, unit=unit, description=description, progress=progress
     )
-    if complete and state["rows"] != total:
-        write_record(output / _STATE, {**state, "rows": total})
     return output
 
 
