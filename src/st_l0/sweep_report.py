@@ -93,7 +93,8 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
     bm25 = [f"{_reach(first, (name, 'bm25', 'ndcg@10')):.3f}" for name in names]
     rows.append(["BM25", "", "", f"{_reach(first, ('bm25', 'ndcg@10')):.3f}", "", *bm25, "", "", "", ""])
     for line in lines:
-        minutes = [result["seconds"]["training"] for result in line.results]
+        seconds = [result["seconds"]["training"] for result in line.results]
+        minutes = [one / 60 for one in seconds if one is not None]  # not known where it was interrupted
         rows.append(
             [
                 line.variant,
@@ -105,7 +106,7 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
                 f"{line.mean(*_COST):.2f}",
                 f"{line.mean('model', 'document_active_dims'):.0f}",
                 str(line.results[0]["steps"] or ""),
-                "" if None in minutes else f"{fmean(minutes) / 60:.1f}",
+                f"{fmean(minutes):.1f}" if minutes else "",
             ]
         )
     machines = sorted({result["machine"] for line in lines for result in line.results})
