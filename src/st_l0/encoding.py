@@ -98,13 +98,13 @@ def encode_corpus(
     output = Path(output)
     if min(batch_size, part_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and part_size ({part_size}) must be at least 1")
-    size = cast(int, model.get_embedding_dimension())
-
-    def finish(path: Path, chunk: list[Document]) -> None:
-        _finish(path, chunk, model, batch_size, size)
 
     with encoder_precision(model, dtype):
         record = _begin(output, _record(model, name, dtype, part_size))
+
+        def finish(part: Path, chunk: list[Document]) -> None:
+            _finish(part, chunk, model, batch_size, record["vocabulary_size"])
+
         return write_parts(
             output / RECORD,
             record,

@@ -150,9 +150,9 @@ def activation_bytes(
     With hidden size h, feed-forward size f and vocabulary V, an encoder of BERT's shape keeps ``8 h + 2 f``
     floats a token and layer (``26 h + 4 f`` bytes in half precision), embeddings and head keep ``5 h`` floats
     a token, vectors, activation and penalty ``6 V`` floats a text, and a further query ``V`` (of a fixed
-    table; a few times that where the table is trained). Attention is
-    taken to keep no scores and dropout no masks worth counting, as the fused kernels of a GPU do. With
-    gradient checkpointing a layer keeps its input, and one layer at a time is whole.
+    table; a few times that where the table is trained). Attention is taken to keep no scores and dropout no
+    masks worth counting, as the fused kernels of a GPU do. With gradient checkpointing a layer keeps its
+    input, and one layer at a time is whole.
 
     Args:
         config: The transformers configuration.

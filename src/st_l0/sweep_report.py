@@ -129,22 +129,22 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
 
 
 def _at_equal_cost(lines: list[_Line]) -> list[str]:
-    curves: dict[str, list[tuple[float, float]]] = {}
+    curves: dict[str, tuple[list[float], list[float]]] = {}  # log2 of the cost, rising, and quality
     for line in sorted(lines, key=lambda line: line.mean(*_COST)):
         if line.mean(*_COST) > 0:
-            point = (math.log2(line.mean(*_COST)), line.mean(*_QUALITY))
-            curves.setdefault(line.variant, []).append(point)
-    # Steps of the square root of 2, and where a variant has its only point.
-    levels = {step / 2 for step in range(-20, 21)} | {
-        points[0][0] for points in curves.values() if len(points) == 1
-    }
+            costs, quality = curves.setdefault(line.variant, ([], []))
+            costs.append(math.log2(line.mean(*_COST)))
+            quality.append(line.mean(*_QUALITY))
+    # Steps of the square root of 2 from 2^-10 to 2^10, and where a variant has its only point.
+    steps = {step / 2 for step in range(-20, 21)}
+    levels = steps | {costs[0] for costs, _ in curves.values() if len(costs) == 1}
     cells = {
         variant: {
-            level: float(np.interp(level, [cost for cost, _ in points], [quality for _, quality in points]))
+            level: float(np.interp(level, costs, quality))
             for level in levels
-            if points[0][0] <= level <= points[-1][0]
+            if costs[0] <= level <= costs[-1]
         }
-        for variant, points in curves.items()
+        for variant, (costs, quality) in curves.items()
     }
     reached = [level for row in cells.values() for level in row]
     shared = sorted(level for level in levels if reached.count(level) > 1)

@@ -67,20 +67,26 @@ def teach(
         InputError: There are no rows, the folder holds something else (other teachers, scale, chunk size or
             rows), or a score is not finite.
     """
-    output = Path(output)
+    path = Path(output) / _STATE
     if chunk_size < 1:
         raise InputError(f"chunk_size must be at least 1, not {chunk_size}")
-    state = _begin(output / _STATE, teacher, chunk_size)
+    state = _begin(path, teacher, chunk_size)
 
-    def finish(path: Path, chunk: list[Row]) -> None:
-        _finish(path, chunk, teacher, by_id)
+    def finish(part: Path, chunk: list[Row]) -> None:
+        _finish(part, chunk, teacher, by_id)
 
-    path = output / _STATE
-    unit, description = "row", "teaching"
     write_parts(
-        path, state, "jsonl", rows, chunk_size, finish, unit=unit, description=description, progress=progress
+        path,
+        state,
+        "jsonl",
+        rows,
+        chunk_size,
+        finish,
+        unit="row",
+        description="teaching",
+        progress=progress,
     )
-    return output
+    return path.parent
 
 
 def _begin(path: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, Any]:
