@@ -12,6 +12,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from st_l0 import SparseEncoder
+from st_l0.assembly import require_sides
 from st_l0.errors import InputError
 from tiny_models import (
     ARCHITECTURES,
@@ -209,6 +210,21 @@ def test_max_seq_length_of_queries_that_run_the_model(tiny_encoder):
     assert model.max_seq_length == model[0].max_seq_length == 4
     for encode in (model.encode_query, model.encode_document):
         np.testing.assert_allclose(dense(encode(["cat dog bird"])), dense(encode(["cat dog"])), atol=1e-5)
+
+
+def test_documents_through_other_modules_are_left_to_stock(tiny_encoder):
+    class Same(torch.nn.Module):
+        def forward(self, features, **kwargs):
+            return features
+
+    model = tiny_encoder(max_seq_length=6)
+    expected = dense(model.encode_document(["cat dog"]))
+    model[0].sub_modules["document"].append(Same())
+    assert not model.inference_free
+    model.max_seq_length = 4  # [CLS] and [SEP] among them
+    np.testing.assert_allclose(dense(model.encode_document(["cat dog bird"])), expected, atol=1e-5)
+    with pytest.raises(InputError, match="documents go through no masked language model"):
+        require_sides(model)
 
 
 def test_queries_are_cut_where_the_positions_end(tiny_encoder):

@@ -6,15 +6,11 @@ import sentence_transformers
 import torch
 
 from st_l0 import SparseEncoder
-from st_l0.assembly import read_sides
+from st_l0.assembly import require_sides as sides
 from st_l0.query_tables import LearnedScores, TrainedTable, train_query_table, trained_parameter
 from tiny_models import DOCUMENTS, QUERIES, VOCABULARY, dense
 
 SPECIAL = range(5)
-
-
-def sides(model):
-    return read_sides(list(model.children()))
 
 
 def test_a_trained_table_by_hand():

@@ -86,6 +86,18 @@ def read_sides(modules: Sequence[nn.Module]) -> Sides | None:
     return Sides(None, *parts) if read_head(parts[0].model) is not None else None
 
 
+def require_sides(model: nn.Module) -> Sides:
+    """The parts of an encoder.
+
+    Raises:
+        InputError: its documents go through something else than a masked language model.
+    """
+    sides = read_sides(list(model.children()))
+    if sides is None:
+        raise InputError(f"{type(model).__name__}: documents go through no masked language model")
+    return sides
+
+
 def activation_name(activation: str | int) -> str:
     """Name of an activation: ``"relu"`` (log(1 + relu(x))), ``"log1p_relu"`` (one more log), or k extra logs.
 

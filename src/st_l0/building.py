@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from st_l0.assembly import Sides, read_sides
+from st_l0.assembly import require_sides
 from st_l0.checkpoints import Access, layout, position_limit
 from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
 from st_l0.encoder import SparseEncoder
@@ -75,7 +75,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         if siamese and model.inference_free:
             raise InputError(f"{settings.base_model} is inference-free: model.queries cannot be 'model'")
         if settings.max_seq_length is not None:
-            sides = cast(Sides, read_sides(list(model.children())))
+            sides = require_sides(model)
             positions = position_limit(sides.transformer.model.config)
             model.max_seq_length = min(settings.max_seq_length, positions)
         return _with_trained_queries(model, settings.queries)
@@ -99,7 +99,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
 
 def _with_trained_queries(model: SparseEncoder, queries: str) -> SparseEncoder:
     if queries in ("trained_table", "learned_scores"):
-        train_query_table(cast(Sides, read_sides(list(model.children()))), queries)
+        train_query_table(require_sides(model), queries)
     return model
 
 
@@ -154,7 +154,7 @@ def _document_regularizer(settings: Loss, model: SparseEncoder, documents_per_qu
             refresh_steps=settings.df_refresh_steps,
         )
     elif settings.token_weights is not None:
-        sides = cast(Sides, read_sides(list(model.children())))
+        sides = require_sides(model)
         token_weights = inverse(torch.from_numpy(read_idf(Path(settings.token_weights), sides.tokenizer)))
     return _REGULARIZERS[settings.regularizer](
         settings.threshold,
@@ -186,7 +186,7 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
 
     device = str(model.device)
     teachers = [load_teacher(spec, device=device, batch_size=settings.batch_size) for spec in settings.models]
-    vocabulary = cast(Sides, read_sides(list(model.children()))).tokenizer.get_vocab()
+    vocabulary = require_sides(model).tokenizer.get_vocab()
     for spec, teacher in zip(settings.models, teachers, strict=True):
         if teacher.vocabulary is not None and teacher.vocabulary != vocabulary:
             raise InputError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
-from st_l0.assembly import Sides, read_sides
+from st_l0.assembly import require_sides
 from st_l0.checkpoints import position_limit
 from st_l0.encoder import SparseEncoder
 from st_l0.errors import InputError
@@ -40,7 +39,7 @@ def export(
 
     encoder = SparseEncoder.from_pretrained(str(model), device="cpu", inference_free=False)
     if max_seq_length is not None:
-        transformer = cast(Sides, read_sides(list(encoder.children()))).transformer
+        transformer = require_sides(encoder).transformer
         most = position_limit(transformer.model.config)
         if not 8 <= max_seq_length <= most:
             raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
 
-from st_l0.assembly import Sides, read_sides, text_tokenizer
+from st_l0.assembly import require_sides, text_tokenizer
 from st_l0.building import set_dropout
 from st_l0.checkpoints import Access, has_mlm_head
 from st_l0.encoder import SparseEncoder
@@ -70,7 +70,7 @@ def train_mlm(
     set_seed(seed)
     start = None if has_mlm_head(str(base_model), Access()) else rows
     encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
-    sides = cast(Sides, read_sides(list(encoder.children())))
+    sides = require_sides(encoder)
     model, tokenizer = cast(Any, sides.transformer.model), text_tokenizer(sides.transformer)
     if read_head(model) is None:
         raise InputError(f"{base_model}: {type(model).__name__} has an MLM head of no known kind")

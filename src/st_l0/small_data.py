@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
 
 from st_l0.docstrings import collect_docstrings, split_by_module
 from st_l0.errors import InputError, require
@@ -78,7 +77,7 @@ def _write_pairs(output: Path, limit: int) -> None:
 def _write_models(output: Path, base_model: str) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from st_l0.assembly import Sides, read_sides, text_tokenizer
+    from st_l0.assembly import require_sides, text_tokenizer
     from st_l0.data import read_records
     from st_l0.encoder import SparseEncoder
     from st_l0.idf import compute_idf, write_idf
@@ -93,7 +92,7 @@ def _write_models(output: Path, base_model: str) -> None:
     )
     with replace_folder(output / "sparse") as folder:
         sparse.save_pretrained(str(folder), create_model_card=False)
-    sides = cast(Sides, read_sides(list(sparse.children())))
+    sides = require_sides(sparse)
     with replace_folder(output / "base") as folder:
         sides.transformer.model.save_pretrained(str(folder))
         text_tokenizer(sides.transformer).save_pretrained(str(folder))
