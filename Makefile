@@ -17,7 +17,7 @@ small-recipes: $(VENV)/.quickstart
 	for recipe in training_recipes/small/*.yaml; do echo "$$recipe" && $(BIN)/st-l0 train "$$recipe" $(ARGS) || exit; done
 
 # Both read DATA, a folder with train/, eval/ and idf/ (see training_recipes/ablation/prepare.py), and go on where they
-# were stopped. SCALE is gpu or cpu.
+# were stopped. SCALE is gpu or cpu. ARGS are overrides, of the sweep or of both recipes of the small model.
 SCALE   ?= gpu
 $(if $(filter cpu gpu,$(SCALE)),,$(error SCALE is gpu or cpu, not $(SCALE)))
 PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
@@ -25,7 +25,7 @@ PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
 MINI     = runs/mini/$(if $(filter cpu,$(SCALE)),cpu_long,gpu)
 
 ablation: prepared
-	$(BIN)/st-l0 sweep training_recipes/ablation/sweeps/$(SCALE).yaml --report training_recipes/ablation/results
+	$(BIN)/st-l0 sweep training_recipes/ablation/sweeps/$(SCALE).yaml $(ARGS) --report training_recipes/ablation/results
 
 mini: $(MINI)/model/modules.json
 	$(BIN)/st-l0 export $(MINI)/model --output $(MINI)/st-l0-mini --max-seq-length 256
@@ -33,7 +33,7 @@ mini: $(MINI)/model/modules.json
 
 runs/mini/%/model/modules.json: training_recipes/mini/%.yaml | prepared
 	@! test -e $@ || { echo 'runs/mini/$* is older than what it is made from: remove it to train anew' >&2; exit 2; }
-	$(BIN)/st-l0 train $< $$(ls -d runs/mini/$*/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume)
+	$(BIN)/st-l0 train $< $(ARGS) $$(ls -d runs/mini/$*/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume)
 
 runs/mini/cpu_long/model/modules.json: runs/mini/cpu/model/modules.json
 
