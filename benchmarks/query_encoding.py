@@ -108,6 +108,7 @@ def main() -> None:
     found = medians(
         {
             "ours": lambda: one_by_one(model, few),
+            "scipy": lambda: [model.encode_query(query, convert_to_scipy=True) for query in few],
             "bm25s": lambda: [bm25s.tokenize(query, show_progress=False) for query in few],
             "ours, batch": lambda: model.encode_query(queries),
             "bm25s, batch": lambda: bm25s.tokenize(queries, show_progress=False),
@@ -142,6 +143,7 @@ def main() -> None:
     say("one query, 24 layers", deep["ours 24"], deep["stock 24"], 25)
     say("one query, 24 layers against our 2", deep["ours 24"], deep["ours 2"], 1)
     say("one query against bm25s.tokenize", words["ours"], words["bm25s"], 1 / 1.1)
+    say("one query, as scipy, against bm25s.tokenize", words["scipy"], words["bm25s"], 1 / 1.1)
     say("queries in a batch against bm25s.tokenize", words["ours, batch"], words["bm25s, batch"], 1 / 1.1)
 
 

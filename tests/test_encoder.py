@@ -130,6 +130,9 @@ def test_a_single_query_is_that_of_a_list(tiny_encoder, tmp_path, options):
         theirs = stock.encode_query(query)
         assert (one.layout, one.dtype, one.shape) == (theirs.layout, theirs.dtype, theirs.shape)
         assert torch.equal(one.to_dense(), row.to_dense())
+        matrix = model.encode_query(query, convert_to_scipy=True)
+        assert (type(matrix), matrix.dtype, matrix.shape) == (sp.csr_matrix, np.float32, (1, *one.shape))
+        np.testing.assert_array_equal(matrix.toarray()[0], one.to_dense().numpy())
         if query:
             assert torch.equal(one.to_dense(), theirs.to_dense())
     assert model.encode_query("cat", convert_to_sparse_tensor=False).layout is torch.strided

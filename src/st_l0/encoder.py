@@ -229,14 +229,14 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
     def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
         """Encode queries; arguments as in `encode`."""
-        special = (
-            args or kwargs or self.max_active_dims or self.prompts.get("query") or self.default_prompt_name
-        )
-        if isinstance(inputs, str) and not special:
+        as_row = kwargs == {"convert_to_scipy": True}
+        changed = self.max_active_dims or self.prompts.get("query") or self.default_prompt_name
+        if isinstance(inputs, str) and not args and (as_row or not kwargs) and not changed:
             # The way through `encode` would take as long as all the rest.
             sides = self._sides
             if sides is not None and sides.query is not None and (weight := sides.query.weight).is_cpu:
-                return self._query_side(sides).vector(inputs, self._table(weight))
+                encoder, table = self._query_side(sides), self._table(weight)
+                return encoder([inputs], table) if as_row else encoder.vector(inputs, table)
         stock: Any = super().encode_query
         return stock(inputs, *args, **kwargs)
 
