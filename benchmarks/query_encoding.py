@@ -29,9 +29,9 @@ from st_l0.query_encoder import QueryEncoder
 REPEATS, SINGLE, LAYERS = 15, 100, (2, 24)
 
 
-def one_by_one(model: StockEncoder, queries: list[str]) -> list[torch.Tensor]:
+def one_by_one(model: StockEncoder, queries: list[str], **options: Any) -> list[Any]:
     """A vector a query, a call a query."""
-    return [model.encode_query(query) for query in queries]
+    return [model.encode_query(query, **options) for query in queries]
 
 
 def check(model: SparseEncoder, stock: StockEncoder, queries: list[str]) -> None:
@@ -74,7 +74,7 @@ def main() -> None:
     found = medians(
         {
             "ours": lambda: one_by_one(model, few),
-            "scipy": lambda: [model.encode_query(query, convert_to_scipy=True) for query in few],
+            "scipy": lambda: one_by_one(model, few, convert_to_scipy=True),
             "stock": lambda: one_by_one(stock, few),
         },
         REPEATS,
@@ -108,7 +108,7 @@ def main() -> None:
     found = medians(
         {
             "ours": lambda: one_by_one(model, few),
-            "scipy": lambda: [model.encode_query(query, convert_to_scipy=True) for query in few],
+            "scipy": lambda: one_by_one(model, few, convert_to_scipy=True),
             "bm25s": lambda: [bm25s.tokenize(query, show_progress=False) for query in few],
             "ours, batch": lambda: model.encode_query(queries),
             "bm25s, batch": lambda: bm25s.tokenize(queries, show_progress=False),
