@@ -57,10 +57,10 @@ def remove(folder: Path) -> None:
 def assert_same(path: Path, corpus: sp.csr_matrix) -> None:
     """The index holds exactly the postings of scipy's transposition."""
     columns = corpus.tocsc()
-    parts = EmbeddedIndex(path)._state.parts
+    segments = EmbeddedIndex(path)._snapshot.segments
     blocks = [
-        sp.csc_matrix((part.segment.weights, part.segment.rows, part.segment.indptr), (len(part), VOCABULARY))
-        for part in parts
+        sp.csc_matrix((live.segment.weights, live.segment.rows, live.segment.indptr), (len(live), VOCABULARY))
+        for live in segments
     ]
     stored = sp.vstack(blocks, format="csc")
     np.testing.assert_array_equal(stored.indptr, columns.indptr)

@@ -13,7 +13,7 @@ import sentence_transformers
 import torch
 
 from st_l0 import SparseEncoder
-from st_l0.small_data import prepare_small
+from st_l0.quickstart.small_data import prepare_small
 
 
 def parse_threads(description: str | None) -> int:

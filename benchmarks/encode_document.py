@@ -21,8 +21,8 @@ import scipy.sparse as sp
 from common import medians, parse_threads, real_encoder, real_texts, report, stock_twin
 
 from st_l0 import SparseEncoder
-from st_l0.precision import PRECISIONS, encoder_precision
-from st_l0.vectors import as_csr
+from st_l0.encoder.precision import PRECISIONS, encoder_precision
+from st_l0.utils.sparse import as_csr
 
 LONG, SHORT, REPEATS, CHECKED = 144, 48, 3, 32
 # This head subtracts numbers of like size: stock itself is about 8e-5 from float64.

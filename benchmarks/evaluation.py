@@ -26,7 +26,7 @@ from sentence_transformers.sparse_encoder.evaluation import SparseInformationRet
 from st_l0 import SparseEncoder
 from st_l0.evaluation import IndexInformationRetrievalEvaluator, MtebModel
 from st_l0.evaluation.metrics import quality
-from st_l0.vectors import active_dims, as_csr, as_torch
+from st_l0.utils.sparse import active_dims, as_csr, as_torch
 
 DOCUMENTS, QUERIES, VARIATIONS = 20_000, 300, 50
 REPEATS = 3

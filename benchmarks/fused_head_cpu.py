@@ -19,9 +19,9 @@ from common import medians, parse_threads, real_encoder, real_texts, report
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
 
-from st_l0 import screening
-from st_l0.fused_head import activate, max_logits, read_head, without_padding
-from st_l0.segments import Segments
+from st_l0.head import screening
+from st_l0.head.mlm_head import activate, max_logits, read_head, without_padding
+from st_l0.head.packing import PackedTokens
 
 BATCH, TOKENS = 16, 256
 REPEATS = 5
@@ -75,7 +75,7 @@ def share_computed(hidden: Tensor, mask: Tensor, decoder: nn.Linear) -> float:
     lengths = offsets.diff().tolist()
     out = torch.empty(len(lengths), decoder.out_features)
     with torch.no_grad():
-        screening.upper_bounds(rows, Segments(lengths), decoder.weight, decoder.bias, out)
+        screening.upper_bounds(rows, PackedTokens(lengths), decoder.weight, decoder.bias, out)
     return (out > 0).float().mean().item()
 
 

@@ -22,7 +22,7 @@ import torch
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
 
-from st_l0.fused_head import activate, max_logits
+from st_l0.head.mlm_head import activate, max_logits
 
 DOCUMENTS, TOKENS = 32, 256
 BERT, XLM_R = 30_522, 250_002

@@ -24,7 +24,7 @@ from sentence_transformers import SparseEncoder as StockEncoder
 from transformers import BertConfig, BertForMaskedLM
 
 from st_l0 import SparseEncoder
-from st_l0.query_encoder import QueryEncoder
+from st_l0.encoder.queries import QueryEncoder
 
 REPEATS, SINGLE, LAYERS = 15, 100, (2, 24)
 

@@ -42,7 +42,7 @@ from sentence_transformers.util import dot_score, semantic_search
 from torch import Tensor
 
 from st_l0.index import EmbeddedIndex, Hits
-from st_l0.vectors import as_torch
+from st_l0.utils.sparse import as_torch
 
 VOCABULARY, ACTIVE, TOKENS, FLOPS = 30_522, 175, 10, 1.7
 BLOCK, QUERIES, CORPUS_CHUNK = 100_000, 1_000, 50_000
@@ -181,8 +181,8 @@ def copy_bandwidth() -> float:
 
 def bytes_touched(index: EmbeddedIndex, queries: sp.csr_matrix) -> float:
     """Bytes a query must read or write: 8 a posting, and the scores zeroed, read twice and added to."""
-    parts = index._state.parts
-    lengths = sum(np.diff(part.segment.indptr) for part in parts)
+    segments = index._snapshot.segments
+    lengths = sum(np.diff(live.segment.indptr) for live in segments)
     return float(8 * lengths[queries.indices].sum() / queries.shape[0] + 3 * 4 * len(index))
 
 
@@ -198,10 +198,10 @@ def _memory(path: Path, queries: sp.csr_matrix, sink: Any) -> None:
     small.search(queries[2])
     before = _resident()
     index = EmbeddedIndex(path)
-    for part in index._state.parts:
-        part.segment.rows.max()
-        part.segment.weights.max()
-        assert len(part.segment.all_ids)
+    for live in index._snapshot.segments:
+        live.segment.rows.max()
+        live.segment.weights.max()
+        assert len(live.segment.all_ids)
     for row in range(20):
         index.search(queries[row])
     sink.send(_resident() - before)
@@ -296,7 +296,7 @@ def measure(index: EmbeddedIndex, path: Path, queries: sp.csr_matrix, bandwidth:
         torch.set_num_threads(threads)
         claim = f"{some.shape[0]:,} queries, top {k}, {size:,} documents: {several} threads against 1"
         report(claim, ours=times["two"], stock=times["one"], unit="s", threads=several, goal=None)
-    postings = sum(len(part.segment.rows) for part in index._state.parts)
+    postings = sum(len(live.segment.rows) for live in index._snapshot.segments)
     disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     show(f"on the disk, {size:,} documents", disk / postings, "bytes a posting", threads, 9)
     grown = memory(path, some)

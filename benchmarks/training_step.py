@@ -60,7 +60,7 @@ class Side:
             self.loss: nn.Module = losses.SpladeLoss(encoder, ranking, FLOPS_WEIGHT)
         else:
             self.loss = SparseRetrievalLoss(encoder, InfoNCELoss(), FlopsLoss(), FLOPS_WEIGHT)
-            self.loss.watched = False
+            self.loss.log_statistics = False
         encoder.train()
         for module in encoder.modules():
             if isinstance(module, nn.Dropout):

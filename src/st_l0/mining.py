@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from st_l0.data import Document, read_records
 from st_l0.errors import InputError
-from st_l0.files import replace_file
 from st_l0.index import open_index
-from st_l0.indexing import check_model, index_corpus, index_metadata
-from st_l0.streams import batched
+from st_l0.indexing.index import check_model, index_corpus, index_metadata
+from st_l0.utils.batches import batched
+from st_l0.utils.files import replace_file
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-    from st_l0.encoder import SparseEncoder
+    from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Hits, Index
 
 _Data = tuple[dict[str, str], dict[str, str], dict[str, list[str]], int]
@@ -197,7 +197,7 @@ def mine_collection(
         InputError: A setting is out of its range, the data cannot be read, an index or a file in ``output``
             is of another model or other data, or no pair has enough negatives. What was there before stays.
     """
-    from st_l0.encoder import SparseEncoder
+    from st_l0.encoder.sparse_encoder import SparseEncoder
 
     settings = _Settings(number, depth, margin, max_ratio)
     data, output = Path(data), Path(output)
@@ -283,7 +283,7 @@ def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) 
 
 def _read_judgements(folder: Path, split: str) -> _Data:
     """Corpus, queries, positives, and the number of positives that are not in the corpus."""
-    from st_l0.evaluation.collections import read_collection
+    from st_l0.data.beir import read_collection
 
     collection = read_collection(folder, split)
     relevant = [(query, id) for query, judged in collection.qrels.items() for id in judged if judged[id] > 0]

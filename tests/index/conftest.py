@@ -18,7 +18,7 @@ def generator():
 @pytest.fixture
 def small_segments(monkeypatch):
     """Merge early, in many chunks and into several segments, so that few documents reach every path."""
-    monkeypatch.setattr("st_l0.index.merging.FAN_IN", 3)
-    monkeypatch.setattr("st_l0.index.merging.SMALL", 40)
-    monkeypatch.setattr("st_l0.index.merging.MAX_SIZE", 700)
-    monkeypatch.setattr("st_l0.index.segment._CHUNK_POSTINGS", 25)
+    monkeypatch.setattr("st_l0.index.embedded.merging.FAN_IN", 3)
+    monkeypatch.setattr("st_l0.index.embedded.merging.SMALL", 40)
+    monkeypatch.setattr("st_l0.index.embedded.merging.MAX_SIZE", 700)
+    monkeypatch.setattr("st_l0.index.embedded.segment._CHUNK_POSTINGS", 25)

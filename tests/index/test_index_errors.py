@@ -25,17 +25,17 @@ def folder(tmp_path):
     return tmp_path / "index"
 
 
-def refused(function, *parts):
+def refused(function, *segments):
     with pytest.raises(InputError) as caught:
         function()
     message = str(caught.value)
     assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
+    for live in segments:
+        assert str(live) in message
 
 
 @pytest.mark.parametrize(
-    ("call", "parts"),
+    ("call", "segments"),
     [
         (lambda i: i.add(["c", "c"], EYE[:2]), ["'c'", "more than once"]),
         (lambda i: i.update(["c", "c"], EYE[:2]), ["'c'", "more than once"]),
@@ -68,8 +68,8 @@ def refused(function, *parts):
         (lambda i: i.explain(np.eye(1, 4), "a"), ["4 dimensions"]),
     ],
 )
-def test_bad_input_is_refused_in_one_line_and_changes_nothing(index, call, parts):
-    refused(lambda: call(index), *parts)
+def test_bad_input_is_refused_in_one_line_and_changes_nothing(index, call, segments):
+    refused(lambda: call(index), *segments)
     assert index.ids().tolist() == ["a", "b"]
     index.add(["c"], EYE[2:])  # and the index goes on working
     assert [hits.ids.tolist() for hits in index.search(EYE)] == [["a"], ["b"], ["c"]]
@@ -157,7 +157,7 @@ def edit(manifest, **changes):
 
 
 @pytest.mark.parametrize(
-    ("damage", "parts"),
+    ("damage", "segments"),
     [
         (lambda m: m.write_text(m.read_text()[:-9]), ["damaged", "not JSON"]),
         (lambda m: m.write_bytes(b""), ["damaged", "not JSON"]),
@@ -175,13 +175,13 @@ def edit(manifest, **changes):
         (lambda m: m.write_text(m.read_text().replace('"text_bytes": 2', '"text_bytes": "x"')), ["damaged"]),
     ],
 )
-def test_a_manifest_that_cannot_be_used(folder, damage, parts):
+def test_a_manifest_that_cannot_be_used(folder, damage, segments):
     index = EmbeddedIndex(folder)
     damage(folder / "manifest.json")
     files = sorted(folder.rglob("*"))
-    refused(lambda: open_index(folder), folder, *parts)
-    refused(lambda: index.add(["c"], EYE[:1]), folder, *parts)
-    refused(lambda: EmbeddedIndex().save(folder), folder, *parts)
+    refused(lambda: open_index(folder), folder, *segments)
+    refused(lambda: index.add(["c"], EYE[:1]), folder, *segments)
+    refused(lambda: EmbeddedIndex().save(folder), folder, *segments)
     assert set(files) <= {*folder.rglob("*"), folder / ".lock"}
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from index_model import VOCABULARY, Model, assert_same, exit_code, in_child, integers
 
-import st_l0.files
+import st_l0.utils.files
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
-from st_l0.index.arrays import Sink
-from st_l0.index.storage import Folder
+from st_l0.index.embedded.arrays import Sink
+from st_l0.index.embedded.storage import Folder
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 EYE = np.eye(4, dtype=np.float32)
@@ -72,9 +72,11 @@ def build(path):
 
 def leftovers(path):
     """Files that the index at ``path`` does not need."""
-    state = EmbeddedIndex(path)._state
+    snapshot = EmbeddedIndex(path)._snapshot
     needed = {"manifest.json", ".lock"}
-    needed |= {part.segment.name for part in state.parts} | {part.deleted_name for part in state.parts}
+    needed |= {live.segment.name for live in snapshot.segments} | {
+        live.deleted_name for live in snapshot.segments
+    }
     return {entry.name for entry in path.iterdir()} - needed
 
 
@@ -225,8 +227,8 @@ def test_a_file_size_limit_is_an_error_that_changes_nothing(tmp_path, generator)
 def test_open_maps_the_files(tmp_path):
     path = tmp_path / "index"
     EmbeddedIndex(path).add(["a", "b"], EYE[:2], ["A", "B"])
-    (part,) = EmbeddedIndex(path)._state.parts
-    segment = part.segment
+    (live,) = EmbeddedIndex(path)._snapshot.segments
+    segment = live.segment
     arrays = [segment.indptr, segment.rows, segment.weights, segment.ids.blob, segment.texts.offsets]
     assert all(isinstance(array.base, np.memmap) for array in arrays)
     assert [array.dtype.str for array in arrays] == ["<i8", "<i4", "<f4", "|u1", "<i8"]
@@ -241,7 +243,7 @@ def test_readers_keep_what_they_opened_until_they_refresh(tmp_path, generator):
     path = tmp_path / "index"
     index, before, after, change = build(path)
     reader = EmbeddedIndex(path)
-    names = {part.segment.name for part in reader._state.parts}
+    names = {live.segment.name for live in reader._snapshot.segments}
     change(index)
     for i in range(9):
         index.add([f"more{i}"], integers(generator, 1))
@@ -306,13 +308,13 @@ def test_a_second_writer_waits_then_gives_up(tmp_path, monkeypatch):
 
     pid = in_child(hold)
     os.read(ready, 1)
-    monkeypatch.setattr("st_l0.index.storage.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("st_l0.index.embedded.storage.LOCK_SECONDS", 0.2)
     with pytest.raises(
         InputError, match=r"another process is writing to the index \(waited 0\.2 s\): try later"
     ):
         index.add(["b"], EYE[1:2])
     assert EmbeddedIndex(path).ids().tolist() == ["a"]  # reading does not wait
-    monkeypatch.setattr("st_l0.index.storage.LOCK_SECONDS", 60)
+    monkeypatch.setattr("st_l0.index.embedded.storage.LOCK_SECONDS", 60)
     thread = threading.Thread(target=index.add, args=(["b"], EYE[1:2]))
     thread.start()
     thread.join(0.2)
@@ -366,7 +368,7 @@ def test_save_makes_a_compact_copy_and_replaces_an_index(tmp_path, generator):
     index.save(tmp_path / "copy")
     copy = EmbeddedIndex(tmp_path / "copy")
     assert_same(copy, before, generator)
-    assert [part.deleted for part in copy._state.parts] == [None]
+    assert [live.deleted for live in copy._snapshot.segments] == [None]
     assert leftovers(tmp_path / "copy") == set()
     assert reader.ids().tolist() == [1, 2]
     EmbeddedIndex(metadata={"model": "m"}, vocabulary_size=9).save(tmp_path / "copy")
@@ -378,20 +380,20 @@ def test_a_segment_that_is_mostly_deleted_is_rewritten(tmp_path):
     index = EmbeddedIndex(tmp_path / "index")
     index.add(list("abcd"), EYE)
     index.delete(["a", "c"])
-    assert [len(part.segment) for part in index._state.parts] == [4]
+    assert [len(live.segment) for live in index._snapshot.segments] == [4]
     index.delete(["d"])
-    assert [len(part.segment) for part in index._state.parts] == [1]
+    assert [len(live.segment) for live in index._snapshot.segments] == [1]
     assert index.search(EYE)[1].ids.tolist() == ["b"]
 
 
 def test_one_addition_beyond_the_limit_becomes_several_segments(monkeypatch, generator):
-    monkeypatch.setattr("st_l0.index.merging.MAX_SIZE", 50)
+    monkeypatch.setattr("st_l0.index.embedded.merging.MAX_SIZE", 50)
     index, model = EmbeddedIndex(), Model()
     vectors = integers(generator, 60)
     index.add(range(60), vectors)
     model.put(range(60), vectors)
-    assert all(part.segment.size <= 50 for part in index._state.parts)
-    assert len(index._state.parts) > 4
+    assert all(live.segment.size <= 50 for live in index._snapshot.segments)
+    assert len(index._snapshot.segments) > 4
     assert_same(index, model, generator)
 
 
@@ -409,13 +411,13 @@ def test_files_are_flushed_before_the_manifest_names_them(tmp_path, monkeypatch)
         log.append("replace")
         return replace(path, target)
 
-    monkeypatch.setattr(st_l0.files.os, "fsync", logged_fsync)
+    monkeypatch.setattr(st_l0.utils.files.os, "fsync", logged_fsync)
     monkeypatch.setattr(Path, "replace", logged_replace)
     index.update(["a", "c"], EYE[1:3])
     if None in log:
         pytest.skip("cannot tell which file a descriptor is")
     before = log[: log.index("replace")]
-    new = index._state.parts[-1].segment.name
+    new = index._snapshot.segments[-1].segment.name
     folder = (tmp_path / "index").resolve()
     needed = {*(folder / new).iterdir(), folder / new, folder, *folder.glob("*.deleted-*")}
     assert len(needed) == 8

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from st_l0.index import kernel
+from st_l0.index.embedded import kernel
 
 
 def plain_top_k(scores, k):

@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
 
-from st_l0.index import merging
-from st_l0.index.segment import Part, Segment, Strings, write_segment
-from st_l0.vectors import as_csr
+from st_l0.index.embedded import merging
+from st_l0.index.embedded.segment import LiveSegment, Segment, Strings, write_segment
+from st_l0.utils.sparse import as_csr
 
 
 def part_of(size):
-    """A part with one document and ``size - 1`` postings."""
-    return Part(Segment.build(["a"], as_csr(np.ones((1, size - 1), dtype=np.float32))))
+    """A live with one document and ``size - 1`` postings."""
+    return LiveSegment(Segment.build(["a"], as_csr(np.ones((1, size - 1), dtype=np.float32))))
 
 
 def planned(sizes):
-    return [[part.segment.size for part in group] for group in merging.plan([part_of(s) for s in sizes])]
+    return [[live.segment.size for live in group] for group in merging.plan([part_of(s) for s in sizes])]
 
 
 @pytest.fixture(autouse=True)
@@ -70,15 +70,15 @@ def test_texts_and_ids_survive_any_characters():
 
 def test_runs_are_what_was_not_deleted():
     segment = Segment.build(list("abcdef"), as_csr(np.eye(6, dtype=np.float32)))
-    assert list(Part(segment).runs()) == [(0, 6)]
-    assert list(Part(segment).without(np.array([3, 0, 4])).runs()) == [(1, 3), (5, 6)]
-    assert list(Part(segment).without(np.arange(6)).runs()) == []
+    assert list(LiveSegment(segment).runs()) == [(0, 6)]
+    assert list(LiveSegment(segment).without(np.array([3, 0, 4])).runs()) == [(1, 3), (5, 6)]
+    assert list(LiveSegment(segment).without(np.arange(6)).runs()) == []
 
 
 def test_merge_gives_the_arrays_worked_out_by_hand():
     first = Segment.build(["a", "b"], as_csr(np.array([[1, 0, 2], [0, 3, 4]])), ["A", "B"])
     second = Segment.build(["c"], as_csr(np.array([[5, 0, 6]])))
-    merged = write_segment([Part(first).without(np.array([0])), Part(second)], None)
+    merged = write_segment([LiveSegment(first).without(np.array([0])), LiveSegment(second)], None)
     assert merged.indptr.tolist() == [0, 1, 2, 4]
     assert merged.rows.tolist() == [1, 0, 0, 1]
     assert merged.weights.tolist() == [5, 3, 4, 6]

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from index_model import VOCABULARY, Model, assert_same, integers
 
-import st_l0.index.embedded
+import st_l0.index.embedded.index
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, Hit, Hits, Index, open_index
 
@@ -47,8 +47,8 @@ def test_equals_brute_force_through_any_history(tmp_path, generator, kind, place
             (index.update if operation == "update" else index.add)(ids, sp.csr_matrix(vectors), texts)
             model.put(ids, vectors, texts)
         assert_same(index, model, generator)
-        most_segments = max(most_segments, len(index._state.parts))
-        merged += len(index._state.parts) < most_segments
+        most_segments = max(most_segments, len(index._snapshot.segments))
+        merged += len(index._snapshot.segments) < most_segments
         if reader is not None:
             reader.refresh()
             assert_same(reader, model, generator)
@@ -58,10 +58,10 @@ def test_equals_brute_force_through_any_history(tmp_path, generator, kind, place
     assert merged
     index.save(tmp_path / "copy")
     copy = EmbeddedIndex(tmp_path / "copy", create=False)
-    assert all(part.deleted is None for part in copy._state.parts)
+    assert all(live.deleted is None for live in copy._snapshot.segments)
     assert_same(copy, model, generator)
     index.delete(list(model.rows))
-    assert (len(index), index.ids().tolist(), len(index._state.parts)) == (0, [], 0)
+    assert (len(index), index.ids().tolist(), len(index._snapshot.segments)) == (0, [], 0)
     assert len(index.search(np.ones(VOCABULARY))[0]) == 0
 
 
@@ -213,5 +213,5 @@ def test_open_index_gives_an_index(tmp_path):
 
 
 def test_docstring_example():
-    assert doctest.testmod(st_l0.index.embedded).attempted > 0
-    assert doctest.testmod(st_l0.index.embedded).failed == 0
+    assert doctest.testmod(st_l0.index.embedded.index).attempted > 0
+    assert doctest.testmod(st_l0.index.embedded.index).failed == 0

@@ -8,7 +8,8 @@ import pytest
 import torch
 from index_model import VOCABULARY, integers
 
-from st_l0.index import EmbeddedIndex, searching
+from st_l0.index import EmbeddedIndex
+from st_l0.index.embedded import searching
 
 
 @pytest.fixture

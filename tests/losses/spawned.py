@@ -20,7 +20,7 @@ from st_l0.losses import (
     SparseRetrievalLoss,
     WeightedRankingLoss,
 )
-from st_l0.losses.distributed import all_gather, all_gather_objects, all_reduce_sum, rank, world_size
+from st_l0.utils.distributed import all_gather, all_gather_objects, all_reduce_sum, rank, world_size
 
 STEPS = 20
 QUERIES = 8
@@ -161,10 +161,10 @@ def frequencies(cuts):
 
 
 def statistics(cuts):
-    """Of two watched batches, with one between them that is not."""
+    """Of two log_statistics batches, with one between them that is not."""
     loss = SparseRetrievalLoss(Given(), InfoNCELoss(), FlopsLoss(), 0.5)
-    for batch, watched in enumerate((True, False, True)):
-        loss.watched = watched
+    for batch, log_statistics in enumerate((True, False, True)):
+        loss.log_statistics = log_statistics
         rows, keys, _, _ = random_batch(batch, queries=QUERIES, size=SIZE)
         loss(
             [

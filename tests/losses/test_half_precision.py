@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_l0.fused_head import activate, max_logits
+from st_l0.head.mlm_head import activate, max_logits
 from st_l0.losses import (
     DocumentFrequencyWeights,
     FlopsLoss,

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from independent import infonce, random_batch
 from spawned import CONFIGURATIONS, CUTS, QUERIES, SIZE, STEPS, everything, process, vectors_alone
 
-from st_l0.losses.distributed import all_gather, all_gather_objects, all_reduce_sum
+from st_l0.utils.distributed import all_gather, all_gather_objects, all_reduce_sum
 
 PROCESSES = pytest.mark.parametrize("processes", [2, 4])
 DIVISIONS = pytest.mark.parametrize("division", CUTS)
@@ -167,7 +167,7 @@ def test_statistics_are_those_of_all_processes(one, several, processes, division
 
 
 def test_statistics_by_hand(one):
-    """Over all texts of the two watched batches, the first and the last."""
+    """Over all texts of the two log_statistics batches, the first and the last."""
     batches = [random_batch(seed, queries=QUERIES, size=SIZE)[0] for seed in (0, 2)]
     used = [[np.array(rows) != 0 for rows in columns] for columns in batches]
     queries = np.concatenate([columns[0] for columns in used]).sum(1)

@@ -56,13 +56,13 @@ def test_over_the_batches_since_the_last_time():
 
 def test_batches_that_are_not_watched_count_nothing():
     loss = build()
-    loss.watched = False
+    loss.log_statistics = False
     loss(batch())
     assert loss.pop_statistics() == {}
     loss(batch())
-    loss.watched = True
+    loss.log_statistics = True
     loss(ONE)
-    loss.watched = False
+    loss.log_statistics = False
     loss(batch())
     assert loss.pop_statistics() == {
         "query_active_dims": 3.0,
@@ -74,9 +74,9 @@ def test_batches_that_are_not_watched_count_nothing():
 
 
 def test_being_watched_changes_no_loss():
-    watched, other = build(), build()
-    other.watched = False
-    found = [{name: part.item() for name, part in loss(batch()).items()} for loss in (watched, other)]
+    log_statistics, other = build(), build()
+    other.log_statistics = False
+    found = [{name: part.item() for name, part in loss(batch()).items()} for loss in (log_statistics, other)]
     assert found[0] == found[1]
 
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from datasets import Dataset
 
-import st_l0.parts
 import st_l0.teachers.teaching
+import st_l0.utils.resumable
 from st_l0.data import Row, open_texts, read_rows
 from st_l0.errors import InputError
 from st_l0.teachers import EnsembleTeacher, load_teacher, teach
@@ -215,9 +215,9 @@ def test_two_processes_are_one(tmp_path, mlm_folder):
 
 
 def test_the_last_process_to_end_says_how_many_rows_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(st_l0.parts, "world_size", lambda: 2)
+    monkeypatch.setattr(st_l0.utils.resumable, "world_size", lambda: 2)
     for rank, parts, rows in ((1, 3, None), (0, 6, 11)):
-        monkeypatch.setattr(st_l0.parts, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(st_l0.utils.resumable, "rank", lambda rank=rank: rank)
         found = content(teach(make_rows(), ensemble(), tmp_path / "taught", chunk_size=2))
         assert len(found) == parts + 1 and json.loads(found["teachers.json"])["rows"] == rows
 

@@ -27,12 +27,12 @@ from typing import Any
 
 from st_l0 import SparseEncoder
 from st_l0.data import read_records
+from st_l0.data.beir import Collection, read_collection, write_collection
 from st_l0.errors import InputError, require
-from st_l0.evaluation.collections import Collection, read_collection, write_collection
-from st_l0.files import replace_file, replace_folder
 from st_l0.mining import mine_collection
-from st_l0.mlm import train_mlm
 from st_l0.teachers import load_teacher, write_bm25, write_vectors
+from st_l0.training.mlm import train_mlm
+from st_l0.utils.files import replace_file, replace_folder
 
 NEGATIVES, DEPTH, MAX_RATIO = 4, (3, 50), 0.95
 LENGTH = 128

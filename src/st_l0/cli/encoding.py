@@ -34,9 +34,9 @@ def encode(
     from itertools import chain
 
     from st_l0.data import read_documents
-    from st_l0.encoder import SparseEncoder
-    from st_l0.encoding import encode_corpus
-    from st_l0.losses.distributed import join, rank
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.indexing.encode import encode_corpus
+    from st_l0.utils.distributed import join, rank
 
     documents = read_documents(corpus)
     first = next(documents)  # an unusable corpus should leave no folder behind

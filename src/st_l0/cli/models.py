@@ -41,10 +41,10 @@ def evaluate(
     """Measure a model on retrieval collections."""
     from rich.console import Console
 
-    from st_l0.encoder import SparseEncoder
+    from st_l0.encoder.precision import encoder_precision
+    from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import evaluate as run
     from st_l0.evaluation import read_collection, render, write_json
-    from st_l0.precision import encoder_precision
 
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):
@@ -82,10 +82,10 @@ def index(
 ) -> None:
     """Encode a corpus into an index. Started again after an interruption, it goes on."""
     from st_l0.data import read_documents
-    from st_l0.encoder import SparseEncoder
+    from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import open_index
-    from st_l0.indexing import check_model, index_corpus, index_encoded, index_metadata
-    from st_l0.shards import is_encoded
+    from st_l0.indexing.index import check_model, index_corpus, index_encoded, index_metadata
+    from st_l0.indexing.shards import is_encoded
 
     encoded = is_encoded(corpus)
     documents = iter(()) if encoded else read_documents(corpus)
@@ -133,9 +133,9 @@ def search(
     if name is None:
         problem = "is a corpus, no index" if corpus else "does not say which model made it"
         raise InputError(f"{index} {problem}: give --model")
-    from st_l0.encoder import SparseEncoder
-    from st_l0.indexing import check_model, index_corpus
-    from st_l0.results import print_hits
+    from st_l0.cli.hits import print_hits
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.indexing.index import check_model, index_corpus
 
     encoder = SparseEncoder.from_pretrained(name)
     check_model(encoder, opened, index)
@@ -160,7 +160,7 @@ def quickstart(
     limit: Annotated[int | None, typer.Option(min=1, help="Docstrings to use at most.")] = None,
 ) -> None:
     """Train, evaluate and search on this machine, in one go."""
-    from st_l0.quickstart import run_quickstart
+    from st_l0.quickstart.pipeline import run_quickstart
 
     options: dict[str, Any] = {
         "output": output,
@@ -180,7 +180,7 @@ def export(
     max_seq_length: Annotated[int | None, typer.Option(min=8, help="Tokens of a document.")] = None,
 ) -> None:
     """Copy a trained checkpoint for others to use."""
-    from st_l0.exporting import export as run
+    from st_l0.hub.exporting import export as run
 
     with writing(output):
         typer.echo(f"model: {run(model, output, half=half, max_seq_length=max_seq_length)}")

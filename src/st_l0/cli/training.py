@@ -32,19 +32,19 @@ def train(
     ] = None,
 ) -> None:
     """Train a model by a recipe, such as `st-l0 train recipe.yaml training.max_steps=10`."""
-    from st_l0.recipe import load_recipe
+    from st_l0.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     if dry_run:
         from rich.console import Console
 
-        from st_l0.plan import plan, render
+        from st_l0.training.plan import plan, render
 
         Console().print(render(plan(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
-    from st_l0.training import train as run
+    from st_l0.training.train_model import train as run
 
     with writing(loaded.output):
         folder = run(loaded, resume=resume)
@@ -66,7 +66,7 @@ def idf(
     from transformers import AutoTokenizer
 
     from st_l0.data import read_documents
-    from st_l0.idf import compute_idf, write_idf
+    from st_l0.encoder.idf import compute_idf, write_idf
 
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
@@ -109,9 +109,9 @@ def teach(
 ) -> None:
     """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
     from st_l0.data import open_texts, read_rows
-    from st_l0.losses.distributed import join, rank
     from st_l0.teachers import EnsembleTeacher, load_teacher
     from st_l0.teachers import teach as run
+    from st_l0.utils.distributed import join, rank
 
     join()
     rows = read_rows(
@@ -188,7 +188,7 @@ def small_data(
     limit: Annotated[int, typer.Option(min=1, help="Docstrings to use at most.")] = 1200,
 ) -> None:
     """Make what the recipes of training_recipes/small read, from the docstrings of this Python."""
-    from st_l0.small_data import prepare_small
+    from st_l0.quickstart.small_data import prepare_small
 
     with writing(output):
         folder = prepare_small(output, limit=limit, base_model=base_model)
@@ -214,8 +214,8 @@ def sweep(
 ) -> None:
     """Train a grid of recipes and measure each. Started again after an interruption, it goes on."""
     from st_l0.errors import require
-    from st_l0.sweep import load_sweep, plan_runs, run_sweep
-    from st_l0.sweep_report import write_report
+    from st_l0.sweeps.report import write_report
+    from st_l0.sweeps.sweep import load_sweep, plan_runs, run_sweep
 
     if report is not None:
         require("matplotlib", "report")

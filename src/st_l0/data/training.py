@@ -13,7 +13,7 @@ from tqdm import tqdm
 from st_l0.data.rows import RawRow, check_lookups, find_rows, read_raw_rows
 from st_l0.data.texts import Texts
 from st_l0.errors import InputError
-from st_l0.streams import batched
+from st_l0.utils.batches import batched
 
 if TYPE_CHECKING:
     from datasets import Dataset

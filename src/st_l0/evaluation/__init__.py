@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_l0.data.beir import Collection, read_collection, write_collection
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
-from st_l0.evaluation.collections import Collection, read_collection, write_collection
+from st_l0.evaluation.measure import EvaluationReport, evaluate
 from st_l0.evaluation.report import render, write_json
-from st_l0.evaluation.run import EvaluationReport, evaluate
 
 if TYPE_CHECKING:
-    from st_l0.evaluation.mteb_model import MtebModel
-    from st_l0.evaluation.st_evaluators import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
+    from st_l0.evaluation.evaluators import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
+    from st_l0.evaluation.mteb import MtebModel
 
 __all__ = [
     "BM25Result",
@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "IndexInformationRetrievalEvaluator": "st_l0.evaluation.st_evaluators",
-    "IndexNanoBEIREvaluator": "st_l0.evaluation.st_evaluators",
-    "MtebModel": "st_l0.evaluation.mteb_model",
+    "IndexInformationRetrievalEvaluator": "st_l0.evaluation.evaluators",
+    "IndexNanoBEIREvaluator": "st_l0.evaluation.evaluators",
+    "MtebModel": "st_l0.evaluation.mteb",
 }
 
 

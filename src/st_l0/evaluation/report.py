@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from st_l0.errors import InputError
-from st_l0.evaluation.run import EvaluationReport
-from st_l0.files import replace_file
+from st_l0.evaluation.measure import EvaluationReport
+from st_l0.utils.files import replace_file
 
 _Systems = dict[str, dict[str, float]]
 

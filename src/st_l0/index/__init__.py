@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from st_l0.errors import InputError
-from st_l0.index.embedded import EmbeddedIndex
+from st_l0.index.embedded.index import EmbeddedIndex
 from st_l0.index.protocol import Hit, Hits, Index
 
 __all__ = ["EmbeddedIndex", "Hit", "Hits", "Index", "open_index"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, overload, runtime_check
 import numpy as np
 from numpy.typing import NDArray
 
-from st_l0.vectors import Vectors
+from st_l0.utils.sparse import Vectors
 
 Id: TypeAlias = "str | int"
 Ids: TypeAlias = "Iterable[str] | Iterable[int] | NDArray[Any]"
@@ -74,7 +74,7 @@ class Hits(Sequence[Hit]):
 class Index(Protocol):
     """Documents as sparse vectors, found by their dot product with a query.
 
-    Vectors are anything that `st_l0.vectors.as_csr` takes, of shape ``(texts, vocabulary_size)``.
+    Vectors are anything that `st_l0.utils.sparse.as_csr` takes, of shape ``(texts, vocabulary_size)``.
     Ids are all str or all int, and unique. Unusable input raises `InputError` and changes nothing.
     """
 

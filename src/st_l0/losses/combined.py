@@ -10,9 +10,9 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_gather, all_reduce_sum
 from st_l0.losses.ranking import RankingLoss
 from st_l0.losses.regularizers import Regularizer
+from st_l0.utils.distributed import all_gather, all_reduce_sum
 
 # An odd multiplier of 64 bits: a polynomial hash modulo 2**64, Knuth's MMIX constant.
 _HASH = 6364136223846793005
@@ -37,8 +37,8 @@ class SparseRetrievalLoss(nn.Module):
             starts at the peak. The trainer's callback calls `set_step`.
 
     Attributes:
-        watched: whether the coming batches are counted for `pop_statistics`; the trainer's callback sets it
-            for the steps that are logged, so that the others pay nothing.
+        log_statistics: whether the coming batches are counted for `pop_statistics`; the trainer's callback
+            sets it for the steps that are logged, so that the others pay nothing.
 
     Raises:
         InputError: a negative weight or ramp, or a query weight without a query regularizer.
@@ -74,7 +74,7 @@ class SparseRetrievalLoss(nn.Module):
         self.peak_weights = weights
         self.weights = weights
         self.ramp_steps = ramp_steps
-        self.watched = True
+        self.log_statistics = True
         self._active: dict[str, list[Tensor]] = {}
         self._flops: list[Tensor] = []
         self.set_step(0)
@@ -100,7 +100,7 @@ class SparseRetrievalLoss(nn.Module):
         if self.query_regularizer is not None:
             penalty = self.query_regularizer.compute_loss_from_embeddings(queries)
             parts["query_regularizer_loss"] = penalty * self.weights["query_regularizer_weight"]
-        if self.watched:
+        if self.log_statistics:
             self._watch(queries, documents)
         return parts
 
@@ -115,7 +115,7 @@ class SparseRetrievalLoss(nn.Module):
         self._flops.append((shares[0] * shares[1]).sum())
 
     def pop_statistics(self) -> dict[str, float]:
-        """Active dims and FLOPS of the watched batches since the last call, and the weights.
+        """Active dims and FLOPS of the log_statistics batches since the last call, and the weights.
 
         All are over all devices. Active dims are of single texts: their mean and, for documents, their 95th
         percentile. FLOPS is the mean number of tokens that a query and a document share, over all pairs of a

@@ -32,7 +32,7 @@ class KLDivergenceLoss(nn.Module):
         temperature: T > 0.
         in_batch_negatives: the documents of the other queries are candidates too. Where the teacher scored
             the own documents only, it gives the others no probability, except that a document that is known
-            to be right, or equals an own document, is no candidate (see `BatchScores.known_right`).
+            to be right, or equals an own document, is no candidate (see `BatchScores.false_negative_mask`).
 
     Raises:
         InputError: ``temperature`` is not positive.
@@ -75,9 +75,9 @@ class KLDivergenceLoss(nn.Module):
             labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
         )
         if self.in_batch_negatives and not complete:
-            places = batch.own_places()
+            places = batch.own_positions()
             teacher = torch.full_like(student, float("-inf")).scatter(1, places, teacher)
-            right = batch.known_right(own=places.shape[1])
+            right = batch.false_negative_mask(own=places.shape[1])
             if right is not None:
                 student = student.masked_fill(right, float("-inf"))
         target = (teacher / self.temperature).log_softmax(1)
@@ -142,7 +142,7 @@ class MarginMSELoss(nn.Module):
         teacher, complete = _teacher_scores(
             labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
         )
-        places = batch.own_places() if self.in_batch_negatives else None
+        places = batch.own_positions() if self.in_batch_negatives else None
         counted = torch.ones_like(student)
         one_sided = torch.zeros_like(student, dtype=torch.bool)
         first = student[:, :1] if places is None else student.gather(1, places[:, :1])
@@ -157,7 +157,7 @@ class MarginMSELoss(nn.Module):
                 margins = teacher[:, :1] - teacher
                 wanted = margins.amax(1, keepdim=True).expand_as(student).scatter(1, places, margins)
                 one_sided = torch.ones_like(one_sided).scatter(1, places, False)
-                right = batch.known_right(own=places.shape[1])
+                right = batch.false_negative_mask(own=places.shape[1])
                 if right is not None:
                     counted = counted.masked_fill(right, 0)
         error = (first - student) - wanted

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_reduce_sum
+from st_l0.utils.distributed import all_reduce_sum
 
 
 class DocumentFrequencyWeights(nn.Module):

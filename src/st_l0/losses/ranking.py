@@ -85,8 +85,8 @@ class InfoNCELoss(nn.Module):
             scores = batch.own()
             target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         else:
-            scores, target = batch.all(), batch.own_places()[:, 0]
-            right = batch.known_right(own=1)
+            scores, target = batch.all(), batch.own_positions()[:, 0]
+            right = batch.false_negative_mask(own=1)
             if right is not None:
                 scores = scores.masked_fill(right, float("-inf"))
         return global_mean(functional.cross_entropy(scores / self.temperature, target, reduction="none"))

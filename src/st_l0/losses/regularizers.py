@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_reduce_sum
 from st_l0.losses.document_frequency import DocumentFrequencyWeights
+from st_l0.utils.distributed import all_reduce_sum
 
 
 class Regularizer(nn.Module):

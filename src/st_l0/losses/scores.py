@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_gather, all_reduce_sum, rank, world_size
+from st_l0.utils.distributed import all_gather, all_reduce_sum, rank, world_size
 
 
 class BatchScores:
@@ -65,7 +65,7 @@ class BatchScores:
             queries = _full(self._further if further else self._queries)
             return torch.cat([queries @ _full(all_gather(column)).T for column in self._documents], dim=1)
 
-    def own_places(self) -> Tensor:
+    def own_positions(self) -> Tensor:
         """Where `all` has each query's own documents, int64 ``(queries, documents_per_query)``."""
         device = self._queries.device
         first = torch.arange(len(self._queries), device=device)
@@ -77,7 +77,7 @@ class BatchScores:
         positions = torch.arange(len(self._documents), device=device) * total
         return first[:, None] + positions
 
-    def known_right(self, own: int) -> Tensor | None:
+    def false_negative_mask(self, own: int) -> Tensor | None:
         """Documents that must not count as negatives of a query, ``(queries, documents of all devices)``.
 
         These are the texts that equal one of the query's own first ``own`` documents, and those that are the
@@ -89,7 +89,7 @@ class BatchScores:
         all_queries = all_gather(self._keys[0])
         candidates = torch.cat([all_gather(column) for column in self._keys[1:]])
         _, texts = torch.unique(candidates, return_inverse=True)
-        places = self.own_places()
+        places = self.own_positions()
         right = torch.zeros(len(places), len(candidates), dtype=torch.bool, device=places.device)
         query, twin = (self._keys[0][:, None] == all_queries[None]).nonzero(as_tuple=True)
         right[query, texts[twin]] = True  # by text first: the positives come first among the candidates

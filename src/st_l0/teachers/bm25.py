@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from st_l0.errors import InputError, require
-from st_l0.files import replace_file
-from st_l0.streams import batched
 from st_l0.teachers.models import Side, SparseScores
+from st_l0.utils.batches import batched
+from st_l0.utils.files import replace_file
 
 _K1, _B = 1.2, 0.75
 _CHUNK = 4096

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from st_l0.errors import InputError
-from st_l0.losses.distributed import all_gather, all_gather_objects, rank, world_size
 from st_l0.teachers.protocol import Teacher
+from st_l0.utils.distributed import all_gather, all_gather_objects, rank, world_size
 
 
 def min_max(scores: Tensor) -> Tensor:

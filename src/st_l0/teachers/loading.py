@@ -11,8 +11,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.util import get_device_name
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from st_l0.checkpoints import Access, layout, load_config
-from st_l0.encoder import SparseEncoder
+from st_l0.encoder.pretrained import HubOptions, layout, load_config
+from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.teachers.bm25 import BM25Teacher
 from st_l0.teachers.models import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
@@ -33,7 +33,7 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def load_teacher(
-    spec: str, *, device: str | None = None, batch_size: int = 32, access: Access | None = None
+    spec: str, *, device: str | None = None, batch_size: int = 32, hub_options: HubOptions | None = None
 ) -> Teacher:
     """Load a teacher.
 
@@ -45,17 +45,17 @@ def load_teacher(
             made before, see `st_l0.teachers.write_vectors`).
         device: Where to put the model; ``None`` takes the best there is, under torchrun the process's own.
         batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
-        access: Token, revision and the like for the Hub.
+        hub_options: Token, revision and the like for the Hub.
 
     Raises:
         InputError: The kind is unknown, there is no such model, or it is not of that kind.
     """
     kind, model = split_spec(spec)
-    access = access or Access()
+    hub_options = hub_options or HubOptions()
     try:
         if kind not in ("bm25", "vectors"):
-            _check_kind(kind, model, access)
-        return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, access)
+            _check_kind(kind, model, hub_options)
+        return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
     except InputError as error:
         raise InputError(f"teacher {spec}: {error}") from error
     except Exception as error:  # the loaders of other packages raise what they like
@@ -63,11 +63,11 @@ def load_teacher(
         raise InputError(f"teacher {spec} cannot be loaded: {reason[:300]}") from error
 
 
-def _check_kind(kind: str, model: str, access: Access) -> None:
+def _check_kind(kind: str, model: str, hub_options: HubOptions) -> None:
     """Refuse what sentence-transformers would load with random weights on top."""
-    layout(model, access)  # there is a model at all
-    if access.find(model, "modules.json") is not None:
-        config = access.find(model, "config_sentence_transformers.json")
+    layout(model, hub_options)  # there is a model at all
+    if hub_options.find(model, "modules.json") is not None:
+        config = hub_options.find(model, "config_sentence_transformers.json")
         saved: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config else {}
         model_type = saved.get("model_type", "SentenceTransformer")  # as sentence-transformers reads it
         kinds = {"SentenceTransformer": "dense", "SparseEncoder": "sparse", "CrossEncoder": "cross-encoder"}
@@ -80,41 +80,41 @@ def _check_kind(kind: str, model: str, access: Access) -> None:
         "cross-encoder": ("ForSequenceClassification", "ForCausalLM"),
         "seq2seq": ("ForConditionalGeneration",),
     }.get(kind, ("",))
-    architectures = load_config(model, access).architectures or [""]
+    architectures = load_config(model, hub_options).architectures or [""]
     if not any(name.endswith(heads) for name in architectures):
         raise InputError(f"the model is a {' '.join(architectures)}, which is not {' or '.join(heads)}")
 
 
-def _dense(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    return DenseTeacher(spec, SentenceTransformer(model, device=device, **asdict(access)), batch_size)
+def _dense(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
+    return DenseTeacher(spec, SentenceTransformer(model, device=device, **asdict(hub_options)), batch_size)
 
 
-def _sparse(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    older = layout(model, access) == "mlm-with-idf"
+def _sparse(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
+    older = layout(model, hub_options) == "mlm-with-idf"
     load = SparseEncoder.from_pretrained if older else SparseEncoder  # which reads siamese ones as stock does
-    return SparseTeacher(spec, load(model, device=device, **asdict(access)), batch_size)
+    return SparseTeacher(spec, load(model, device=device, **asdict(hub_options)), batch_size)
 
 
-def _cross_encoder(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    return CrossEncoderTeacher(spec, CrossEncoder(model, device=device, **asdict(access)), batch_size)
+def _cross_encoder(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
+    return CrossEncoderTeacher(spec, CrossEncoder(model, device=device, **asdict(hub_options)), batch_size)
 
 
-def _seq2seq(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
-    loading = access.for_transformers()
+def _seq2seq(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
+    loading = hub_options.for_transformers()
     tokenizer = AutoTokenizer.from_pretrained(model, **loading)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(model, **loading).to(device)
     return Seq2SeqTeacher(spec, loaded, tokenizer, batch_size)
 
 
-def _bm25(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+def _bm25(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
     return BM25Teacher(spec, model)
 
 
-def _vectors(spec: str, model: str, device: str, batch_size: int, access: Access) -> Teacher:
+def _vectors(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
     return VectorTeacher(spec, model)
 
 
-_LOADERS: dict[str, Callable[[str, str, str, int, Access], Teacher]] = {
+_LOADERS: dict[str, Callable[[str, str, str, int, HubOptions], Teacher]] = {
     "dense": _dense,
     "sparse": _sparse,
     "cross-encoder": _cross_encoder,

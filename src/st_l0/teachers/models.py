@@ -12,7 +12,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor
 
-from st_l0.encoder import SparseEncoder
+from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 
 _SLICE = 1 << 14  # pairs whose embeddings are compared at once

@@ -11,10 +11,10 @@ import numpy as np
 
 from st_l0.data import read_records
 from st_l0.errors import InputError
-from st_l0.files import replace_file
-from st_l0.parts import begin_record, check_record, write_parts
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
 from st_l0.teachers.protocol import Teacher
+from st_l0.utils.files import replace_file
+from st_l0.utils.resumable import begin_record, check_record, write_shards
 
 if TYPE_CHECKING:
     from st_l0.data import Row
@@ -75,7 +75,7 @@ def teach(
     def finish(part: Path, chunk: list[Row]) -> None:
         _finish(part, chunk, teacher, by_id)
 
-    write_parts(
+    write_shards(
         path,
         state,
         "jsonl",

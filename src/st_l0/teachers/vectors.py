@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
-from st_l0.files import replace_folder
-from st_l0.streams import batched
 from st_l0.teachers.models import EmbeddingTeacher, Side
+from st_l0.utils.batches import batched
+from st_l0.utils.files import replace_folder
 
 if TYPE_CHECKING:
     from st_l0.teachers.models import DenseTeacher

@@ -1,0 +1,1 @@
+"""The encoder: documents by a masked language model, queries by a table."""

@@ -1,0 +1,200 @@
+"""Texts through the model, in batches of like length, into sparse rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.util import batch_to_device, select_max_active_dims
+from torch import Tensor
+from tqdm import tqdm
+
+from st_l0.errors import InputError
+from st_l0.head.mlm_head import MLMHead, flat_max_logits, without_padding
+
+# Texts tokenized together, in batches: enough for the tokenizer's threads and for close packing.
+_BATCHES_TOKENIZED = 8
+# Texts of a batch at most, in batch sizes: (texts, vocabulary) weights are held, however short the texts are.
+_LARGEST_BATCH = 4
+
+
+class _Rows(NamedTuple):
+    """The active entries of some texts, text after text: which texts, entries of each, columns, weights."""
+
+    texts: np.ndarray
+    counts: np.ndarray
+    columns: np.ndarray
+    weights: np.ndarray
+
+
+# What a transformers model takes of the features: of padded texts, and of texts one after the other.
+_MODEL_INPUTS = (
+    *("input_ids", "attention_mask", "token_type_ids", "position_ids", "seq_idx"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+)
+
+
+def largest_logits(transformer: Transformer, head: MLMHead, features: dict[str, Any]) -> Tensor:
+    """Largest logit of each vocabulary entry over the tokens of a text, floored at zero.
+
+    Args:
+        transformer: the masked language model.
+        head: its head.
+        features: a batch as the model's tokenizer makes it, padded or one text after the other.
+
+    Returns:
+        ``(texts, vocabulary)``; see `st_l0.head.max_logits.flat_max_logits`.
+    """
+    model: Any = transformer.model
+    known = transformer.model_forward_params
+    inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
+    hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
+    if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
+        tokens, offsets = hidden.squeeze(0), features["cu_seq_lens_q"]
+    else:
+        tokens, offsets = without_padding(hidden, features["attention_mask"])
+    return cast(Tensor, flat_max_logits(head.transform(tokens), offsets, head.decoder))
+
+
+def encode_texts(
+    model: Any,
+    texts: Sequence[str],
+    *,
+    prompt: str | None,
+    task: str | None,
+    batch_size: int,
+    max_active_dims: int | None,
+    progress: bool,
+) -> sp.csr_matrix:
+    """Encode texts with a sparse encoder's model.
+
+    Args:
+        model: the encoder.
+        texts: what to encode.
+        prompt: put before each text.
+        task: the route of the model, such as ``"document"``.
+        batch_size: texts of a batch of the longest; shorter ones go in batches of as many tokens, up to four
+            times as many texts.
+        max_active_dims: largest weights that a text keeps; ``None`` keeps all.
+        progress: whether to show a progress bar.
+
+    Returns:
+        ``(texts, vocabulary)``, float32, in the order of ``texts``. Beside it the memory holds one batch, and
+        for a moment the weights a second time.
+
+    Raises:
+        InputError: a weight is not finite.
+    """
+    model.eval()
+    size = cast(int, model.get_embedding_dimension())
+    rows: list[_Rows] = []
+    with tqdm(total=len(texts), desc="texts", unit="text", disable=not progress) as bar:
+        for members, features in _batches(model, texts, prompt, task, batch_size):
+            with torch.inference_mode():
+                values = model(batch_to_device(features, model.device), task=task)["sentence_embedding"]
+                rows.append(_active_entries(values, members, max_active_dims))
+            size = values.shape[1]
+            bar.update(len(members))
+    return _assemble(rows, len(texts), size)
+
+
+def pack(lengths: np.ndarray, *, tokens: int, texts: int) -> Iterator[slice]:
+    """Cut texts, longest first, into batches with little padding and an equal load.
+
+    A batch that holds a quarter of its tokens also ends where the texts become an eighth shorter than its
+    longest.
+
+    Args:
+        lengths: tokens of each text, ``(texts,)``, falling.
+        tokens: tokens of a batch at most, padding included; a longer text makes a batch alone.
+        texts: texts of a batch at most.
+
+    Yields:
+        Where each batch begins and ends.
+    """
+    start = 0
+    while start < len(lengths):
+        longest = max(1, int(lengths[start]))
+        most = start + min(max(1, tokens // longest), texts)
+        enough = start + -(-tokens // (4 * longest))
+        shorter = int(np.searchsorted(-lengths, longest // 8 - longest, side="right"))
+        stop = min(most, max(enough, shorter), len(lengths))
+        yield slice(start, stop)
+        start = stop
+
+
+def _batches(
+    model: Any, texts: Sequence[str], prompt: str | None, task: str | None, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Which texts a batch holds, and what the model takes of them.
+
+    The longest text sets the budget: ``batch_size`` times its tokens. Longest first: a lack of memory shows
+    early.
+    """
+    flat = model._can_flatten_inputs()  # no padding, and no way to cut what was tokenized together
+    together = batch_size if flat else _BATCHES_TOKENIZED * batch_size
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    longest = 1
+    for start in range(0, len(texts), together):
+        members = order[start : start + together]
+        features = model.preprocess([texts[i] for i in members], prompt=prompt, task=task)
+        mask = features.get("attention_mask")
+        if flat or mask is None:
+            yield members, features
+            continue
+        lengths = mask.sum(1)
+        longest_first = lengths.argsort(descending=True, stable=True)
+        longest = max(longest, int(lengths.max()))
+        for cut in pack(
+            lengths[longest_first].numpy(), tokens=batch_size * longest, texts=_LARGEST_BATCH * batch_size
+        ):
+            chosen = longest_first[cut]
+            used = mask[chosen].any(0)  # padding may stand on either side
+            yield (
+                members[chosen.numpy()],
+                {
+                    key: value[chosen][:, used]
+                    if isinstance(value, Tensor) and value.shape == mask.shape
+                    else value
+                    for key, value in features.items()
+                },
+            )
+
+
+def _active_entries(values: Tensor, members: np.ndarray, max_active_dims: int | None) -> _Rows:
+    """The entries of ``values`` ``(texts, vocabulary)`` that are not 0."""
+    if max_active_dims:
+        # Only texts with more have anything to lose.
+        full = ((values != 0).sum(1) > max_active_dims).nonzero().squeeze(1)
+        if len(full):
+            values = values.index_copy(0, full, select_max_active_dims(values[full], max_active_dims))
+    places = values.flatten().nonzero().squeeze(1)
+    weights = values.flatten()[places].float().cpu().numpy()
+    rows, columns = np.divmod(places.cpu().numpy(), values.shape[1])
+    if not np.isfinite(weights).all():
+        bad = members[rows[np.flatnonzero(~np.isfinite(weights))[0]]]
+        raise InputError(f"text {bad} gets weights that are not finite: the model is damaged")
+    return _Rows(members, np.bincount(rows, minlength=len(members)), columns.astype(np.int32), weights)
+
+
+def _assemble(rows: list[_Rows], texts: int, size: int) -> sp.csr_matrix:
+    """One matrix ``(texts, size)`` in the order of the texts; ``rows`` is used up."""
+    counts = np.zeros(texts, dtype=np.int64)
+    for some in rows:
+        counts[some.texts] = some.counts
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    columns = np.empty(indptr[-1], dtype=np.int32)
+    weights = np.empty(indptr[-1], dtype=np.float32)
+    while rows:
+        some = rows.pop()
+        # Entry k of a batch moves by as much as the first entry of its text.
+        moves = indptr[some.texts] - (np.cumsum(some.counts) - some.counts)
+        places = np.repeat(moves, some.counts) + np.arange(len(some.weights))
+        columns[places], weights[places] = some.columns, some.weights
+    matrix = sp.csr_matrix((weights, columns, indptr), shape=(texts, size))
+    matrix.has_canonical_format = True  # columns rise, and none is there twice
+    return matrix

@@ -1,0 +1,227 @@
+"""Inverse document frequencies: the whole query side of an inference-free model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from st_l0.data import read_lines
+from st_l0.errors import InputError
+from st_l0.utils.files import replace_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def document_frequencies(
+    texts: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 1024,
+    progress: bool = True,
+) -> tuple[np.ndarray, int]:
+    """Count in how many texts each token occurs, in one pass.
+
+    Whole texts count, however long: nothing is truncated and no special tokens are added.
+
+    Args:
+        texts: The corpus; a stream is consumed as it comes.
+        tokenizer: A fast tokenizer. It is left unchanged.
+        batch_size: Texts tokenized at once.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of texts with each token, int64 of shape ``(vocabulary,)`` where ``vocabulary`` is the largest
+        token id of the tokenizer plus one, and the number of texts.
+
+    Raises:
+        InputError: there are no texts, or the tokenizer is not a fast one.
+    """
+    from tokenizers import Tokenizer
+    from tqdm.auto import tqdm
+
+    from st_l0.utils.batches import batched
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer; save the model with tokenizer.json"
+        )
+    backend = Tokenizer.from_str(backend.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    frequencies = np.zeros(_vocabulary_size(tokenizer), np.int64)
+    documents = 0
+    with tqdm(desc="document frequencies", unit=" documents", disable=not progress) as bar:
+        for batch in batched(texts, batch_size):
+            for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
+                frequencies[encoding.ids] += 1  # an id that is repeated in the index counts once
+            documents += len(batch)
+            bar.update(len(batch))
+    if not documents:
+        raise InputError("there are no texts to count tokens in; give at least one document")
+    return frequencies, documents
+
+
+def idf(frequencies: np.ndarray, documents: int) -> np.ndarray:
+    """Weigh tokens by rarity: ``log(1 + (N - df + 0.5) / (df + 0.5))``, as BM25 does in Lucene.
+
+    Always above 0. This is the formula behind the published table for MS MARCO (N = 8,841,823): solved for
+    ``df`` it gives whole numbers for every weight of that table, which other usual forms do not. (The table
+    lists tokens that never occur at 1; the formula gives them the largest weight, ``log(2 * (N + 1))``.)
+
+    Args:
+        frequencies: Number of documents with each token, ``(vocabulary,)``.
+        documents: Number of documents N, at least 1.
+
+    Returns:
+        Weights, float32, ``(vocabulary,)``.
+
+    Raises:
+        InputError: ``documents`` is below 1, or a frequency is not within ``[0, documents]``.
+    """
+    if documents < 1 or (frequencies.size and (frequencies.min() < 0 or frequencies.max() > documents)):
+        raise InputError(
+            f"document frequencies do not fit {documents} documents; count both on the same corpus"
+        )
+    rarity = (documents - frequencies + 0.5) / (frequencies + 0.5)
+    weights: np.ndarray = np.log1p(rarity).astype(np.float32)
+    return weights
+
+
+def compute_idf(
+    texts: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 1024,
+    progress: bool = True,
+) -> np.ndarray:
+    """IDF of each token over a corpus; special tokens weigh 0.
+
+    Args:
+        texts: The corpus; a stream is consumed as it comes.
+        tokenizer: A fast tokenizer.
+        batch_size: Texts tokenized at once.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Weights, float32, ``(vocabulary,)``; see `document_frequencies` and `idf`.
+
+    Raises:
+        InputError: there are no texts, or the tokenizer is not a fast one.
+    """
+    weights = idf(*document_frequencies(texts, tokenizer, batch_size=batch_size, progress=progress))
+    weights[tokenizer.all_special_ids] = 0.0
+    return weights
+
+
+def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a table as a JSON object, token to weight, in order of token ids; special tokens are left out.
+
+    `read_idf` gives back the same float32 values. A file that existed is replaced only once all is written.
+
+    Args:
+        path: Where to write, usually ``idf.json``.
+        weights: ``(vocabulary,)``; rows beyond the tokenizer (a padded model vocabulary) are not written.
+        tokenizer: Names the tokens.
+
+    Raises:
+        InputError: ``weights`` is shorter than the vocabulary, or a weight is negative or not finite.
+    """
+    size = _vocabulary_size(tokenizer)
+    if weights.ndim != 1 or len(weights) < size:
+        raise InputError(f"{path}: weights of shape {weights.shape} for {size} tokens; give one a token")
+    special = set(tokenizer.all_special_tokens)
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    table = {
+        token: _weight(path, token, float(weights[id_])) for token, id_ in tokens if token not in special
+    }
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+def read_idf(
+    path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    default: float = 1.0,
+    unknown: Literal["error", "drop"] = "error",
+) -> np.ndarray:
+    """Read a table written by `write_idf` or published with a model (a JSON object, token to weight).
+
+    Special tokens (``[CLS]``, ``[SEP]``, ``[UNK]`` ...) weigh 0 whatever the table says: they are no words,
+    and since all unknown words share ``[UNK]``, a weight there would make unrelated texts match.
+
+    Args:
+        path: A UTF-8 JSON file, compressed if its name ends in ``.gz``.
+        tokenizer: Maps tokens to rows.
+        default: Weight of tokens that the table lacks; 1, as the reference implementation has it.
+        unknown: What to do with an entry that is not in the vocabulary: ``"error"``, or ``"drop"`` it.
+
+    Returns:
+        Weights, float32, ``(vocabulary,)`` where ``vocabulary`` is the largest token id plus one.
+
+    Raises:
+        InputError: the file cannot be read or is not one JSON object; a token occurs twice; a weight is not a
+            finite number of at least 0; or (unless dropped) entries are outside the vocabulary.
+    """
+    if unknown not in ("error", "drop"):
+        raise InputError(f"unknown={unknown!r} is not known; give 'error' or 'drop'")
+    vocabulary = tokenizer.get_vocab()
+    weights = np.full(_vocabulary_size(tokenizer), _weight("default", "default", default), np.float32)
+    seen: set[str] = set()
+    strangers: list[str] = []
+    for token, value in _read_object(path):
+        if token in seen:
+            raise InputError(f"{path}: {token!r} occurs twice; keep one of its weights")
+        seen.add(token)
+        weight = _weight(path, token, value)
+        if token in vocabulary:
+            weights[vocabulary[token]] = weight
+        else:
+            strangers.append(token)
+    if strangers and unknown == "error":
+        first = ", ".join(map(repr, strangers[:3])) + (", ..." if len(strangers) > 3 else "")
+        raise InputError(
+            f"{path}: {len(strangers)} of {len(seen)} entries are not in the tokenizer's vocabulary "
+            f"({first}); use the table of this tokenizer, or read_idf(..., unknown='drop') and pass the array"
+        )
+    weights[tokenizer.all_special_ids] = 0.0
+    return weights
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its keys as they stand, so that a repeated key shows."""
+
+
+def _read_object(path: str | Path) -> _Pairs:
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: invalid JSON ({error}); give one JSON object, token to weight") from None
+    if not isinstance(pairs, _Pairs):
+        raise InputError(
+            f"{path}: expected a JSON object, found {type(pairs).__name__}; map tokens to weights"
+        )
+    return pairs
+
+
+def _weight(path: str | Path, token: str, value: Any) -> float:
+    # The comparison refuses NaN too, and integers that do not fit a float.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _LARGEST:
+        raise InputError(
+            f"{path}: the weight of {token!r} is {value!r:.40}; give a finite number of at least 0"
+        )
+    return float(value)
+
+
+def _vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    return int(max(tokenizer.get_vocab().values())) + 1

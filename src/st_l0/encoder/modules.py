@@ -1,0 +1,333 @@
+"""The stock modules of an encoder: built, repaired and read.
+
+A checkpoint holds stock classes only. An inference-free one::
+
+    Router
+      query:    SparseStaticEmbedding     tokenizer + weight table
+      document: Transformer (fill-mask) -> SpladePooling
+
+and one whose queries run the model too (siamese SPLADE)::
+
+    Transformer (fill-mask) -> SpladePooling
+
+What stock gets wrong is mended in the weights themselves, so that plain sentence-transformers computes the
+same vectors from the saved checkpoint: special tokens weigh 0 in the table and have a logit that no text can
+lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+from sentence_transformers.util import load_file_path
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from st_l0.encoder.idf import read_idf
+from st_l0.encoder.pretrained import HubOptions, has_mlm_head, load_config, position_limit
+from st_l0.errors import InputError
+from st_l0.head.mlm_head import MLMHead, read_head
+from st_l0.head.warm_start import warm_start_head
+
+logger = logging.getLogger(__name__)
+
+# Far below any logit, and inside the range of float16.
+_SILENT = -1e4
+
+_ACCESS = ("token", "cache_folder", "revision", "local_files_only")
+_ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
+
+
+class EncoderModules(NamedTuple):
+    """The modules of an encoder; ``query`` is ``None`` where queries go through the transformer too."""
+
+    query: SparseStaticEmbedding | None
+    transformer: Transformer
+    pooling: SpladePooling
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The queries' tokenizer."""
+        module = self.transformer if self.query is None else self.query
+        return cast(PreTrainedTokenizerBase, module.tokenizer)
+
+    @property
+    def fused_head(self) -> MLMHead | None:
+        """The head, if head and pooling can be computed by `st_l0.head.mlm_head`."""
+        if self.pooling.pooling_strategy != "max" or self.transformer.backend != "torch":
+            return None
+        return read_head(self.transformer.model)
+
+
+def find_encoder_modules(modules: Sequence[nn.Module]) -> EncoderModules | None:
+    """Find the parts among the modules of an encoder; ``None`` where either side is something else."""
+    found = list(modules)
+    expected: list[type] = [Transformer, SpladePooling]
+    if len(found) == 1 and isinstance(found[0], Router):
+        routes = found[0].sub_modules
+        if not {"query", "document"} <= set(routes):
+            return None
+        found = [*routes["query"].children(), *routes["document"].children()]
+        expected = [SparseStaticEmbedding, *expected]
+    if len(found) != len(expected) or not all(map(isinstance, found, expected)):
+        return None
+    parts: list[Any] = list(found)
+    if len(parts) == 3:
+        return EncoderModules(*parts)
+    # Anything but a masked language model is left to stock.
+    return EncoderModules(None, *parts) if read_head(parts[0].model) is not None else None
+
+
+def encoder_modules(model: nn.Module) -> EncoderModules:
+    """The parts of an encoder.
+
+    Raises:
+        InputError: its documents go through something else than a masked language model.
+    """
+    modules = find_encoder_modules(list(model.children()))
+    if modules is None:
+        raise InputError(f"{type(model).__name__}: documents go through no masked language model")
+    return modules
+
+
+def activation_name(activation: str | int) -> str:
+    """Name of an activation: ``"relu"`` (log(1 + relu(x))), ``"log1p_relu"`` (one more log), or k extra logs.
+
+    Stock sentence-transformers knows the first two (k = 0 and 1); a checkpoint with k = 2 or 3 is refused by
+    it, rather than read wrongly.
+
+    Raises:
+        InputError: not a known name and not an integer from 0 to 3.
+    """
+    if (
+        isinstance(activation, int)
+        and not isinstance(activation, bool)
+        and 0 <= activation < len(_ACTIVATIONS)
+    ):
+        return _ACTIVATIONS[activation]
+    if isinstance(activation, str) and activation in _ACTIVATIONS:
+        return activation
+    raise InputError(
+        f"activation must be 'relu', 'log1p_relu' or a number of extra logs 0-3, not {activation!r}"
+    )
+
+
+def extra_logs(pooling: SpladePooling) -> int:
+    """Number of logs after the first one."""
+    return _ACTIVATIONS.index(pooling.activation_function)
+
+
+class AnyDepthPooling(SpladePooling):
+    """Loader that admits more than one extra log; what it loads is a stock `SpladePooling`."""
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> SpladePooling:  # type: ignore[override]
+        """Load a `SpladePooling` whose activation may have 0 to 3 extra logs."""
+        hub_options = {key: kwargs[key] for key in ("subfolder", *_ACCESS) if key in kwargs}
+        config = cls.load_config(model_name_or_path, **hub_options)
+        activation = config.pop("activation_function", "relu")
+        return make_pooling(activation, **config)
+
+
+class TableLoader(SparseStaticEmbedding):
+    """Loader that reads a table given as JSON strictly; what it loads is a stock `SparseStaticEmbedding`.
+
+    Stock finds the file only from inside the checkpoint's folder, puts entries of unknown tokens on [UNK],
+    and lets absent tokens weigh 0.
+    """
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SparseStaticEmbedding:  # type: ignore[override]
+        """Load a table from weights or, where the configuration names one, from a JSON file."""
+        hub_options = {key: kwargs[key] for key in _ACCESS if key in kwargs}
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub_options)
+        name = config.pop("path", None)
+        if name is None:
+            return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **hub_options)
+        found = (
+            load_file_path(model_name_or_path, name, subfolder=room, **hub_options)
+            for room in (subfolder, "")
+        )
+        file = next(filter(None, found), None)
+        if file is None:
+            raise InputError(f"{model_name_or_path}: {subfolder}/config.json names {name}, which is missing")
+        hub_options["cache_dir"] = hub_options.pop("cache_folder", None)
+        tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path, subfolder=subfolder, **hub_options)
+        return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(read_idf(file, tokenizer)), **config)
+
+
+# Present and former names of the stock classes that are loaded by ours.
+LOADERS: dict[str, type[nn.Module]] = {
+    f"sentence_transformers.sparse_encoder.{room}": loader
+    for kind, room_name, loader in (
+        ("SpladePooling", "splade_pooling", AnyDepthPooling),
+        ("SparseStaticEmbedding", "sparse_static_embedding", TableLoader),
+    )
+    for room in (f"modules.{room_name}.{kind}", f"models.{kind}", f"models.{kind}.{kind}")
+}
+
+
+def make_pooling(activation: str | int, pooling_strategy: str = "max", **config: Any) -> SpladePooling:
+    """Build a stock pooling module with 0 to 3 extra logs."""
+    if pooling_strategy not in SpladePooling.SPLADE_POOLING_MODES:
+        raise InputError(f"pooling must be 'max' or 'sum', not {pooling_strategy!r}")
+    pooling = SpladePooling(pooling_strategy=pooling_strategy, **config)  # type: ignore[arg-type]
+    pooling.activation_function = activation_name(activation)  # type: ignore[assignment]
+    return pooling
+
+
+def start_document_encoder(
+    base_model: str, max_seq_length: int, warm_start: Iterable[str] | None, hub_options: HubOptions
+) -> Transformer:
+    """Load a masked language model; arguments as in `st_l0.SparseEncoder.from_mlm`.
+
+    Raises:
+        InputError: it cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
+    """
+    headless = not has_mlm_head(base_model, hub_options)
+    if headless and warm_start is None:
+        raise InputError(
+            f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
+        )
+    if not headless and warm_start is not None:
+        raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
+    loading = hub_options.for_transformers()
+    transformer: Transformer = Transformer(
+        base_model,
+        transformer_task="fill-mask",
+        max_seq_length=min(max_seq_length, position_limit(load_config(base_model, hub_options))),
+        model_kwargs=dict(loading),
+        processor_kwargs=dict(loading),
+        config_kwargs=dict(loading),
+    )
+    if warm_start is not None:
+        warm_start_head(transformer, warm_start)
+    return transformer
+
+
+def make_modules(
+    transformer: Transformer, table: np.ndarray | None, activation: str | int, pooling: str = "max"
+) -> list[nn.Module]:
+    """Assemble query table and document encoder.
+
+    Args:
+        transformer: the document encoder, with its MLM head.
+        table: query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary; ``None`` sends
+            queries through the transformer too.
+        activation: see `activation_name`.
+        pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
+
+    Raises:
+        InputError: the sizes of head, tokenizer and table do not fit.
+    """
+    tokenizer: Any = text_tokenizer(transformer)
+    match_vocabulary(transformer)
+    size = vocabulary_size(tokenizer)
+    query = None
+    if table is not None:
+        if table.shape != (size,):
+            raise InputError(
+                f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens"
+            )
+        weight = torch.from_numpy(table.astype(np.float32, copy=True))
+        query = SparseStaticEmbedding(_query_tokenizer(transformer), weight=weight, frozen=True)
+    modules = EncoderModules(query, transformer, make_pooling(activation, pooling, embedding_dimension=size))
+    if extra_logs(modules.pooling) > 1 and modules.fused_head is None:
+        name = modules.pooling.activation_function
+        raise InputError(
+            f"activation {name} needs pooling 'max' and an MLM head known to st_l0.head.mlm_head"
+        )
+    if query is None:
+        return [transformer, modules.pooling]
+    silence_special_tokens(modules)
+    return [Router.for_query_document(query_modules=[query], document_modules=[transformer, modules.pooling])]
+
+
+def query_table(idf: str | Path | np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Query weight of each token, from an array, an ``idf.json``, or ``"binary"`` for 1 everywhere."""
+    if isinstance(idf, np.ndarray):
+        return idf
+    if idf == "binary":
+        return np.ones(vocabulary_size(tokenizer), dtype=np.float32)
+    return read_idf(Path(idf), tokenizer)
+
+
+def text_tokenizer(transformer: Transformer) -> PreTrainedTokenizerBase:
+    """The document encoder's tokenizer."""
+    return cast(PreTrainedTokenizerBase, transformer.tokenizer)
+
+
+def _query_tokenizer(transformer: Transformer) -> Any:
+    """A copy of the tokenizer that cuts where the positions end: a limit saves time on documents only."""
+    tokenizer = copy.deepcopy(text_tokenizer(transformer))
+    tokenizer.model_max_length = position_limit(transformer.model.config)
+    return tokenizer
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Number of tokens that the tokenizer can produce; its ids must be 0 … n-1, as stock assumes."""
+    vocabulary = tokenizer.get_vocab()
+    if max(vocabulary.values()) + 1 != len(vocabulary):
+        raise InputError(
+            f"the tokenizer has {len(vocabulary)} tokens but ids up to {max(vocabulary.values())}"
+        )
+    return len(vocabulary)
+
+
+def match_vocabulary(transformer: Transformer) -> None:
+    """Cut a padded head (ModernBERT style) to the tokenizer's vocabulary.
+
+    Entries beyond it belong to no token, so no query can match them; but stock would compare document vectors
+    of one size with query vectors of another and fail.
+
+    Raises:
+        InputError: the head is smaller than the tokenizer's vocabulary.
+    """
+    size = vocabulary_size(text_tokenizer(transformer))
+    model: Any = transformer.model
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"{type(model).__name__} has no MLM head")
+    if head.weight.shape[0] < size:
+        raise InputError(
+            f"the tokenizer has {size} tokens but the model's head only {head.weight.shape[0]}: "
+            "call resize_token_embeddings on the model and train it first"
+        )
+    if head.weight.shape[0] > size:
+        requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        model.resize_token_embeddings(size)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(requires_grad.get(name, True))
+
+
+@torch.no_grad()
+def silence_special_tokens(modules: EncoderModules) -> None:
+    """Take the special tokens out of both sides, in the weights, and clip negative query weights to 0.
+
+    A head without bias cannot be silenced; its special dims stay in the document vectors, where no query can
+    match them.
+    """
+    # Unknown words share [UNK], which is special: they weigh nothing.
+    weight = cast(SparseStaticEmbedding, modules.query).weight
+    weight.clamp_(min=0)
+    weight[special_ids(modules.tokenizer, len(weight))] = 0
+    decoder = modules.transformer.model.get_output_embeddings()
+    if getattr(decoder, "bias", None) is None:
+        name = type(modules.transformer.model).__name__
+        logger.warning("%s: the MLM head has no bias, special tokens stay in the vectors", name)
+        return
+    decoder.bias[special_ids(text_tokenizer(modules.transformer), len(decoder.bias))] = _SILENT
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
+    """Ids of the special tokens, as far as a table of ``size`` entries has them."""
+    # A token that was added after the weights were made has none.
+    return [token for token in tokenizer.all_special_ids if token < size]

@@ -1,0 +1,106 @@
+"""What a folder or Hub repository holds, read from its small files before any weights are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sentence_transformers.util import load_file_path
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from st_l0.errors import InputError
+from st_l0.head.mlm_head import read_head
+
+_NO_LIMIT = 1 << 30
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How to reach a checkpoint; the arguments mean what they mean in sentence-transformers."""
+
+    token: bool | str | None = None
+    cache_folder: str | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+
+    def find(self, checkpoint: str, file: str) -> Path | None:
+        """Path of one file of the checkpoint, downloaded where needed; ``None`` if it has no such file."""
+        path = load_file_path(
+            checkpoint,
+            file,
+            token=self.token,
+            cache_folder=self.cache_folder,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+        )
+        return None if path is None else Path(path)
+
+    def for_transformers(self) -> dict[str, Any]:
+        """The same as arguments of transformers' ``from_pretrained``."""
+        return {
+            "token": self.token,
+            "cache_dir": self.cache_folder,
+            "revision": self.revision or "main",
+            "local_files_only": self.local_files_only,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder", "mlm-with-idf", "other"]:
+    """Kind of a checkpoint.
+
+    ``sparse-encoder``: saved by sentence-transformers. ``mlm-with-idf``: a masked language model with an
+    ``idf.json`` beside it, as OpenSearch doc-v1 was published. ``other``: the rest, such as a bare model.
+
+    Raises:
+        InputError: there is no model at all.
+    """
+    if hub_options.find(checkpoint, "modules.json") is None:
+        if hub_options.find(checkpoint, "config.json") is None:
+            raise InputError(f"{checkpoint}: no model there, nor on the Hub as far as it can be reached")
+        return "other" if hub_options.find(checkpoint, "idf.json") is None else "mlm-with-idf"
+    config = hub_options.find(checkpoint, "config_sentence_transformers.json")
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    except ValueError as error:
+        raise InputError(f"{config}: not valid JSON ({error}): restore the checkpoint") from error
+    return "sparse-encoder" if settings.get("model_type") == "SparseEncoder" else "other"
+
+
+def load_config(base_model: str, hub_options: HubOptions) -> Any:
+    """The transformers configuration of a model.
+
+    Raises:
+        InputError: there is no such model, or it cannot be reached.
+    """
+    try:
+        return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{base_model} cannot be loaded as a transformers model: {reason}") from error
+
+
+def has_mlm_head(base_model: str, hub_options: HubOptions) -> bool:
+    """Whether the checkpoint holds weights for its masked-language-model head."""
+    config = load_config(base_model, hub_options)
+    if any(name.endswith("ForMaskedLM") for name in config.architectures or ()):
+        return True
+    loading: Mapping[str, Any] = hub_options.for_transformers()
+    model, info = AutoModelForMaskedLM.from_pretrained(base_model, output_loading_info=True, **loading)
+    head = read_head(model)
+    if head is None:
+        return not info["missing_keys"]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return names.get(id(head.dense.weight)) not in info["missing_keys"]
+
+
+def position_limit(config: Any) -> int:
+    """Longest input of a model in tokens, by its transformers configuration."""
+    limit = getattr(config, "max_position_embeddings", None) or _NO_LIMIT
+    # The RoBERTa family starts counting behind its padding id.
+    return int(limit) - 2 if config.model_type in _OFFSET_POSITIONS else int(limit)

@@ -1,0 +1,379 @@
+"""The encoder: stock modules inside, faster and stricter outside."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+import sentence_transformers
+import torch
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from st_l0.encoder.documents import encode_texts, largest_logits
+from st_l0.encoder.explanation import Explanation, explain_match
+from st_l0.encoder.learned_queries import stock_query_side
+from st_l0.encoder.model_card import ModelCardData
+from st_l0.encoder.modules import (
+    LOADERS,
+    EncoderModules,
+    extra_logs,
+    find_encoder_modules,
+    make_modules,
+    match_vocabulary,
+    query_table,
+    silence_special_tokens,
+    start_document_encoder,
+    text_tokenizer,
+)
+from st_l0.encoder.pretrained import HubOptions, layout
+from st_l0.encoder.queries import QueryEncoder
+from st_l0.encoder.similarity import dot_scores, has_fast_scores
+from st_l0.errors import InputError
+from st_l0.head.mlm_head import activate
+from st_l0.utils.sparse import as_csr, as_torch
+
+
+class SparseEncoder(sentence_transformers.SparseEncoder):
+    """Inference-free sparse encoder: documents by a masked language model, queries by a table.
+
+    It is a `sentence_transformers.SparseEncoder`, takes the same arguments and goes wherever one goes. Build
+    it with `from_mlm`, load it with `from_pretrained`. A saved model holds stock classes only: plain
+    sentence-transformers loads it and computes the same vectors.
+
+    Special tokens never weigh on either side. A query word that the tokenizer does not know ([UNK]) weighs
+    nothing: all unknown words share that token, so a weight there would make unrelated texts match.
+
+    The two sides have a tokenizer each; ``tokenizer`` is that of the queries.
+    """
+
+    model_card_data_class = ModelCardData
+    _module_classes = LOADERS
+    _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
+
+    def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
+        super().__init__(model_name_or_path, **kwargs)
+        self._query_encoder: QueryEncoder | None = None
+        modules = self._encoder_modules
+        if modules is not None and modules.query is not None:
+            match_vocabulary(modules.transformer)
+            silence_special_tokens(modules)
+
+    @classmethod
+    def from_mlm(
+        cls,
+        base_model: str | Path,
+        *,
+        idf: str | Path | np.ndarray | None,
+        activation: str | int = "relu",
+        pooling: str = "max",
+        max_seq_length: int = 256,
+        warm_start: Iterable[str] | None = None,
+        device: str | None = None,
+        hub_options: HubOptions | None = None,
+    ) -> Self:
+        """Start an encoder from a masked language model.
+
+        Args:
+            base_model: Hub id or folder of a transformers model.
+            idf: query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
+                weight 1 on every token (SPLADE-doc, arXiv 2109.10086). ``None`` sends queries through the
+                model too: siamese SPLADE, which is not inference-free, as a baseline and as a teacher.
+            activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
+                2504.14839); or the number of extra logs, 0 to 3.
+            pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
+            max_seq_length: tokens after which a document is cut; a model with fewer positions cuts there. A
+                query that runs no model is cut where the positions end.
+            warm_start: texts for a closed-form start of the head (see `st_l0.head.warm_start`). Needed where
+                ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
+            device: where to put the model; ``None`` takes the best there is.
+            hub_options: token, revision and the like for the Hub.
+
+        Raises:
+            InputError: the base model cannot be loaded, or has no MLM head and no texts to start one, or the
+                IDF does not fit.
+        """
+        transformer = start_document_encoder(
+            str(base_model), max_seq_length, warm_start, hub_options or HubOptions()
+        )
+        tokenizer = text_tokenizer(transformer)
+        table = None if idf is None else query_table(idf, tokenizer)
+        modules = make_modules(transformer, table, activation, pooling)
+        return cls(modules=modules, device=device, similarity_fn_name="dot")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        activation: str | int | None = None,
+        inference_free: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Load an inference-free checkpoint from a folder or the Hub.
+
+        Besides the layout of sentence-transformers it reads the older one of a masked language model with an
+        ``idf.json`` beside it (OpenSearch doc-v1).
+
+        Args:
+            path_or_hub_id: folder or Hub id.
+            activation: only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
+                default) or ``"log1p_relu"`` (doc-v3).
+            inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline.
+            kwargs: of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
+                ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
+
+        Raises:
+            InputError: there is no model, or it is not an inference-free checkpoint.
+        """
+        name = str(path_or_hub_id)
+        hub_options = HubOptions(
+            **{key: kwargs[key] for key in HubOptions.__dataclass_fields__ if key in kwargs}
+        )
+        kind = layout(name, hub_options)
+        if kind == "mlm-with-idf":
+            if unused := sorted(set(kwargs) - {"device", *HubOptions.__dataclass_fields__}):
+                raise InputError(f"{name} is of the older layout, which does not take {', '.join(unused)}")
+            return cls.from_mlm(
+                name,
+                idf=cast(Path, hub_options.find(name, "idf.json")),
+                activation="relu" if activation is None else activation,
+                max_seq_length=512,  # what OpenSearch serves them with
+                device=kwargs.get("device"),
+                hub_options=hub_options,
+            )
+        if kind == "other":
+            raise InputError(f"{name} is no inference-free checkpoint: no SparseEncoder, no idf.json")
+        if activation is not None:
+            raise InputError(f"{name} states its activation itself: leave activation out")
+        model = cls(name, **kwargs)
+        if inference_free and not model.inference_free:
+            raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
+        return model
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> Self:
+        # The trainer reloads states with the classes of the modules in memory, which would shadow ours.
+        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **LOADERS}, **kwargs)
+
+    @property
+    def _encoder_modules(self) -> EncoderModules | None:
+        # Read again only where a module was exchanged, and the modules taken from `_modules`: through their
+        # attributes it takes as long as all the rest of a query.
+        try:
+            (router,) = self._modules.values()
+            routes = cast(Any, router)._modules["sub_modules"]._modules
+            modules = (router, *routes["query"]._modules.values(), *routes["document"]._modules.values())
+        except (ValueError, KeyError):  # no router
+            return find_encoder_modules(list(self.children()))
+        if self._modules_read is None or self._modules_read[0] != modules:
+            self._modules_read = (modules, find_encoder_modules([router]))
+        return self._modules_read[1]
+
+    @property
+    def inference_free(self) -> bool:
+        """Whether queries are a table and documents a masked language model."""
+        return self._encoder_modules is not None and self._encoder_modules.query is not None
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens after which a text is cut that goes through the model.
+
+        Queries that run no model have a limit of their own, ``tokenizer.model_max_length``. In stock this is
+        the larger limit of the two sides.
+        """
+        modules = self._encoder_modules
+        if modules is None:
+            return super().max_seq_length
+        return cast(int, modules.transformer.max_seq_length)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        modules = self._encoder_modules
+        limited: Any = self[0] if modules is None else modules.transformer
+        limited.max_seq_length = value
+
+    @property
+    def query_weights(self) -> np.ndarray:
+        """Weight of each token in a query, ``(vocabulary,)``, float32.
+
+        Raises:
+            InputError: the model is not inference-free.
+        """
+        query = cast(SparseStaticEmbedding, self._inference_free_modules().query)
+        return cast(np.ndarray, np.maximum(self._table(query.weight), 0))
+
+    @staticmethod
+    def _table(weight: Tensor) -> np.ndarray:
+        # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
+        return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
+
+    def _inference_free_modules(self) -> EncoderModules:
+        modules = self._encoder_modules
+        if modules is None or modules.query is None:
+            raise InputError("this model's queries run a model: it is not inference-free")
+        return modules
+
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Run a batch; documents take the fused head where they can (same values as stock)."""
+        modules = self._encoder_modules
+        if modules is None:
+            return super().forward(input, **kwargs)
+        if modules.query is not None and (kwargs.get("task") or input.get("task")) == "query":
+            return super().forward(input, **kwargs)
+        logs = extra_logs(modules.pooling)
+        head = modules.fused_head
+        if head is None:
+            if logs > 1:
+                name = modules.pooling.activation_function
+                raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.head.mlm_head")
+            return super().forward(input, **kwargs)
+        input["sentence_embedding"] = activate(largest_logits(modules.transformer, head, input), logs)
+        return input
+
+    def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        """Encode queries; arguments as in `encode`."""
+        as_row = kwargs == {"convert_to_scipy": True}
+        changed = self.max_active_dims or self.prompts.get("query") or self.default_prompt_name
+        if isinstance(inputs, str) and not args and (as_row or not kwargs) and not changed:
+            # The way through `encode` would take as long as all the rest.
+            modules = self._encoder_modules
+            if modules is not None and modules.query is not None and (weight := modules.query.weight).is_cpu:
+                encoder, table = self._query_side(modules), self._table(weight)
+                return encoder([inputs], table) if as_row else encoder.vector(inputs, table)
+        stock: Any = super().encode_query
+        return stock(inputs, *args, **kwargs)
+
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool = True,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: Any = None,
+        max_active_dims: int | None = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
+        convert_to_scipy: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Encode texts; `encode_query` and `encode_document` come here with ``task``.
+
+        Arguments as in `sentence_transformers.SparseEncoder.encode`, and ``convert_to_scipy``: return one
+        ``scipy.sparse.csr_matrix`` ``(texts, vocabulary)`` instead of torch tensors (fastest; what an index
+        takes). Queries run no model. ``batch_size`` documents of the longest make a batch; shorter ones go in
+        batches of as many tokens, up to four times as many documents. For documents that do not fit in memory
+        see `st_l0.indexing.encode.encode_stream`. Several devices, and inputs that are not plain texts, go
+        through the stock path.
+        """
+        modules = self._encoder_modules
+        single = isinstance(inputs, str)
+        texts = [cast(str, inputs)] if single else list(inputs)
+        plain = (single or all(isinstance(text, str) for text in texts)) and kwargs.keys() <= {"task"}
+        if modules is None or not plain or pool is not None or isinstance(device, list):
+            stock: Any = super().encode
+            embeddings = stock(
+                inputs,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                batch_size=batch_size,
+                show_progress_bar=show_progress_bar,
+                convert_to_tensor=convert_to_tensor or convert_to_scipy,
+                convert_to_sparse_tensor=convert_to_sparse_tensor,
+                save_to_cpu=save_to_cpu,
+                device=device,
+                max_active_dims=max_active_dims,
+                pool=pool,
+                chunk_size=chunk_size,
+                **kwargs,
+            )
+            return as_csr(embeddings) if convert_to_scipy else embeddings
+        if batch_size <= 0:
+            raise ValueError(f"batch_size must be positive, not {batch_size}")
+        prompt = self._resolve_prompt(prompt, prompt_name)
+        limit = max_active_dims or self.max_active_dims
+        if modules.query is not None and kwargs.get("task") == "query":
+            queries = [prompt + text for text in texts] if prompt else texts
+            home = modules.query.weight.device
+            matrix = self._query_side(modules)(queries, self._table(modules.query.weight), limit)
+        else:
+            if device is not None:
+                self.to(device)
+            home = self.device
+            matrix = encode_texts(
+                self,
+                texts,
+                prompt=prompt,
+                task=kwargs.get("task") or ("document" if modules.query is not None else None),
+                batch_size=batch_size,
+                max_active_dims=limit,
+                progress=bool(show_progress_bar),
+            )
+        if convert_to_scipy:
+            return matrix
+        embeddings = as_torch(matrix)
+        if single:
+            embeddings = embeddings[0].coalesce()
+        if not save_to_cpu and home.type != "cpu":
+            embeddings = embeddings.to(home)
+        if not convert_to_sparse_tensor:
+            embeddings = embeddings.to_dense()
+        return embeddings if single or convert_to_tensor else list(embeddings)
+
+    def _query_side(self, modules: EncoderModules) -> QueryEncoder:
+        tokenizer, encoder = modules.tokenizer, self._query_encoder
+        limit = tokenizer.model_max_length  # where stock cuts
+        if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
+            encoder = self._query_encoder = QueryEncoder(tokenizer, limit)
+        return encoder
+
+    def fingerprint(self) -> str:
+        """SHA-256 over activation and weights: two models with one fingerprint compute the same vectors."""
+        pooling: Any = None if self._encoder_modules is None else self._encoder_modules.pooling
+        digest = hashlib.sha256()
+        if pooling is not None:
+            digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
+        for parameter in self.parameters():
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def explain(self, query: str, document: str | Tensor | sp.csr_matrix) -> Explanation:
+        """Say which tokens make the score of a query and a document.
+
+        Args:
+            query: text of the query.
+            document: its text, or its vector as `encode_document` gave it.
+
+        Returns:
+            The score and the contribution of each token that both sides hold, largest first.
+        """
+        modules = self._inference_free_modules()
+        if isinstance(document, str):
+            document = cast(sp.csr_matrix, self.encode_document([document], convert_to_scipy=True))
+        matrix = cast(sp.csr_matrix, self.encode_query([query], convert_to_scipy=True))
+        return explain_match(matrix, as_csr(document), modules.tokenizer)
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save with stock classes only; arguments as in sentence-transformers."""
+        modules = self._encoder_modules
+        if self.inference_free:  # training may have moved what was silenced at the start
+            silence_special_tokens(cast(EncoderModules, modules))
+        with stock_query_side(self[0], modules):
+            super().save(path, *args, **kwargs)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Scores of all pairs as in sentence-transformers, several times faster for many documents."""
+        if self.similarity_fn_name == "dot" and has_fast_scores(embeddings1, embeddings2):
+            return dot_scores(embeddings1, embeddings2)
+        return super().similarity(embeddings1, embeddings2)

@@ -1,0 +1,66 @@
+"""The MLM head of a model in parts: transform, largest logit of each entry, activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from st_l0.head.max_logits import flat_max_logits, max_logits, without_padding
+
+__all__ = ["MLMHead", "activate", "flat_max_logits", "max_logits", "read_head", "without_padding"]
+
+
+@dataclass(frozen=True)
+class MLMHead:
+    """The two parts of a masked-language-model head.
+
+    Attributes:
+        transform: hidden states ``(..., hidden)`` to ``(..., hidden)``: dense, activation, layer norm.
+        dense: the linear layer inside ``transform``.
+        norm: the layer norm inside ``transform``.
+        decoder: hidden to vocabulary logits, with or without bias.
+    """
+
+    transform: Callable[[Tensor], Tensor]
+    dense: nn.Linear
+    norm: nn.LayerNorm
+    decoder: nn.Linear
+
+
+def read_head(model: Any) -> MLMHead | None:
+    """Find the MLM head of a transformers model; ``None`` for an architecture that is not known here.
+
+    Known: BERT, DistilBERT, RoBERTa, XLM-RoBERTa, CamemBERT, MPNet, ModernBERT and what shares their layout.
+    """
+    decoder = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if not isinstance(decoder, nn.Linear):
+        return None
+    if hasattr(model, "cls") and hasattr(model.cls, "predictions"):
+        transform: Any = getattr(model.cls.predictions, "transform", None)
+        # MobileBERT's decoder is only a part of its last layer.
+        if hasattr(transform, "LayerNorm") and transform.dense.out_features == decoder.in_features:
+            return MLMHead(transform, transform.dense, transform.LayerNorm, decoder)
+    if hasattr(model, "vocab_transform") and hasattr(model, "vocab_layer_norm"):
+        dense, norm, activation = model.vocab_transform, model.vocab_layer_norm, model.activation
+        return MLMHead(lambda hidden: norm(activation(dense(hidden))), dense, norm, decoder)
+    # Where the decoder has no bias (ESM), the head adds one of its own.
+    if hasattr(model, "lm_head") and hasattr(model.lm_head, "layer_norm") and decoder.bias is not None:
+        dense, norm = model.lm_head.dense, model.lm_head.layer_norm
+        return MLMHead(lambda hidden: norm(functional.gelu(dense(hidden))), dense, norm, decoder)
+    if hasattr(model, "head") and hasattr(model.head, "norm") and hasattr(model.head, "dense"):
+        return MLMHead(model.head, model.head.dense, model.head.norm, decoder)
+    return None
+
+
+def activate(values: Tensor, extra_logs: int) -> Tensor:
+    """SPLADE activation of non-negative maxima: log(1 + x), and ``extra_logs`` more logs (l0 activation).
+
+    Source: SPLADE v2, arXiv 2109.10086 (0 extra logs); arXiv 2504.14839 (1 and more).
+    """
+    for _ in range(1 + extra_logs):
+        values = values.log1p()
+    return values

@@ -1,0 +1,1 @@
+"""A trained checkpoint made ready for others."""

@@ -1,0 +1,58 @@
+"""A trained checkpoint made ready for others: half the size, and the length that documents shall have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from st_l0.encoder.modules import encoder_modules
+from st_l0.encoder.pretrained import position_limit
+from st_l0.encoder.sparse_encoder import SparseEncoder
+from st_l0.errors import InputError
+from st_l0.utils.files import replace_folder
+
+_LARGEST = 65504.0  # of float16
+
+
+def export(
+    model: str | Path, output: str | Path, *, half: bool = True, max_seq_length: int | None = None
+) -> Path:
+    """Copy a checkpoint for others to use.
+
+    Args:
+        model: Folder or Hub id of a checkpoint.
+        output: Folder for the copy, new or replaced as a whole.
+        half: Whether the transformer's weights are rounded to float16, by at most 5e-4 of their size (those
+            below 6e-5 by 3e-8). Its ``config.json`` goes on naming float32, so transformers converts on
+            loading and everything is computed as before, on the rounded weights. Query weights stay as they
+            are.
+        max_seq_length: Tokens of a document; training on shorter texts than are searched saves time. ``None``
+            leaves it as it is.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: there is no such checkpoint, the length is more than the model has positions for, or a
+            weight is too large for float16.
+    """
+    from safetensors.torch import load_file, save_file
+
+    encoder = SparseEncoder.from_pretrained(str(model), device="cpu", inference_free=False)
+    if max_seq_length is not None:
+        transformer = encoder_modules(encoder).transformer
+        most = position_limit(transformer.model.config)
+        if not 8 <= max_seq_length <= most:
+            raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")
+        encoder.max_seq_length = max_seq_length
+    with replace_folder(output) as folder:
+        encoder.save_pretrained(str(folder))
+        for file in sorted(folder.glob("**/*.safetensors")) if half else ():
+            if file.parent.name.endswith("SparseStaticEmbedding"):  # the query weights
+                continue
+            weights = load_file(file)
+            for name, weight in weights.items():
+                if weight.is_floating_point() and not weight.abs().max() <= _LARGEST:
+                    raise InputError(f"{model}: {name} is not finite or too large for float16")
+            halved = {name: one.half() if one.is_floating_point() else one for name, one in weights.items()}
+            save_file(halved, file, metadata={"format": "pt"})
+    return Path(output)

@@ -1,0 +1,1 @@
+"""From a corpus to vectors, and from vectors to an index."""

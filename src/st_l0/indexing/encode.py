@@ -1,0 +1,157 @@
+"""A corpus into encoded shards, on one process or on many, in steps that survive an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import scipy.sparse as sp
+
+from st_l0.encoder.precision import encoder_precision
+from st_l0.errors import InputError
+from st_l0.indexing.index import index_metadata
+from st_l0.indexing.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_shard, write_shard
+from st_l0.utils.batches import batched
+from st_l0.utils.resumable import begin_record, check_record, write_shards
+
+if TYPE_CHECKING:
+    from st_l0.data import Document
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+
+
+def encode_stream(
+    model: SparseEncoder,
+    texts: Iterable[str],
+    *,
+    batch_size: int = 32,
+    window: int = 2048,
+    max_active_dims: int | None = None,
+) -> Iterator[sp.csr_matrix]:
+    """Encode documents that do not fit in memory, or whose vectors do not.
+
+    Args:
+        model: the encoder.
+        texts: the documents; a window of them is read when its vectors are asked for.
+        batch_size: as in `st_l0.SparseEncoder.encode`.
+        window: documents of a matrix. Those of like length share a batch within a window, so small windows
+            are slower.
+        max_active_dims: largest weights that a document keeps; ``None`` takes the model's setting.
+
+    Yields:
+        ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
+
+    Raises:
+        InputError: ``window`` is below 1, or a weight is not finite.
+    """
+    if window < 1:
+        raise InputError(f"window must be at least 1, not {window}")
+    for part in batched(texts, window):
+        yield cast(
+            sp.csr_matrix,
+            model.encode_document(
+                part, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
+            ),
+        )
+
+
+def encode_corpus(
+    model: SparseEncoder,
+    documents: Iterable[Document],
+    output: str | Path,
+    *,
+    name: str | Path,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    shard_size: int = 2048,
+    progress: bool = True,
+) -> int:
+    """Encode documents into a folder that `st_l0.indexing.shards.read_shards` reads.
+
+    The folder holds a part for each ``shard_size`` documents in order, with ids, texts and vectors, and
+    ``encoding.json``, which says how they were made; once all parts are there, its ``documents`` says how
+    many they hold (null until then).
+
+    A run that was stopped and is started again keeps the parts that are there. Of several processes (a
+    process group, as under torchrun) the one of rank r encodes the parts r, r + world size, …, so each has to
+    get the same documents; each returns when its own parts are written. The bytes are the same however often
+    the run was stopped and however many processes there are, on machines of one kind with the same
+    ``batch_size`` and number of threads.
+
+    Args:
+        model: Encodes the documents.
+        documents: The corpus; a stream is consumed as it comes, with one part in memory.
+        output: Folder, new, empty or of the same run.
+        name: Folder or Hub id of the model, for the record.
+        dtype: See `st_l0.encoder.precision.encoder_precision`. The vectors are always float32.
+        batch_size: As in `st_l0.SparseEncoder.encode`.
+        shard_size: Documents of a part, which is also what a stopped run loses at most.
+        progress: Whether to show a progress bar (on a terminal).
+
+    Returns:
+        Number of documents of the corpus.
+
+    Raises:
+        InputError: There are no documents, or the folder holds something else: of another model or corpus, or
+            with other settings.
+    """
+    output = Path(output)
+    if min(batch_size, shard_size) < 1:
+        raise InputError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
+
+    with encoder_precision(model, dtype):
+        record = _begin(output, _record(model, name, dtype, shard_size))
+
+        def finish(part: Path, chunk: list[Document]) -> None:
+            _finish(part, chunk, model, batch_size, record["vocabulary_size"])
+
+        return write_shards(
+            output / RECORD,
+            record,
+            SUFFIX,
+            documents,
+            shard_size,
+            finish,
+            unit="document",
+            description="encoding",
+            progress=progress,
+        )
+
+
+def _record(model: SparseEncoder, name: str | Path, dtype: str, shard_size: int) -> dict[str, Any]:
+    return {
+        **index_metadata(model, name),
+        "vocabulary_size": model.get_embedding_dimension(),
+        "max_seq_length": model.max_seq_length,
+        "max_active_dims": model.max_active_dims,
+        "dtype": dtype,
+        "part_size": shard_size,
+        "documents": None,
+    }
+
+
+def _begin(output: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Begin a folder, or make sure that it was begun by the same run."""
+    path = output / RECORD
+    found = begin_record(path, record, RECORD_KEYS)
+    if found["fingerprint"] != record["fingerprint"]:
+        raise InputError(
+            f"{path}: begun with a model of other weights (then at {found['model']}); "
+            "use that one, or give a new folder"
+        )
+    check_record(path, found, record, record.keys() - {"model", "fingerprint", "documents"})
+    return found
+
+
+def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size: int, size: int) -> None:
+    """Write a part, or make sure that the one that is there holds these documents."""
+    ids, texts = [document.id for document in chunk], [document.text for document in chunk]
+    if path.exists():
+        found = read_shard(path, size)
+        if (found.ids, found.texts) != (ids, texts):
+            raise InputError(f"{path}: not the documents that the corpus has there; give a new folder")
+        return
+    vectors = model.encode_document(
+        texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
+    )
+    write_shard(path, Shard(ids, texts, vectors))

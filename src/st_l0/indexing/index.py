@@ -1,0 +1,124 @@
+"""From a corpus to an index, in steps that survive an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from st_l0.errors import InputError
+from st_l0.indexing.shards import RECORD, encoding_record, read_shards
+from st_l0.utils.batches import batched
+
+if TYPE_CHECKING:
+    from st_l0.data import Document
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.index import Index
+
+
+def index_corpus(
+    model: SparseEncoder,
+    documents: Iterable[Document],
+    index: Index,
+    *,
+    batch_size: int = 32,
+    chunk_size: int = 2048,
+    progress: bool = True,
+) -> int:
+    """Encode documents and add them, with their texts, to an index.
+
+    Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
+    an interruption the same call goes on where the last one stopped. A document whose text has changed is
+    therefore not updated; use ``index.update`` for that.
+
+    Args:
+        model: Encodes the documents.
+        documents: The corpus; a stream is consumed as it comes.
+        index: Where they go.
+        batch_size: Documents encoded at once.
+        chunk_size: Documents added at once. Texts of like length are batched together within a chunk, so
+            small chunks are slower.
+        progress: Whether to show a progress bar, where there is a terminal.
+
+    Returns:
+        Number of documents that were added.
+
+    Raises:
+        InputError: The corpus cannot be read, or the index refuses a document. What was added before stays.
+    """
+    if min(batch_size, chunk_size) < 1:
+        raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")
+    added = 0
+    total = len(documents) if isinstance(documents, Sized) else None
+    # To tqdm, None means: no bar where there is no terminal.
+    with tqdm(total=total, desc="documents", unit="doc", disable=None if progress else True) as bar:
+        for chunk in batched(documents, chunk_size):
+            new = [document for document in chunk if document.id not in index]
+            if new:
+                texts = [document.text for document in new]
+                vectors = model.encode_document(
+                    texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
+                )
+                index.add([document.id for document in new], vectors, texts)
+                added += len(new)
+            bar.update(len(chunk))
+    return added
+
+
+def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, progress: bool = True) -> int:
+    """Add documents that were encoded before, with their texts, to an index.
+
+    Each part is added in one atomic step, and documents whose ids the index has are left as they are: after
+    an interruption the same call goes on where the last one stopped.
+
+    Args:
+        model: The encoder that made them, which queries will go through; it encodes nothing here.
+        folder: What `st_l0.indexing.encode.encode_corpus` wrote.
+        index: Where they go.
+        progress: Whether to show a progress bar, where there is a terminal.
+
+    Returns:
+        Number of documents that were added.
+
+    Raises:
+        InputError: The documents were encoded by a model of other weights, not to the end, or a part is
+            damaged; or the index refuses a document. What was added before stays.
+    """
+    record = encoding_record(folder)
+    if record["fingerprint"] != model.fingerprint():
+        raise InputError(
+            f"{Path(folder) / RECORD}: made with a model of other weights (then at {record['model']}): "
+            "use that one, or encode again"
+        )
+    added = 0
+    disable = None if progress else True
+    with tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
+        for ids, texts, vectors in read_shards(folder):
+            new = [row for row, id in enumerate(ids) if id not in index]
+            if new:
+                index.add([ids[row] for row in new], vectors[new], [texts[row] for row in new])
+                added += len(new)
+            bar.update(len(ids))
+    return added
+
+
+def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:
+    """What an index remembers of its model: where it is, and which weights it had."""
+    place = str(Path(name).resolve()) if Path(name).exists() else str(name)
+    return {"model": place, "fingerprint": model.fingerprint()}
+
+
+def check_model(model: SparseEncoder, index: Index, what: str) -> None:
+    """Refuse a model with other weights than the one that made the index: their vectors do not compare.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    made_with = index.metadata.get("fingerprint")
+    if made_with is not None and made_with != model.fingerprint():
+        raise InputError(
+            f"{what} was made with a model of other weights (then at {index.metadata.get('model')}): "
+            "use that one, or build the index again"
+        )

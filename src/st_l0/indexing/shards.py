@@ -1,0 +1,131 @@
+"""Encoded documents in files: a folder of parquet parts and a record that says how they were made.
+
+``part-000000.parquet`` and so on hold a row a document, in the order of the corpus, with the columns ``id``,
+``text``, ``indices`` (the tokens that weigh, rising) and ``weights`` (float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from st_l0.errors import InputError
+from st_l0.utils.files import replace_file
+from st_l0.utils.resumable import read_record, shard_path
+
+RECORD = "encoding.json"
+RECORD_KEYS = frozenset({"model", "fingerprint", "vocabulary_size", "part_size", "documents"})
+SUFFIX = "parquet"
+_AGAIN = "remove it and start st-l0 encode again"
+
+
+class Shard(NamedTuple):
+    """Some documents of a corpus: ids, texts and vectors ``(documents, vocabulary)``, float32 CSR."""
+
+    ids: list[str]
+    texts: list[str]
+    vectors: sp.csr_matrix
+
+
+def is_encoded(folder: str | Path) -> bool:
+    """Whether the folder holds an encoded corpus, or the beginning of one."""
+    return (Path(folder) / RECORD).exists()
+
+
+def read_shards(folder: str | Path) -> Iterator[Shard]:
+    """Stream an encoded corpus, part by part, in the order of the corpus.
+
+    Args:
+        folder: What `st_l0.indexing.encode.encode_corpus` wrote.
+
+    Raises:
+        InputError: the corpus is not encoded to its end, or a part is missing or damaged.
+    """
+    record = encoding_record(folder)
+    documents, size = record["documents"], record["part_size"]
+    if documents is None:
+        raise InputError(
+            f"{folder}: not encoded to its end; start st-l0 encode again with the same arguments"
+        )
+    for number, start in enumerate(range(0, documents, size)):
+        path = shard_path(folder, number, SUFFIX)
+        shard, expected = read_shard(path, record["vocabulary_size"]), min(size, documents - start)
+        if len(shard.ids) != expected:
+            raise InputError(f"{path}: holds {len(shard.ids)} documents, not {expected}; {_AGAIN}")
+        yield shard
+
+
+def encoding_record(folder: str | Path) -> dict[str, Any]:
+    """What the folder says of itself: its model, settings and number of documents.
+
+    ``documents`` is None until the last part is written.
+
+    Raises:
+        InputError: there is no record, or it is none of an encoded corpus.
+    """
+    path = Path(folder) / RECORD
+    if not path.exists():
+        raise InputError(f"{folder}: holds no {RECORD}; give a folder written by st-l0 encode")
+    return read_record(path, RECORD_KEYS)
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a part atomically; equal shards give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    offsets = pa.array(shard.vectors.indptr.astype(np.int32))
+    values = (shard.vectors.indices.astype(np.int32), shard.vectors.data.astype(np.float32, copy=False))
+    columns = [pa.array(shard.ids, pa.string()), pa.array(shard.texts, pa.string())]
+    columns += [pa.ListArray.from_arrays(offsets, pa.array(some)) for some in values]
+    table = pa.Table.from_arrays(columns, schema=_schema())
+    with replace_file(path) as temporary:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    lists = {"indices": pa.list_(pa.int32()), "weights": pa.list_(pa.float32())}
+    return pa.schema({"id": pa.string(), "text": pa.string(), **lists})
+
+
+def read_shard(path: Path, vocabulary_size: int) -> Shard:
+    """Read a part.
+
+    Raises:
+        InputError: it is missing or damaged, or holds something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise InputError(f"{path}: no such part; start st-l0 encode again")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        if not table.schema.remove_metadata().equals(_schema()):
+            raise ValueError("other columns than id, text, indices and weights")
+        ids, texts = (table[name].to_pylist() for name in ("id", "text"))
+        indices, weights = (pa.concat_arrays(table[name].chunks) for name in ("indices", "weights"))
+        indptr, columns = indices.offsets.to_numpy(), indices.flatten().to_numpy()
+        data = weights.flatten().to_numpy().astype(np.float32, copy=False)
+        if not np.array_equal(indptr, weights.offsets.to_numpy()):
+            raise ValueError("indices and weights do not match")
+        if len(columns) and not 0 <= columns.min() <= columns.max() < vocabulary_size:
+            raise ValueError(f"an index is outside the vocabulary of {vocabulary_size}")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be read ({reason}); {_AGAIN}") from None
+    return Shard(ids, texts, sp.csr_matrix((data, columns, indptr), shape=(len(ids), vocabulary_size)))

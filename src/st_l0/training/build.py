@@ -1,0 +1,209 @@
+"""From a recipe to the parts of its training: model, loss, teachers, data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
+from st_l0.encoder.idf import read_idf
+from st_l0.encoder.learned_queries import train_query_table
+from st_l0.encoder.modules import encoder_modules
+from st_l0.encoder.pretrained import HubOptions, layout, position_limit
+from st_l0.encoder.sparse_encoder import SparseEncoder
+from st_l0.errors import InputError
+from st_l0.losses import (
+    DocumentFrequencyWeights,
+    FlopsLoss,
+    InfoNCELoss,
+    KLDivergenceLoss,
+    L1Loss,
+    MarginMSELoss,
+    SparseRetrievalLoss,
+    WeightedRankingLoss,
+    inverse,
+)
+from st_l0.losses.regularizers import Regularizer
+from st_l0.training.recipe import Data, Loss, Recipe
+
+if TYPE_CHECKING:
+    from st_l0.teachers import EnsembleTeacher, QueryPool
+
+_REGULARIZERS = {"flops": FlopsLoss, "l1": L1Loss}
+
+
+def read_data(settings: Data) -> TrainingData:
+    """Read the training data that a recipe names."""
+    sources: dict[str, Any] = {}
+    if settings.corpus is not None and settings.queries is not None:
+        repair = settings.repair_latin1
+        sources["corpus"] = open_texts(settings.corpus, "corpus", repair_latin1=repair)
+        sources["queries"] = open_texts(settings.queries, "queries", repair_latin1=repair)
+    return read_training_data(
+        settings.train,
+        documents_per_query=settings.documents_per_query,
+        score_scale=settings.score_scale,
+        limit=settings.limit,
+        **sources,
+    )
+
+
+def build_model(recipe: Recipe) -> SparseEncoder:
+    """Load the checkpoint, or start an encoder from the masked language model, that the recipe names.
+
+    Raises:
+        InputError: settings that do not go with the kind of ``base_model``.
+    """
+    settings = recipe.model
+    kind = layout(settings.base_model, HubOptions())
+    siamese = settings.queries == "model"
+    if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
+        if settings.idf is not None or settings.warm_start is not None:
+            raise InputError(
+                f"{settings.base_model} is a trained encoder: leave model.idf and model.warm_start out"
+            )
+        if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
+            raise InputError(
+                f"{settings.base_model} is a trained encoder: leave model.activation and model.pooling out"
+            )
+        model = SparseEncoder.from_pretrained(
+            settings.base_model, activation=settings.activation, inference_free=not siamese
+        )
+        if siamese and model.inference_free:
+            raise InputError(f"{settings.base_model} is inference-free: model.queries cannot be 'model'")
+        if settings.max_seq_length is not None:
+            modules = encoder_modules(model)
+            positions = position_limit(modules.transformer.model.config)
+            model.max_seq_length = min(settings.max_seq_length, positions)
+        return _with_trained_queries(model, settings.queries)
+    if settings.idf is None and settings.queries in ("table", "trained_table"):
+        raise InputError(
+            f"{settings.base_model} has no query weights: give model.idf (st-l0 idf makes one) or 'binary'"
+        )
+    texts = None
+    if settings.warm_start is not None:
+        texts = (document.text for document in read_documents(settings.warm_start))
+    model = SparseEncoder.from_mlm(
+        settings.base_model,
+        idf="binary" if settings.queries == "learned_scores" else settings.idf,
+        activation="relu" if settings.activation is None else settings.activation,
+        pooling=settings.pooling or "max",
+        max_seq_length=settings.max_seq_length or 256,
+        warm_start=texts,
+    )
+    return _with_trained_queries(model, settings.queries)
+
+
+def _with_trained_queries(model: SparseEncoder, queries: str) -> SparseEncoder:
+    if queries in ("trained_table", "learned_scores"):
+        train_query_table(encoder_modules(model), queries)
+    return model
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> None:
+    """Set the probability of every dropout of a model, for this process only: it is not saved."""
+    module: Any
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = probability
+        elif isinstance(
+            getattr(module, "attention_dropout", None), float
+        ):  # handed to the attention function
+            module.attention_dropout = probability
+
+
+def build_loss(recipe: Recipe, model: SparseEncoder, documents_per_query: int) -> SparseRetrievalLoss:
+    """Build the loss that the recipe describes."""
+    settings = recipe.loss
+    return SparseRetrievalLoss(
+        model,
+        _ranking(settings),
+        _document_regularizer(settings, model, documents_per_query),
+        settings.document_regularizer_weight,
+        query_regularizer=_REGULARIZERS[settings.regularizer]()
+        if settings.query_regularizer_weight
+        else None,
+        query_regularizer_weight=settings.query_regularizer_weight,
+        ramp_steps=settings.ramp_steps,
+    )
+
+
+def _ranking(settings: Loss) -> WeightedRankingLoss:
+    chosen: dict[str, Any] = {}
+    if settings.in_batch_negatives is not None:
+        chosen["in_batch_negatives"] = settings.in_batch_negatives
+    losses: dict[str, Any] = {
+        "infonce": lambda: InfoNCELoss(settings.temperature, **chosen),
+        "kl": lambda: KLDivergenceLoss(settings.temperature, **chosen),
+        "margin_mse": lambda: MarginMSELoss(**chosen),
+    }
+    return WeightedRankingLoss({name: (losses[name](), weight) for name, weight in settings.ranking.items()})
+
+
+def _document_regularizer(settings: Loss, model: SparseEncoder, documents_per_query: int) -> Regularizer:
+    size = cast(int, model.get_embedding_dimension())
+    token_weights: Tensor | DocumentFrequencyWeights | None = None
+    if settings.token_weights == "df":
+        token_weights = DocumentFrequencyWeights(
+            size,
+            alpha=settings.df_alpha,
+            beta=settings.df_beta,
+            refresh_steps=settings.df_refresh_steps,
+        )
+    elif settings.token_weights is not None:
+        modules = encoder_modules(model)
+        token_weights = inverse(torch.from_numpy(read_idf(Path(settings.token_weights), modules.tokenizer)))
+    return _REGULARIZERS[settings.regularizer](
+        settings.threshold,
+        top_k=settings.top_k,
+        extra_logs=settings.extra_logs,
+        token_weights=token_weights,
+        positions=documents_per_query if settings.reduction == "per_position" else 1,
+    )
+
+
+def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> EnsembleTeacher | None:
+    """Load the live teachers, and check that scores come from one place, if they are needed.
+
+    Raises:
+        InputError: no scores for a loss that distils, or scores from two places; a teacher that cannot be
+            loaded; a sparse teacher of another vocabulary than the model's.
+    """
+    settings = recipe.teachers
+    if settings is None:
+        if recipe.loss.distils and not data.scored:
+            losses = ", ".join(recipe.loss.ranking)
+            raise InputError(
+                f"loss.ranking ({losses}) needs teacher scores: the data hold none and no teachers are given"
+            )
+        return None
+    if data.scored:
+        raise InputError("the data hold teacher scores: leave teachers out, or the scores")
+    from st_l0.teachers import EnsembleTeacher, load_teacher
+
+    device = str(model.device)
+    teachers = [load_teacher(spec, device=device, batch_size=settings.batch_size) for spec in settings.models]
+    vocabulary = encoder_modules(model).tokenizer.get_vocab()
+    for spec, teacher in zip(settings.models, teachers, strict=True):
+        if teacher.vocabulary is not None and teacher.vocabulary != vocabulary:
+            raise InputError(
+                f"teacher {spec} has another vocabulary ({len(teacher.vocabulary)} tokens) than the model "
+                f"({len(vocabulary)}): let st-l0 teach write its scores, and train on those"
+            )
+    return EnsembleTeacher(teachers, settings.scale, settings.weights)
+
+
+def build_pool(recipe: Recipe, teacher: EnsembleTeacher | None, data: TrainingData) -> QueryPool | None:
+    """Embed the queries of the data for the batches to draw from, if the recipe asks for that.
+
+    Raises:
+        InputError: a teacher that reads query and document together.
+    """
+    if recipe.teachers is None or teacher is None or not recipe.teachers.extra_queries:
+        return None
+    from st_l0.teachers import QueryPool
+
+    return QueryPool(teacher, data.queries(), recipe.teachers.extra_queries)

@@ -1,0 +1,214 @@
+"""The base model of a dry run: its small files, what does not go with them, and the memory it takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+
+from st_l0.encoder.idf import read_idf
+from st_l0.encoder.modules import vocabulary_size
+from st_l0.encoder.pretrained import HubOptions, has_mlm_head, layout, load_config
+from st_l0.errors import InputError
+from st_l0.training.recipe import Model
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """What the small files of a base model say.
+
+    Attributes:
+        config: The transformers configuration.
+        tokenizer: ``None`` where it cannot be reached.
+        head: Where the masked-language-model head comes from.
+        parameters: Parameters of the document encoder; all of them are trained.
+        query_parameters: What is trained of the query side.
+        fixed: Numbers in tables that are not trained.
+    """
+
+    config: Any
+    tokenizer: Any
+    head: str
+    parameters: int
+    query_parameters: int
+    fixed: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device; what the libraries and live teachers take is not in it.
+
+    Attributes:
+        weights: Parameters and fixed tables in float32.
+        gradients: Of what is trained, in float32; twice that where several devices exchange them.
+        optimizer: The two averages of AdamW.
+        activations: An estimate, see `activation_bytes`; ``None`` for an architecture of unknown sizes.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int | None
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return self.weights + self.gradients + self.optimizer + (self.activations or 0)
+
+
+def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
+    """Read the configuration and the tokenizer of a base model, and count its parameters.
+
+    Args:
+        settings: The section of the recipe.
+        notes: Gets a line for each thing that could not be looked at.
+
+    Returns:
+        ``None`` where the model cannot be reached, or is not there yet.
+
+    Raises:
+        InputError: it is there, but damaged, no masked language model, or does not go with the settings.
+    """
+    name, hub_options = settings.base_model, HubOptions()
+    try:
+        kind = layout(name, hub_options)
+        folder = _document_folder(name, kind, hub_options)
+        config = (
+            load_config(name, hub_options)
+            if not folder
+            else AutoConfig.from_pretrained(name, subfolder=folder)
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError) and Path(name).is_dir():
+            raise
+        if Path(name).is_dir():
+            raise InputError(f"{name}: cannot be read ({error}): restore the checkpoint") from error
+        notes.append(f"config of {name} not reachable: sizes not checked")
+        return None
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            model = AutoModelForMaskedLM.from_config(config)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{name} is no masked language model known to transformers: {reason}") from error
+    size = config.vocab_size
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, subfolder=folder)
+        size = vocabulary_size(tokenizer)
+    except (OSError, ValueError):
+        tokenizer = None
+        notes.append(f"tokenizer of {name} not reachable: tables not checked")
+    if size < config.vocab_size:  # as the encoder does, see `st_l0.encoder.modules.match_vocabulary`
+        with torch.device("meta"):
+            model.resize_token_embeddings(size)
+    head = _check_kind(settings, kind, config, notes)
+    hidden = model.get_input_embeddings().weight.shape[1]
+    trained = {"trained_table": size, "learned_scores": hidden + 1}.get(settings.queries, 0)
+    fixed = {"table": size, "learned_scores": size * hidden}.get(settings.queries, 0)
+    return BaseModel(config, tokenizer, head, sum(p.numel() for p in model.parameters()), trained, fixed)
+
+
+def check_table(path: str, base: BaseModel | None, notes: list[str]) -> None:
+    """Read a table of token weights, where it and the tokenizer are there.
+
+    Raises:
+        InputError: the table is there and cannot be used, see `st_l0.encoder.idf.read_idf`.
+    """
+    if not Path(path).exists():
+        notes.append(f"{path}: not there yet")
+    elif base is None or base.tokenizer is None:
+        notes.append(f"{path}: there, but not checked without the tokenizer")
+    else:
+        read_idf(Path(path), base.tokenizer)
+
+
+def estimate_memory(
+    base: BaseModel, *, tokens: int, texts: int, further: int, devices: int, half: bool, checkpointing: bool
+) -> Memory:
+    """Memory of a training with AdamW on each device; arguments as in `activation_bytes`."""
+    trained = base.parameters + base.query_parameters
+    activations = activation_bytes(
+        base.config, tokens, texts, further, half=half, checkpointing=checkpointing
+    )
+    if activations is not None and half:
+        activations += 2 * base.parameters  # the copies that half precision computes with
+    return Memory(
+        weights=4 * (trained + base.fixed),
+        gradients=4 * trained * (2 if devices > 1 else 1),
+        optimizer=8 * trained,
+        activations=activations,
+    )
+
+
+def activation_bytes(
+    config: Any, tokens: int, texts: int, further: int = 0, *, half: bool, checkpointing: bool
+) -> int | None:
+    """Estimate what a forward pass keeps for the backward pass, in bytes.
+
+    With hidden size h, feed-forward size f and vocabulary V, an encoder of BERT's shape keeps ``8 h + 2 f``
+    floats a token and layer (``26 h + 4 f`` bytes in half precision), embeddings and head keep ``5 h`` floats
+    a token, vectors, activation and penalty ``6 V`` floats a text, and a further query ``V`` (of a fixed
+    table; a few times that where the table is trained). Attention is taken to keep no scores and dropout no
+    masks worth counting, as the fused kernels of a GPU do. With gradient checkpointing a layer keeps its
+    input, and one layer at a time is whole.
+
+    Args:
+        config: The transformers configuration.
+        tokens: Tokens of a batch on one device, as many as there can be.
+        texts: Texts of that batch which go through the model.
+        further: Queries that the documents are ranked for besides those of the batch.
+        half: Whether fp16 or bf16 is on.
+        checkpointing: Whether gradient checkpointing is on.
+
+    Returns:
+        The estimate, ``None`` where the configuration does not name the sizes.
+    """
+    hidden, layers = getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None)
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None)
+    if not (hidden and layers and inner):
+        return None
+    layer = 26 * hidden + 4 * inner if half else 4 * (8 * hidden + 2 * inner)
+    kept = layer + layers * 4 * hidden if checkpointing else layers * layer
+    return int(tokens * (kept + 4 * 5 * hidden) + (6 * texts + further) * 4 * config.vocab_size)
+
+
+def _document_folder(name: str, kind: str, hub_options: HubOptions) -> str:
+    """Folder of the transformer in a checkpoint, ``""`` where it lies at the top."""
+    router = hub_options.find(name, "router_config.json") if kind == "sparse-encoder" else None
+    if router is None:
+        return ""
+    try:
+        return str(json.loads(router.read_text(encoding="utf-8"))["structure"]["document"][0])
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{router}: not the configuration of a router: restore the checkpoint") from error
+
+
+def _check_kind(settings: Model, kind: str, config: Any, notes: list[str]) -> str:
+    """Refuse what `st_l0.training.build.build_model` would refuse; gives where the head comes from."""
+    name, siamese = settings.base_model, settings.queries == "model"
+    if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
+        if settings.idf is not None or settings.warm_start is not None:
+            raise InputError(f"{name} is a trained encoder: leave model.idf and model.warm_start out")
+        if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
+            raise InputError(f"{name} is a trained encoder: leave model.activation and model.pooling out")
+        return "of the trained encoder"
+    if settings.idf is None and settings.queries in ("table", "trained_table"):
+        raise InputError(f"{name} has no query weights: give model.idf (st-l0 idf makes one) or 'binary'")
+    warm_start = f"closed-form start from {settings.warm_start}"
+    named = any(architecture.endswith("ForMaskedLM") for architecture in config.architectures or ())
+    if not named and not Path(name).is_dir():  # looking for it would download the weights
+        if settings.warm_start is not None:
+            return warm_start
+        notes.append(f"config of {name} names no MLM head: if the weights have none, give model.warm_start")
+        return "not named by the config"
+    if not named and not has_mlm_head(name, HubOptions()):
+        if settings.warm_start is None:
+            raise InputError(f"{name} has no MLM head: give texts to start one (model.warm_start)")
+        return warm_start
+    if settings.warm_start is not None:
+        raise InputError(f"{name} has an MLM head of its own: leave warm_start out")
+    return "its own"

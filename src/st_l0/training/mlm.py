@@ -1,0 +1,125 @@
+"""A masked-language-model phase before the retrieval training.
+
+For a base model without an MLM head (MiniLM, E5, GTE …) it goes on from the closed-form start of
+`st_l0.head.warm_start`: that lets a document activate its own words, this teaches which other words could
+stand in their place. For one that has a head it adapts the model to the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
+
+from st_l0.encoder.modules import encoder_modules, text_tokenizer
+from st_l0.encoder.pretrained import HubOptions, has_mlm_head
+from st_l0.encoder.sparse_encoder import SparseEncoder
+from st_l0.errors import InputError
+from st_l0.head.mlm_head import MLMHead, read_head
+from st_l0.training.build import set_dropout
+from st_l0.utils.files import replace_folder
+
+_MASKED = 0.15
+
+
+def train_mlm(
+    base_model: str | Path,
+    texts: Iterable[str],
+    output: str | Path,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    max_seq_length: int = 128,
+    learning_rate: float = 2e-4,
+    dropout: float | None = None,
+    bf16: bool = False,
+    seed: int = 42,
+) -> Path:
+    """Train the masked language model of a base model, and write it as a checkpoint of transformers.
+
+    15 % of the tokens are masked as BERT does it. Logits are computed at those alone, so a step costs little
+    more than the transformer. For one process and one device; a phase is too short to be resumed.
+
+    Args:
+        base_model: Hub id or folder; without an MLM head it gets a closed-form start from the texts.
+        texts: The documents; held in memory.
+        output: Folder for the checkpoint, new or replaced as a whole.
+        steps: Optimizer steps; 0 leaves it at the closed-form start.
+        batch_size: Texts a step.
+        max_seq_length: Tokens of a text; the rest is cut off.
+        learning_rate: Its peak, after a tenth of the steps; then it falls linearly to 0.
+        dropout: Probability of dropout; ``None`` keeps the model's own.
+        bf16: Train in bfloat16 autocast.
+        seed: Seed of order and masks.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: no text, an unusable model, or one whose MLM head is of no known kind.
+    """
+    rows = list(texts)
+    if not rows:
+        raise InputError(f"{output}: no texts to train on; give some")
+    set_seed(seed)
+    start = None if has_mlm_head(str(base_model), HubOptions()) else rows
+    encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
+    modules = encoder_modules(encoder)
+    model, tokenizer = cast(Any, modules.transformer.model), text_tokenizer(modules.transformer)
+    if read_head(model) is None:
+        raise InputError(f"{base_model}: {type(model).__name__} has an MLM head of no known kind")
+    if dropout is not None:
+        set_dropout(model, dropout)
+    if steps:
+        special = set(tokenizer.all_special_ids)  # an unknown word too: it is nothing to guess
+        encoded = [
+            {"input_ids": ids, "special_tokens_mask": [int(token in special) for token in ids]}
+            for ids in tokenizer(rows, truncation=True, max_length=max_seq_length)["input_ids"]
+        ]
+        with TemporaryDirectory() as scratch:
+            arguments = TrainingArguments(
+                output_dir=scratch,
+                max_steps=steps,
+                per_device_train_batch_size=batch_size,
+                learning_rate=learning_rate,
+                warmup_steps=steps // 10,
+                weight_decay=0.01,
+                bf16=bf16,
+                seed=seed,
+                save_strategy="no",
+                logging_steps=max(1, steps // 10),
+                report_to="none",
+                use_cpu=not torch.accelerator.is_available(),
+                remove_unused_columns=False,
+            )
+            Trainer(
+                model=_MaskedLoss(model),
+                args=arguments,
+                train_dataset=encoded,
+                data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
+            ).train()
+    with replace_folder(output) as folder:
+        model.to("cpu").save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    return Path(output)
+
+
+class _MaskedLoss(nn.Module):
+    """Logits and loss at the masked positions only; one forward pass, for autocast and parallel devices."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        hidden = self.model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        masked = labels != -100
+        head = cast(MLMHead, read_head(self.model))  # of this device's copy
+        logits = head.decoder(head.transform(hidden[masked]))
+        return {"loss": functional.cross_entropy(logits.float(), labels[masked])}

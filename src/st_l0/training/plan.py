@@ -1,0 +1,348 @@
+"""A dry run: what a recipe would do, checked and added up before data are read or weights loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from st_l0.data.arrow import is_hub_name
+from st_l0.data.rows import RawRow, read_raw_rows
+from st_l0.encoder.pretrained import position_limit
+from st_l0.errors import InputError
+from st_l0.losses import convert_weight
+from st_l0.teachers.loading import split_spec
+from st_l0.training.arguments import training_arguments, training_steps
+from st_l0.training.checkpoints import last_complete_checkpoint
+from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
+from st_l0.training.recipe import Data, Loss, Recipe
+
+_GPU_ARGUMENTS = ("fp16", "bf16", "tf32", "fp16_full_eval", "bf16_full_eval")
+_GUESSED_DOCUMENTS = 2
+_GUESS = "a guess"
+_DEFAULT_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run would be. ``None`` is what could not be known; ``notes`` say why.
+
+    Attributes:
+        base_model: Where the model starts.
+        head: Where its masked-language-model head comes from.
+        queries: What makes query weights, and what of it is trained at which learning rate.
+        max_seq_length: Tokens after which a document is cut, never more than the model has positions.
+        trainable_parameters: Exact number, those of the queries among them.
+        sources: Each path or Hub name that the recipe reads, and where it is.
+        documents_per_query: Documents of a training example.
+        documents_per_query_from: How that is known.
+        teacher_scores: Where the ranking loss gets them.
+        devices: Number of them.
+        queries_at_once: Queries that the losses see together, on all devices.
+        queries_per_step: Queries of an optimizer step: those at once, times the batches accumulated.
+        documents_per_step: Documents of an optimizer step.
+        steps: Optimizer steps; where the recipe gives epochs, the most that ``data.limit`` allows.
+        length: The same in words.
+        warmup_steps: Steps until the learning rate is at its peak.
+        learning_rate: That peak.
+        ranking: Ranking losses and their weights.
+        penalty: What is penalised of the documents.
+        document_regularizer_weights: λ_d at its peak for each reduction: the recipe's own, and the same
+            strength in the other.
+        query_regularizer_weight: λ_q at its peak.
+        ramp_steps: Steps until λ is at its peak.
+        memory: See `Memory`.
+        notes: What could not be checked, and what else the reader should know.
+    """
+
+    base_model: str
+    head: str
+    queries: str
+    max_seq_length: int
+    trainable_parameters: int | None
+    sources: tuple[tuple[str, str], ...]
+    documents_per_query: int
+    documents_per_query_from: str
+    teacher_scores: str
+    devices: int
+    queries_at_once: int
+    queries_per_step: int
+    documents_per_step: int
+    steps: int | None
+    length: str
+    warmup_steps: int | None
+    learning_rate: float
+    ranking: dict[str, float]
+    penalty: str
+    document_regularizer_weights: dict[str, float]
+    query_regularizer_weight: float
+    ramp_steps: int
+    memory: Memory | None
+    notes: tuple[str, ...]
+
+
+def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
+    """Check all of a recipe that can be checked without data, weights and a GPU, and add it up.
+
+    The small files of the base model are read where they are there or can be fetched, and the first row of
+    training data that is on this machine. What is not there yet is noted, not refused.
+
+    Args:
+        recipe: What would be trained.
+        devices: On how many devices.
+
+    Raises:
+        InputError: The run would be refused: by the trainer's arguments, for settings that do not go
+            together, for a file that is there and cannot be used, or for a ramp longer than the training.
+    """
+    if devices < 1:
+        raise InputError(f"devices is {devices}; give 1 or more")
+    notes: list[str] = []
+    loss = recipe.loss
+    row = _first_row(recipe.data)
+    documents, documents_from = _documents_per_query(recipe.data, row)
+    if documents_from != _GUESS:
+        recipe.check_documents(documents)
+    arguments = _arguments(recipe, documents, notes)
+    base = read_base(recipe.model, notes)
+    for path in (recipe.model.idf, loss.token_weights):
+        if path is not None and path not in ("binary", "df"):
+            check_table(path, base, notes)
+    at_once = arguments.per_device_train_batch_size * devices
+    per_step = at_once * arguments.gradient_accumulation_steps
+    steps, length = _length(recipe, arguments, devices, notes)
+    max_seq_length = _sequence_length(recipe, base, notes)
+    if last_complete_checkpoint(Path(recipe.output) / "checkpoints") is not None:
+        notes.append(f"{recipe.output} holds an earlier run: give --resume, or another output")
+    other = "pooled" if loss.reduction == "per_position" else "per_position"
+    return Plan(
+        base_model=recipe.model.base_model,
+        head="not known" if base is None else base.head,
+        queries=_queries(recipe, base, arguments.learning_rate),
+        max_seq_length=max_seq_length,
+        trainable_parameters=None if base is None else base.parameters + base.query_parameters,
+        sources=_sources(recipe),
+        documents_per_query=documents,
+        documents_per_query_from=documents_from,
+        teacher_scores=_teacher_scores(recipe, row),
+        devices=devices,
+        queries_at_once=at_once,
+        queries_per_step=per_step,
+        documents_per_step=per_step * documents,
+        steps=steps,
+        length=length,
+        warmup_steps=None if steps is None else arguments.get_warmup_steps(steps),
+        learning_rate=arguments.learning_rate,
+        ranking=dict(loss.ranking),
+        penalty=_penalty(loss),
+        document_regularizer_weights={
+            loss.reduction: loss.document_regularizer_weight,
+            other: convert_weight(loss.document_regularizer_weight, documents, to=other),
+        },
+        query_regularizer_weight=loss.query_regularizer_weight,
+        ramp_steps=loss.ramp_steps,
+        memory=_memory(recipe, base, arguments, documents, max_seq_length, devices),
+        notes=tuple(notes),
+    )
+
+
+def _arguments(recipe: Recipe, documents: int, notes: list[str]) -> Any:
+    """The trainer's arguments, but for those that this machine cannot check."""
+    columns = ["query", *(f"document_{index + 1}" for index in range(documents))]
+    unchecked = [name for name in _GPU_ARGUMENTS if recipe.training.get(name)]
+    if {"fp16", "bf16"} <= set(unchecked):
+        raise InputError("training: fp16 and bf16 exclude each other: keep one")
+    if unchecked and not torch.accelerator.is_available() and not recipe.training.get("use_cpu"):
+        notes.append(f"training.{', training.'.join(unchecked)}: not checked here, needs a GPU")
+        training = {name: value for name, value in recipe.training.items() if name not in unchecked}
+        recipe = dataclasses.replace(recipe, training=training)
+    return training_arguments(recipe, columns, Path(recipe.output) / "checkpoints")
+
+
+def _first_row(settings: Data) -> RawRow | None:
+    """First row of the training data, where the first source is on this machine."""
+    first = settings.train[0]
+    if not Path(first).exists():
+        return None
+    row = next(read_raw_rows([first], by_id=settings.corpus is not None), None)
+    if row is None:
+        raise InputError(f"{first}: no training data; give at least one row")
+    return row
+
+
+def _documents_per_query(settings: Data, row: RawRow | None) -> tuple[int, str]:
+    size = settings.documents_per_query
+    if size is None:
+        return (_GUESSED_DOCUMENTS, _GUESS) if row is None else (len(row.documents), row.place)
+    if row is not None and len(row.documents) < size:
+        raise InputError(
+            f"{row.place}: {len(row.documents)} documents, but documents_per_query is {size}; "
+            "give every row at least as many"
+        )
+    return size, "data.documents_per_query"
+
+
+def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
+    scored = None if row is None else row.scores is not None
+    place = "" if row is None else f"{row.place}: "
+    if recipe.teachers is None:
+        if not recipe.loss.distils:
+            return "none needed"
+        if scored is False:
+            losses = ", ".join(recipe.loss.ranking)
+            raise InputError(f"{place}no scores, but loss.ranking ({losses}) needs them; or give teachers")
+        return "in the data" if scored else "must be in the data"
+    if scored:
+        raise InputError(f"{place}the data hold teacher scores: leave teachers out, or the scores")
+    extra = recipe.teachers.extra_queries
+    for spec in recipe.teachers.models:
+        kind, _ = split_spec(spec)
+        if extra and kind in ("cross-encoder", "seq2seq"):
+            raise InputError(
+                f"teacher {spec} reads query and document together: leave teachers.extra_queries out"
+            )
+    more = f", and of {extra} more queries a batch" if extra else ""
+    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}{more}"
+
+
+def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> tuple[int | None, str]:
+    limit = recipe.data.limit
+    most = None if limit is None else training_steps(arguments, limit, devices=devices)
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps), f"{arguments.max_steps:,} optimizer steps"
+    epochs = f"{arguments.num_train_epochs:g} epochs"
+    if most is None:
+        if recipe.loss.ramp_steps:
+            notes.append(f"loss.ramp_steps not checked against {epochs}: the examples were not counted")
+        per_step = arguments.per_device_train_batch_size * devices * arguments.gradient_accumulation_steps
+        return None, f"{epochs} of (examples / {per_step:,}) optimizer steps"
+    recipe.check_steps(most)
+    return most, f"{epochs}, by data.limit at most {most:,} optimizer steps"
+
+
+def _sequence_length(recipe: Recipe, base: BaseModel | None, notes: list[str]) -> int:
+    wanted = recipe.model.max_seq_length or _DEFAULT_LENGTH
+    positions = wanted if base is None else position_limit(base.config)
+    if positions < wanted:
+        notes.append(f"the model has {positions} positions: documents are cut there, not at {wanted}")
+    return min(wanted, positions)
+
+
+def _queries(recipe: Recipe, base: BaseModel | None, learning_rate: float) -> str:
+    settings = recipe.model
+    if settings.queries == "model":
+        return "the model itself (siamese, not inference-free)"
+    source = "the checkpoint's" if settings.idf is None else settings.idf
+    if settings.queries == "table":
+        return f"fixed table: {source}"
+    rate = settings.query_learning_rate or learning_rate
+    count = "" if base is None else f"{base.query_parameters:,} parameters "
+    kind = f"trained table, from {source}" if settings.queries == "trained_table" else "learned scores"
+    return f"{kind}: {count}at learning rate {rate:g}"
+
+
+def _penalty(loss: Loss) -> str:
+    parts: list[str] = [loss.regularizer]
+    if loss.threshold is not None:
+        parts.append(f"of documents with more than {loss.threshold} active dims")
+    if loss.top_k is not None:
+        parts.append(f"without the {loss.top_k} largest weights")
+    if loss.extra_logs:
+        parts.append(f"after {loss.extra_logs} more log(s)")
+    if loss.token_weights is not None:
+        weights = (
+            "document frequency" if loss.token_weights == "df" else f"the inverse of {loss.token_weights}"
+        )
+        parts.append(f"times {weights}")
+    return ", ".join(parts)
+
+
+def _sources(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    settings = recipe.data
+    teachers = [spec.partition(":")[2] for spec in recipe.teachers.models] if recipe.teachers else []
+    names = (*settings.train, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
+    return tuple((name, _state(name)) for name in dict.fromkeys(filter(None, names)))
+
+
+def _state(name: str) -> str:
+    if Path(name).exists():
+        return "there"
+    return "no such path: to be fetched from the Hub" if is_hub_name(name) else "not there yet"
+
+
+def _memory(
+    recipe: Recipe, base: BaseModel | None, arguments: Any, documents: int, length: int, devices: int
+) -> Memory | None:
+    if base is None:
+        return None
+    texts = arguments.per_device_train_batch_size * (documents + (recipe.model.queries == "model"))
+    return estimate_memory(
+        base,
+        tokens=texts * length,
+        texts=texts,
+        further=0 if recipe.teachers is None else recipe.teachers.extra_queries,
+        devices=devices,
+        half=bool(recipe.training.get("fp16") or recipe.training.get("bf16")),
+        checkpointing=bool(arguments.gradient_checkpointing),  # by either of its two names
+    )
+
+
+def render(planned: Plan) -> Group:
+    """A table for ``rich``, with the notes below it."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for name, value in _lines(planned):
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
+    return Group(table, *(f"[yellow]note:[/yellow] {escape(note)}" for note in planned.notes))
+
+
+def _lines(planned: Plan) -> Iterator[tuple[str, str]]:
+    count = planned.trainable_parameters
+    yield "base model", planned.base_model
+    yield "MLM head", planned.head
+    yield "queries", planned.queries
+    yield "tokens of a document", f"at most {planned.max_seq_length}"
+    yield "trained parameters", "not known" if count is None else f"{count:,}"
+    for source, state in planned.sources:
+        yield "reads", f"{source} ({state})"
+    yield "documents per query", f"{planned.documents_per_query} ({planned.documents_per_query_from})"
+    yield (
+        "batch",
+        (
+            f"{planned.queries_per_step:,} queries with {planned.documents_per_step:,} documents a step on "
+            f"{planned.devices} device(s); the losses see {planned.queries_at_once:,} queries at once"
+        ),
+    )
+    yield "length", planned.length
+    warmup = "" if planned.warmup_steps is None else f", after {planned.warmup_steps:,} steps of warm-up"
+    yield "learning rate", f"{planned.learning_rate:g}{warmup}"
+    losses = (name if weight == 1 else f"{weight:g} {name}" for name, weight in planned.ranking.items())
+    yield "ranking", " + ".join(losses)
+    yield "teacher scores", planned.teacher_scores
+    yield "penalty", planned.penalty
+    (own, weight), (other, converted) = planned.document_regularizer_weights.items()
+    yield "λ_d at its peak", f"{weight:g} {own} (about {converted:g} {other})"
+    if planned.query_regularizer_weight:
+        yield "λ_q at its peak", f"{planned.query_regularizer_weight:g}"
+    yield "λ ramp", f"{planned.ramp_steps:,} steps"
+    yield "memory of a device", _in_words(planned.memory)
+
+
+def _in_words(memory: Memory | None) -> str:
+    if memory is None:
+        return "not known"
+    parts = f"weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}"
+    parts += f", AdamW {_gib(memory.optimizer)}"
+    if memory.activations is None:
+        return f"{parts} GiB; activations not known"
+    return f"about {_gib(memory.total)} GiB: {parts}, activations about {_gib(memory.activations)}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"

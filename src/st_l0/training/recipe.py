@@ -1,0 +1,330 @@
+"""A training run as data: a YAML file over one validated dataclass.
+
+Relative paths in a recipe are relative to the current directory, not to the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from st_l0.training.settings import Section, SettingError, Types, check_bounds, load
+
+# Arguments of the trainer that the recipe sets itself, and what to do instead.
+_OWNED = {
+    "output_dir": "set output instead",
+    "router_mapping": "leave it out, it follows from the model",
+    "seed": "set seed outside of training instead",
+}
+
+_TRAINING_BOUNDS: dict[str, dict[str, float]] = {
+    "num_train_epochs": {"more_than": 0},
+    "per_device_train_batch_size": {"at_least": 1},
+    "gradient_accumulation_steps": {"at_least": 1},
+    "learning_rate": {"at_least": 0},
+    "warmup_steps": {"at_least": 0},
+    "weight_decay": {"at_least": 0},
+    "max_grad_norm": {"at_least": 0},
+    "dataloader_num_workers": {"at_least": 0},
+    "save_total_limit": {"at_least": 1},
+}
+
+
+@functools.cache
+def _training_types() -> Types:
+    from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
+
+    hints = typing.get_type_hints(SparseEncoderTrainingArguments)
+    names = (spec.name for spec in dataclasses.fields(SparseEncoderTrainingArguments))
+    return {name: hints[name] for name in names if name not in _OWNED}
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    """The model to start from and the shape of its two sides.
+
+    Attributes:
+        base_model: Hub id or folder of a masked language model, or of an existing `SparseEncoder` checkpoint.
+        queries: What makes query weights: ``"table"``, the weights of ``idf`` as they are;
+            ``"trained_table"``, trained from there; ``"learned_scores"``, a score learned from each token's
+            embedding (Li-LSR); ``"model"``, the masked language model itself (siamese SPLADE, not
+            inference-free).
+        idf: Path of an ``idf.json`` or ``idf.json.gz``; ``"binary"`` weighs every query token 1; ``None``
+            keeps the table of the checkpoint that ``base_model`` is. Only for the two tables.
+        query_learning_rate: Learning rate of what is trained of the query side, without weight decay;
+            ``None`` is ``training.learning_rate``. A table wants about a hundred times that of the model.
+        activation: ``"relu"`` for log(1 + relu(x)), ``"log1p_relu"`` for one more log, or the number of
+            extra logs. ``None`` is ``"relu"``, or what a trained checkpoint states.
+        pooling: How the weights of a token at all positions become one. ``None`` is ``"max"``, or what a
+            trained checkpoint states.
+        max_seq_length: Tokens of a document (and of a query that runs the model), the special tokens among
+            them; the rest is cut off. ``None`` is 256, or what a trained checkpoint states.
+        warm_start: Path of texts for the closed-form start of the head, for base models that have none.
+        dropout: Probability of dropout in training; ``None`` keeps the base model's own. A short run on a CPU
+            does without: it takes a fourth of the time.
+    """
+
+    base_model: str
+    queries: Literal["table", "trained_table", "learned_scores", "model"] = "table"
+    idf: str | None = None
+    query_learning_rate: float | None = field(default=None, metadata={"more_than": 0})
+    activation: Literal["relu", "log1p_relu", 0, 1, 2, 3] | None = None
+    pooling: Literal["max", "sum"] | None = None
+    max_seq_length: int | None = field(default=None, metadata={"at_least": 8})
+    warm_start: str | None = None
+    dropout: float | None = field(default=None, metadata={"at_least": 0, "less_than": 1})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.idf is not None and self.queries in ("learned_scores", "model"):
+            raise SettingError(f"must be left out where queries is {self.queries}", ("idf",))
+        if self.query_learning_rate is not None and self.queries not in ("trained_table", "learned_scores"):
+            raise SettingError(
+                f"is of no use where queries is {self.queries}: nothing of its own is trained",
+                ("query_learning_rate",),
+            )
+
+
+@dataclass(frozen=True)
+class Data(Section):
+    """What to train on.
+
+    Attributes:
+        train: Paths or Hub names of the training data, at least one; a single string stands for a list of
+            one.
+        corpus: Where rows of ids find the texts of documents: a BEIR folder, a file or a Hub name.
+        queries: The same for the texts of queries.
+        repair_latin1: Whether texts of ``corpus`` and ``queries`` that are UTF-8 read as latin1 are repaired
+            (some of MS MARCO on the Hub are).
+        documents_per_query: Documents of a training example; rows with more are cut into several. ``None``:
+            every row has the same number, and is one example.
+        score_scale: Factor of the teacher scores that the rows hold.
+        limit: Training examples to use at most; ``None`` uses all.
+    """
+
+    train: tuple[str, ...]
+    corpus: str | None = None
+    queries: str | None = None
+    repair_latin1: bool = False
+    documents_per_query: int | None = field(default=None, metadata={"at_least": 1})
+    score_scale: float = field(default=1.0, metadata={"more_than": 0})
+    limit: int | None = field(default=None, metadata={"at_least": 1})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.corpus is None) != (self.queries is None):
+            missing = "corpus" if self.corpus is None else "queries"
+            raise SettingError("is missing: rows of ids need both corpus and queries", (missing,))
+        if self.repair_latin1 and self.corpus is None:
+            raise SettingError("is of no use: it repairs the texts of corpus and queries", ("repair_latin1",))
+
+
+@dataclass(frozen=True)
+class Teachers(Section):
+    """Models that score the documents while the model trains, as one ensemble.
+
+    Attributes:
+        models: ``kind:model`` each, such as ``dense:Alibaba-NLP/gte-large-en-v1.5``; kinds are dense, sparse,
+            cross-encoder, seq2seq, bm25 and vectors, see `st_l0.teachers.load_teacher`.
+        weights: What each counts in the mean; ``None``: all the same.
+        scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
+        batch_size: Texts that a teacher takes at once.
+        extra_queries: Queries of the training data, at most, that each batch's documents are ranked for
+            beside its own: those that the teachers find near. They cost a lookup each where the queries run
+            no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
+    """
+
+    models: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    scale: float = field(default=30.0, metadata={"more_than": 0})
+    batch_size: int = field(default=32, metadata={"at_least": 1})
+    extra_queries: int = field(default=0, metadata={"at_least": 0})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights is not None and not (
+            len(self.weights) == len(self.models) and all(weight > 0 for weight in self.weights)
+        ):
+            raise SettingError("must be as many positive numbers as there are models", ("weights",))
+
+
+@dataclass(frozen=True)
+class Loss(Section):
+    """The ranking losses and the regularizers.
+
+    Attributes:
+        document_regularizer_weight: λ_d at its peak.
+        query_regularizer_weight: λ_q at its peak, for queries that are not a fixed table.
+        ranking: Ranking losses to their weights, such as ``{kl: 1.0, infonce: 0.1}``; a name alone has the
+            weight 1. ``infonce`` needs nothing but the data; ``kl`` and ``margin_mse`` need teacher scores,
+            in the data or by ``teachers``.
+        temperature: Scores are divided by it before the softmax (``infonce``, ``kl``).
+        in_batch_negatives: Whether the documents of other queries count. ``None``: yes for ``infonce``, no
+            for the others.
+        regularizer: ``"flops"``, or ``"l1"`` (baseline).
+        threshold: Active dims that a document keeps for free (the ℓ0 mask); ``None`` penalises all.
+        top_k: Largest weights of a document that are free (baseline).
+        extra_logs: Logs of the weights that are penalised, not ranked with: the decoupled ℓ0 activation.
+        token_weights: Factors of the tokens in the penalty: ``"df"`` (DF-FLOPS), or the path of an
+            ``idf.json`` to divide by (FLOPS of effective weights, for a model with binary queries).
+        df_alpha: Share of documents at which the factor of DF-FLOPS is one half.
+        df_beta: Steepness of that factor.
+        df_refresh_steps: Batches between two estimates of document frequencies.
+        reduction: ``"pooled"`` penalises all documents at once; ``"per_position"`` each document position,
+            and sums, as the papers do: a published λ_d means the same only in that form.
+        ramp_steps: Optimizer steps over which the weights grow quadratically from 0.
+    """
+
+    document_regularizer_weight: float = field(metadata={"at_least": 0})
+    query_regularizer_weight: float = field(default=0.0, metadata={"at_least": 0})
+    ranking: dict[str, Any] = field(
+        default_factory=lambda: {"infonce": 1.0},
+        metadata={"entries": lambda: dict.fromkeys(("infonce", "kl", "margin_mse"), float)},
+    )
+    temperature: float = field(default=1.0, metadata={"more_than": 0})
+    in_batch_negatives: bool | None = None
+    regularizer: Literal["flops", "l1"] = "flops"
+    threshold: int | None = field(default=None, metadata={"at_least": 0})
+    top_k: int | None = field(default=None, metadata={"at_least": 0})
+    extra_logs: Literal[0, 1, 2, 3] = 0
+    token_weights: str | None = None
+    df_alpha: float = field(default=0.1, metadata={"more_than": 0, "less_than": 1})
+    df_beta: float = field(default=10.0, metadata={"more_than": 0})
+    df_refresh_steps: int = field(default=100, metadata={"at_least": 1})
+    reduction: Literal["pooled", "per_position"] = "pooled"
+    ramp_steps: int = field(default=0, metadata={"at_least": 0})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ranking, str):
+            object.__setattr__(self, "ranking", {self.ranking: 1.0})
+        super().__post_init__()
+        if not self.ranking:
+            raise SettingError("must name at least one loss", ("ranking",))
+        for name, weight in self.ranking.items():
+            if not weight > 0:
+                raise SettingError(f"must be more than 0, not {weight}", ("ranking", name))
+
+    @property
+    def distils(self) -> bool:
+        """Whether it needs teacher scores."""
+        return bool({"kl", "margin_mse"} & set(self.ranking))
+
+
+@dataclass(frozen=True)
+class Recipe(Section):
+    """A whole training run. Sections may be given as plain mappings.
+
+    Attributes:
+        model: See `Model`.
+        data: See `Data`.
+        loss: See `Loss`.
+        training: Arguments of `sentence_transformers.SparseEncoderTrainingArguments`, checked by name and
+            type; ``max_steps`` or ``num_train_epochs`` must be among them, and those that the recipe sets
+            itself (``output_dir``, ``router_mapping``, ``seed``) must not.
+        output: Folder for the result.
+        teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
+        seed: Seed of the run.
+
+    Raises:
+        InputError: A value has the wrong type or is impossible; the message names the full key.
+    """
+
+    model: Model
+    data: Data
+    loss: Loss
+    training: dict[str, Any] = field(metadata={"entries": _training_types})
+    output: str
+    teachers: Teachers | None = None
+    seed: int = field(default=42, metadata={"at_least": 0, "less_than": 2**32})
+
+    def __post_init__(self) -> None:
+        for name in _OWNED.keys() & (self.training if isinstance(self.training, dict) else ()):
+            raise SettingError(f"is set by the recipe itself: {_OWNED[name]}", ("training", name))
+        super().__post_init__()
+        for name, bounds in _TRAINING_BOUNDS.items():
+            try:
+                check_bounds(self.training.get(name), bounds)
+            except SettingError as error:
+                raise error.below(name).below("training") from None
+        steps = self.training.get("max_steps", -1)  # -1 is how the trainer spells "not set"
+        if steps == 0 or steps < -1:
+            raise SettingError(f"must be at least 1, not {steps}", ("training", "max_steps"))
+        if steps == -1 and "num_train_epochs" not in self.training:
+            raise SettingError("must hold max_steps or num_train_epochs", ("training",))
+        if steps > 0:
+            self.check_steps(steps)
+        if self.loss.query_regularizer_weight and self.model.queries == "table":
+            raise SettingError(
+                "must be 0: model.queries is a table, which is not trained",
+                ("loss", "query_regularizer_weight"),
+            )
+        if self.teachers is not None and not self.loss.distils:
+            raise SettingError("are of no use: loss.ranking names neither kl nor margin_mse", ("teachers",))
+        if self.teachers is not None and self.teachers.extra_queries:
+            self._check_extra_queries()
+
+    def _check_extra_queries(self) -> None:
+        if "kl" not in self.loss.ranking or not self.loss.in_batch_negatives:
+            problem = "needs kl among loss.ranking, with loss.in_batch_negatives: true"
+        elif self.model.queries == "model":
+            problem = "must be 0 where model.queries is model: each query would run it"
+        else:
+            return
+        raise SettingError(problem, ("teachers", "extra_queries"))
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse a ramp that is longer than a training of ``steps`` optimizer steps.
+
+        Raises:
+            SettingError: it is longer.
+        """
+        if steps < self.loss.ramp_steps:
+            problem = f"must not be longer than the training ({steps} steps), not {self.loss.ramp_steps}"
+            raise SettingError(problem, ("loss", "ramp_steps"))
+
+    def check_documents(self, documents_per_query: int) -> None:
+        """Refuse a ranking loss that would compare a single document with nothing.
+
+        Raises:
+            SettingError: there is one.
+        """
+        for name in self.loss.ranking if documents_per_query == 1 else ():
+            in_batch = self.loss.in_batch_negatives
+            compares = name == "infonce" if in_batch is None else in_batch
+            # The scores that data hold are of a query's own documents, and a margin needs two of them.
+            if not compares or (name == "margin_mse" and self.teachers is None):
+                problem = "has nothing to rank: the data hold one document a query; give negatives"
+                raise SettingError(problem, ("loss", "ranking", name))
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""
+        plain = dataclasses.asdict(self)
+        plain["data"]["train"] = list(self.data.train)
+        if self.teachers is not None:
+            plain["teachers"]["models"] = list(self.teachers.models)
+            if self.teachers.weights is not None:
+                plain["teachers"]["weights"] = list(self.teachers.weights)
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: A YAML file with the sections and keys of `Recipe`. Relative paths in it are relative to the
+            current directory.
+        overrides: ``"key.path=value"`` strings such as ``"training.max_steps=10"``, applied in order; the
+            value is read as YAML.
+
+    Raises:
+        InputError: The file cannot be read, is not YAML in UTF-8 or repeats a key; a key is unknown or
+            missing; a value has the wrong type or is impossible. The message is one line and says where.
+    """
+    return load(Recipe, path, overrides)

@@ -1,0 +1,348 @@
+"""Settings from YAML: dataclasses whose type hints and metadata are the whole description of the format.
+
+Nothing here knows which settings there are; `st_l0.training.recipe` declares them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import math
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from st_l0.errors import InputError
+
+Key = tuple[str, ...]
+Types = Mapping[str, Any]
+
+# YAML 1.1 reads `2e-5` as text, since it wants a dot and a signed exponent.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+_NAMES: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
+
+
+class SettingError(InputError):
+    """A setting that cannot be used.
+
+    Attributes:
+        problem: What is wrong, to be read after the name of the key.
+        key: Path of the key below the section that raised the error, such as ``("loss", "temperature")``.
+    """
+
+    def __init__(self, problem: str, key: Key = ()) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.key)} {self.problem}" if self.key else self.problem
+
+    def below(self, name: str) -> SettingError:
+        """The same error, seen from the section that holds ``name``."""
+        self.key = (name, *self.key)
+        return self
+
+
+class UnknownKey(SettingError):
+    """A key that is no setting, with the keys that are known beside it."""
+
+    def __init__(self, name: str, siblings: Sequence[str]) -> None:
+        super().__init__("is not a known key", (name,))
+        self.siblings = siblings
+
+    def __str__(self) -> str:
+        nearest = difflib.get_close_matches(self.key[-1], self.siblings, n=1)
+        hint = f"did you mean {'.'.join((*self.key[:-1], *nearest))}?" if nearest else ""
+        return f"{super().__str__()}{': ' if hint else ''}{hint}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Base of frozen dataclasses that convert and check each field when they are made.
+
+    A field is described by its type hint and by this metadata: ``at_least``, ``more_than`` and ``less_than``
+    bound a number; ``entries`` is a function that gives the known keys of a ``dict`` field and their types.
+
+    Raises:
+        SettingError: A value has the wrong type, is out of bounds or not finite, or is empty text.
+    """
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for spec in dataclasses.fields(self):
+            try:
+                value = convert(getattr(self, spec.name), hints[spec.name])
+                if "entries" in spec.metadata:
+                    value = _convert_entries(value, spec.metadata["entries"]())
+                elif value in ("", ()):
+                    raise SettingError("must not be empty")
+                check_bounds(value, spec.metadata)
+            except SettingError as error:
+                raise error.below(spec.name) from None
+            object.__setattr__(self, spec.name, value)
+
+
+_S = TypeVar("_S", bound=Section)
+
+
+def load(section: type[_S], path: str | Path, overrides: Sequence[str] = ()) -> _S:
+    """Read a YAML file into a section.
+
+    Args:
+        section: The outermost section.
+        path: A YAML file.
+        overrides: ``"key.path=value"`` strings, applied in order; each value is read as YAML.
+
+    Raises:
+        InputError: One line that says where (file and line, or override) and what is wrong.
+    """
+    source = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise InputError(
+            f"{source}: cannot be read ({error.strerror}): give the path of a YAML file"
+        ) from None
+    raw, lines = parse_yaml(text, source)
+    places = {key: f"{source}:{line}" for key, line in lines.items()}
+    if not isinstance(raw, dict):
+        sections = ", ".join(f"'{spec.name}:'" for spec in dataclasses.fields(section))
+        raise InputError(f"{source}: expected the keys {sections}, not {_show(raw)}")
+    for override in overrides:
+        key, value = _parse_override(override)
+        changed = _set(raw, key, value, override)
+        places = {at: place for at, place in places.items() if at[: len(changed)] != changed}
+        places[changed] = f"override '{override}'"
+    try:
+        return _build(section, raw)
+    except SettingError as error:
+        known = (error.key[:length] for length in range(len(error.key), 0, -1))
+        where = next((places[key] for key in known if key in places), source)
+        raise InputError(f"{where}: {error}{_elsewhere(error, section)}") from None
+
+
+def parse_yaml(text: str, source: str) -> tuple[Any, dict[Key, int]]:
+    """Parse one YAML document of plain values.
+
+    Args:
+        text: The document.
+        source: Its name in error messages.
+
+    Returns:
+        The value, and the line (from 1) of each key by its path, such as ``{("model", "idf"): 3}``.
+
+    Raises:
+        InputError: ``text`` is not YAML, holds more than plain values, or repeats a key.
+    """
+    lines: dict[Key, int] = {}
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        _walk(node, (), source, lines, set())
+        return loader.construct_document(node), lines
+    except InputError:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
+        raise InputError(f"{where}: not valid YAML ({problem})") from None
+    except RecursionError:
+        raise InputError(f"{source}: not valid YAML (nested too deeply)") from None
+    except Exception as error:  # PyYAML lets ValueError, KeyError ... of impossible scalars through
+        raise InputError(f"{source}: not valid YAML (a value does not fit its type: {error})") from None
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Bring a plain value to the type of a hint; types that are not plain take any value.
+
+    Raises:
+        SettingError: ``value`` has another type, is not one of the choices, or is not finite.
+    """
+    value = value.value if isinstance(value, enum.Enum) else value
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, arguments)
+    if origin is Literal:
+        # `True == 1`, so the type has to be the same too.
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        raise SettingError(f"must be {_choices(arguments, value)}, not {_show(value)}")
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise SettingError(f"must be a list, not {_show(value)}")
+        return tuple(convert(item, arguments[0]) for item in items)
+    if isinstance(hint, type) and issubclass(hint, Section):
+        return value if isinstance(value, hint) else _build(hint, value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return convert(value, Literal[tuple(choice.value for choice in hint)])
+    expected = origin or hint
+    return (
+        _check_plain(_as_float(value) if expected is float else value, expected)
+        if expected in _NAMES
+        else value
+    )
+
+
+def check_bounds(value: Any, bounds: Mapping[str, Any]) -> None:
+    """Refuse a number below ``at_least``, not above ``more_than`` or not below ``less_than``; None passes.
+
+    Raises:
+        SettingError: ``value`` is out of bounds.
+    """
+    if value is None:
+        return
+    if "at_least" in bounds and value < bounds["at_least"]:
+        raise SettingError(f"must be at least {bounds['at_least']}, not {_show(value)}")
+    if "more_than" in bounds and value <= bounds["more_than"]:
+        raise SettingError(f"must be more than {bounds['more_than']}, not {_show(value)}")
+    if "less_than" in bounds and value >= bounds["less_than"]:
+        raise SettingError(f"must be less than {bounds['less_than']}, not {_show(value)}")
+
+
+def _as_float(value: Any) -> Any:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if abs(value) < 2**53 else math.inf
+    return value
+
+
+def _check_plain(value: Any, expected: Any) -> Any:
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        mend = " (write it in quotes)" if expected is str and isinstance(value, bool | int | float) else ""
+        raise SettingError(f"must be {_NAMES[expected]}, not {_show(value)}{mend}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"must be a finite number, not {_show(value)}")
+    return value
+
+
+def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
+    # In `SchedulerType | str` the text stands for the names of the enum only.
+    if any(isinstance(member, type) and issubclass(member, enum.Enum) for member in members):
+        members = tuple(member for member in members if member is not str)
+    errors = []
+    for member in sorted(members, key=lambda member: member is type(None)):
+        try:
+            return convert(value, member)
+        except SettingError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _convert_entries(values: dict[Any, Any], known: Types) -> dict[str, Any]:
+    converted = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UnknownKey(str(name), list(known))
+        try:
+            converted[name] = convert(value, known[name])
+        except SettingError as error:
+            raise error.below(name) from None
+    return converted
+
+
+def _build(section: type[_S], values: Any) -> _S:
+    if not isinstance(values, Mapping):
+        raise SettingError(f"must hold keys, not {_show(values)}")
+    specs = {spec.name: spec for spec in dataclasses.fields(section)}
+    for name in values:
+        if name not in specs:
+            raise UnknownKey(str(name), list(specs))
+    for name, spec in specs.items():
+        given = name in values or spec.default_factory is not dataclasses.MISSING
+        if spec.default is dataclasses.MISSING and not given:
+            raise SettingError("is missing", (name,))
+    return section(**values)
+
+
+def _elsewhere(error: SettingError, section: type[Section]) -> str:
+    """A hint for a key that is unknown here, but known in another section."""
+    if not isinstance(error, UnknownKey) or difflib.get_close_matches(error.key[-1], error.siblings, n=1):
+        return ""
+    names = {key[-1]: ".".join(key) for key in _keys(section)}
+    nearest = difflib.get_close_matches(error.key[-1], names, n=1)
+    return f": did you mean {names[nearest[0]]}?" if nearest else f": known are {', '.join(error.siblings)}"
+
+
+def _keys(section: type[Section]) -> Iterator[Key]:
+    hints = typing.get_type_hints(section)
+    for spec in dataclasses.fields(section):
+        entries: Callable[[], Types] = spec.metadata.get("entries", dict)
+        yield from ((spec.name, name) for name in entries())
+        if isinstance(hints[spec.name], type) and issubclass(hints[spec.name], Section):
+            yield from ((spec.name, *key) for key in _keys(hints[spec.name]))
+        yield (spec.name,)
+
+
+def _parse_override(override: str) -> tuple[Key, Any]:
+    name, separator, text = override.partition("=")
+    key = tuple(name.strip().split("."))
+    if not separator or not all(key):
+        raise InputError(f"override '{override}': write key.path=value, such as training.max_steps=10")
+    return key, parse_yaml(text, f"override '{override}'")[0]
+
+
+def _set(values: dict[str, Any], key: Key, value: Any, override: str) -> Key:
+    """Set a nested value; gives the outermost key that did not exist before, or all of ``key``."""
+    changed = key
+    for depth, part in enumerate(key[:-1], start=1):
+        if part not in values:
+            values[part] = {}
+            changed = min(changed, key[:depth], key=len)
+        values = values[part]
+        if not isinstance(values, dict):
+            raise InputError(f"override '{override}': {'.'.join(key[:depth])} holds no keys")
+    values[key[-1]] = value
+    return changed
+
+
+def _walk(node: yaml.Node, path: Key, source: str, lines: dict[Key, int], seen: set[int]) -> None:
+    # An alias leads to a node that was walked before, perhaps to one that holds itself.
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        name = str(key.value)
+        if name in first:
+            full = ".".join((*path, name))
+            raise InputError(f"{source}:{line}: {full} is given twice, first in line {first[name]}")
+        first[name] = lines[(*path, name)] = line
+        _walk(value, (*path, name), source, lines, seen)
+
+
+def _choices(choices: tuple[Any, ...], value: Any) -> str:
+    names = [str(choice) for choice in choices]
+    if len(names) > 8:  # some arguments of the trainer know dozens
+        names = difflib.get_close_matches(str(value), names, n=3) or names[:5]
+        return f"one of {', '.join(names)} or {len(choices) - len(names)} others"
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
+def _show(value: Any) -> str:
+    return "empty" if value is None else reprlib.repr(value)

@@ -1,0 +1,90 @@
+"""From a recipe to a checkpoint, by the sentence-transformers trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import set_seed
+
+from st_l0.encoder.sparse_encoder import SparseEncoder
+from st_l0.errors import InputError
+from st_l0.training.arguments import training_arguments, training_steps
+from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
+from st_l0.training.checkpoints import last_complete_checkpoint
+from st_l0.training.recipe import Recipe
+from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
+from st_l0.utils.files import replace_file, replace_folder
+
+
+def train(recipe: Recipe, *, resume: bool = False) -> Path:
+    """Train as the recipe says.
+
+    Under ``output`` it leaves ``model/`` (the checkpoint), ``recipe.yaml`` (with every key) and
+    ``checkpoints/`` (states to resume from, where ``training.save_strategy`` asks for them).
+
+    Args:
+        recipe: what to train.
+        resume: go on from the newest state under ``output``.
+
+    Returns:
+        Folder of the trained model.
+
+    Raises:
+        InputError: unusable data or model; nothing to resume; states of an earlier run that would be lost.
+    """
+    output = Path(recipe.output)
+    states = output / "checkpoints"
+    checkpoint = last_complete_checkpoint(states)
+    if resume and checkpoint is None:
+        raise InputError(f"{states} holds no state to resume from: start without --resume")
+    if checkpoint is not None and not resume:
+        raise InputError(f"{states} holds an earlier run: give --resume, or another output")
+    if checkpoint is not None and not any(checkpoint.glob("rng_state*.pth")):
+        raise InputError(
+            f"{checkpoint} holds the model only (training.save_only_model), no training to resume: start "
+            "another output with model.base_model there"
+        )
+
+    set_seed(recipe.seed)
+    data = read_data(recipe.data)
+    documents_per_query = len(data.columns) - 1
+    recipe.check_documents(documents_per_query)
+    arguments = training_arguments(recipe, data.columns, states)
+    recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
+    model = build_model(recipe)
+    if recipe.model.dropout is not None:
+        set_dropout(model, recipe.model.dropout)
+    teacher = build_teacher(recipe, model, data)
+    loss = build_loss(recipe, model, documents_per_query)
+    trainer = SparseRetrievalTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data.dataset,
+        loss=loss,
+        callbacks=[RegularizerRamp(loss)],
+        teacher=teacher,
+        in_batch_negatives=bool(recipe.loss.in_batch_negatives),
+        pool=build_pool(recipe, teacher, data),
+    )
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    target = output / "model"
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise InputError(
+            f"training diverged (NaN weights), {target} was not written: lower training.learning_rate"
+        )
+    if trainer.is_world_process_zero():
+        with replace_folder(target) as folder:
+            _save(model, folder)
+        with replace_file(output / "recipe.yaml") as file:
+            file.write_text(recipe.to_yaml(), encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()
+    return target
+
+
+def _save(model: SparseEncoder, folder: Path) -> None:
+    try:
+        model.save_pretrained(str(folder))
+    except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
+        raise OSError(f"{folder.parent}: the model could not be saved ({error})") from error

@@ -1,0 +1,202 @@
+"""The sentence-transformers trainer, with a full log, live teachers and checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from st_l0.encoder.learned_queries import trained_parameter
+from st_l0.losses import SparseRetrievalLoss
+from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
+
+if TYPE_CHECKING:
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.teachers import EnsembleTeacher, QueryPool
+
+_LOSS_STATE = "loss_state.pt"
+
+
+class SparseRetrievalTrainer(SparseEncoderTrainer):
+    """The sparse trainer, and more.
+
+    - It logs active dims, FLOPS, the regularizers' weights, and queries a second.
+    - It asks live teachers for the scores of each batch.
+    - It saves and restores what the loss and the query table have learned.
+    - It marks a state on disk as whole when it is.
+
+    Args:
+        args: as of `SparseEncoderTrainer`.
+        teacher: scores the documents of each batch; ``None`` where the data hold the scores or none are
+            needed.
+        in_batch_negatives: whether the teacher scores the documents of all queries of the batch.
+        pool: where each batch gets further queries from, for the teacher to score too; needs
+            ``in_batch_negatives``.
+        kwargs: as of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        teacher: EnsembleTeacher | None = None,
+        in_batch_negatives: bool = False,
+        pool: QueryPool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._teacher = teacher
+        self._in_batch = in_batch_negatives
+        self._pool = pool
+        self._clock: tuple[float, int] | None = None
+        if teacher is not None:
+            self.data_collator = cast(Any, KeepTexts(self.data_collator))
+
+    @property
+    def _retrieval_loss(self) -> SparseRetrievalLoss:
+        return cast(SparseRetrievalLoss, self.loss)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass."""
+        if self._clock is None:
+            self._clock = (time.perf_counter(), self.state.global_step)
+        return super().training_step(*args, **kwargs)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of a batch, with the teacher's scores as labels where there is one."""
+        texts = inputs.pop("texts", None)
+        if self._teacher is not None and texts is not None:
+            queries, *columns = texts.values()
+            if self._pool is not None:
+                queries = [
+                    *queries,
+                    *self._pool.draw(queries, [text for column in columns for text in column]),
+                ]
+                inputs.update(self._collated(next(iter(texts)), queries, inputs))
+            if self._in_batch:
+                scores = self._teacher.score_batch(queries, columns)
+            else:
+                scores = torch.stack(self._teacher.score_lists(queries, list(zip(*columns, strict=True))))
+            inputs["label"] = scores.to(self.args.device)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _collated(self, column: str, queries: list[str], inputs: dict[str, Any]) -> dict[str, Any]:
+        """A column of queries as the collator makes it, on the device."""
+        dataset = {name: inputs[name] for name in ("dataset_name",) if name in inputs}
+        collator: Any = self.data_collator
+        return dict(self._prepare_inputs(collator.collate([{column: query, **dataset} for query in queries])))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; a training log gets the loss's statistics and the speed since the last one."""
+        if "loss" in logs:
+            logs = {**logs, **self._retrieval_loss.pop_statistics()}
+            if self._clock is not None:
+                then, step = self._clock
+                self._clock = (time.perf_counter(), self.state.global_step)
+                batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+                queries = (self.state.global_step - step) * batch * self.args.world_size
+                logs["queries_per_second"] = round(queries / (self._clock[0] - then), 2)
+        super().log(logs, start_time)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that weight decay applies to: not what is learned of a query table."""
+        names = super().get_decay_parameter_names(model)
+        table = trained_parameter(self._encoder()._encoder_modules)
+        return [name for name in names if model.get_parameter(name) is not table]
+
+    def _encoder(self) -> SparseEncoder:
+        model: Any = self.model
+        return cast("SparseEncoder", getattr(model, "_orig_mod", model))  # as it was before torch.compile
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        checkpoints = Path(cast(str, self.args.output_dir))
+        state = checkpoints / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            mark_incomplete(state)
+        # Old checkpoints go when the new one is whole on all processes, and not before.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            table = trained_parameter(self._encoder()._encoder_modules)
+            found = {"query_table": None if table is None else table.detach(), "loss": self._loss_state()}
+            torch.save(found, state / _LOSS_STATE)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_complete(state)
+            rotate(checkpoints, limit)
+
+    def _loss_state(self) -> dict[str, Any]:
+        """What the regularizers remember; the model is in the loss too, and is saved by itself."""
+        return {
+            name: value
+            for name, value in self._retrieval_loss.state_dict().items()
+            if not name.startswith("model.")
+        }
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        encoder = self._encoder()
+        found = torch.load(Path(resume_from_checkpoint) / _LOSS_STATE, map_location="cpu", weights_only=True)
+        loaded = type(encoder)(resume_from_checkpoint, device="cpu")
+        table = trained_parameter(encoder._encoder_modules)
+        weights = loaded.state_dict()
+        if table is not None:  # the computed table is in the checkpoint, what computes it is not
+            weights = {name: weight for name, weight in weights.items() if "sub_modules.query." not in name}
+            with torch.no_grad():
+                table.copy_(found["query_table"])
+        missing, unexpected = encoder.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if table is None or "sub_modules.query." not in name]
+        if missing or unexpected:
+            raise RuntimeError(f"{resume_from_checkpoint} is of another model: {[*missing, *unexpected][:3]}")
+        self._retrieval_loss.load_state_dict(found["loss"], strict=False)
+
+
+class RegularizerRamp(TrainerCallback):
+    """Tells the loss at which optimizer step it is, after a resume too, and whether that will be logged."""
+
+    def __init__(self, loss: SparseRetrievalLoss) -> None:
+        self.loss = loss
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Set the regularizers' weights for the step that begins."""
+        self.loss.set_step(state.global_step)
+        step = state.global_step + 1
+        self.loss.log_statistics = (
+            args.logging_strategy != "steps"
+            or step % state.logging_steps == 0
+            or (step == 1 and args.logging_first_step)
+        )
+
+
+@dataclass
+class KeepTexts:
+    """A collator that hands the texts on beside what it makes of them.
+
+    Attributes:
+        collate: the collator of sentence-transformers.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Collate, and add ``texts``: each text column's name to its texts, queries first."""
+        columns = [
+            name for name, value in rows[0].items() if isinstance(value, str) and name != "dataset_name"
+        ]
+        return {
+            **self.collate(list(rows)),
+            "texts": {name: [row[name] for row in rows] for name in columns},
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "collate":  # not there yet while unpickling
+            raise AttributeError(name)
+        return getattr(self.collate, name)

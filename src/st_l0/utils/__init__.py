@@ -1,0 +1,1 @@
+"""What every package may use: files, batches of a stream, sparse vectors, devices, resumable work."""

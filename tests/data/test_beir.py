@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from st_l0.data.beir import Collection, read_collection, write_collection
+from st_l0.errors import InputError
+
+CORPUS = [
+    {"_id": "d1", "title": "Cats", "text": "sleep a lot"},
+    {"_id": "d2", "title": "", "text": "dogs bark"},
+    {"_id": "d3", "text": "", "title": "Only a title"},
+    {"_id": "d4", "text": ""},
+]
+QUERIES = [
+    {"_id": "q1", "text": "sleepy cats"},
+    {"_id": "q2", "text": "unjudged"},
+    {"_id": "q3", "text": "naïve 猫"},
+]
+QRELS = ["query-id\tcorpus-id\tscore", "q3\td2\t0", "q1\td1\t2", "q1\td2\t-1"]
+DATA = Path(os.environ["ST_L0_DATA"]) / "eval" if "ST_L0_DATA" in os.environ else None
+
+
+def _write(path, text, compress=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = text if isinstance(text, bytes) else text.encode()
+    if compress:
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
+    else:
+        path.write_bytes(content)
+
+
+def _lines(records):
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _folder(folder, corpus=None, queries=None, qrels=None, compress=False):
+    _write(folder / "corpus.jsonl", _lines(CORPUS) if corpus is None else corpus, compress)
+    _write(folder / "queries.jsonl", _lines(QUERIES) if queries is None else queries, compress)
+    _write(folder / "qrels" / "test.tsv", "\n".join(QRELS) + "\n" if qrels is None else qrels, compress)
+    return folder
+
+
+def _refused(folder, file, *parts, split="test"):
+    """The one-line message, which must start with the file and its line."""
+    with pytest.raises(InputError) as caught:
+        read_collection(folder, split)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{folder / file}")
+    for part in parts:
+        assert part in message
+    return message
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_reads_beir_layout(tmp_path, compress):
+    collection = read_collection(_folder(tmp_path / "pets", compress=compress))
+    assert collection.name == "pets"
+    assert collection.corpus == {"d1": "Cats sleep a lot", "d2": "dogs bark", "d3": "Only a title", "d4": ""}
+    assert collection.queries == {"q1": "sleepy cats", "q3": "naïve 猫"}  # q2 was not judged
+    assert collection.qrels == {"q1": {"d1": 2, "d2": -1}, "q3": {"d2": 0}}
+
+
+def test_integer_ids_and_windows_line_ends(tmp_path):
+    corpus = _lines([{"_id": 7, "text": "x"}])
+    folder = _folder(tmp_path, corpus, qrels="query-id\tcorpus-id\tscore\r\nq1\t7\t1\r\n\r\n")
+    collection = read_collection(folder)
+    assert collection.corpus == {"7": "x"}
+    assert collection.qrels == {"q1": {"7": 1}}
+
+
+def test_other_splits(tmp_path):
+    folder = _folder(tmp_path)
+    _write(folder / "qrels" / "dev.tsv", "query-id\tcorpus-id\tscore\nq2\td1\t1\n", compress=True)
+    assert read_collection(folder, "dev").queries == {"q2": "unjudged"}
+    _refused(folder, "qrels/train.tsv", "splits here: dev, test", split="train")
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_missing_file(tmp_path, file):
+    folder = _folder(tmp_path)
+    (folder / file).unlink()
+    _refused(folder, file, "no such file")
+
+
+def test_missing_folder(tmp_path):
+    _refused(tmp_path / "nowhere", "", "no such folder")
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl"])
+@pytest.mark.parametrize(
+    ("second_line", "problem"),
+    [
+        (b'{"text": "x"}', "no _id"),
+        (b'{"_id": null, "text": "x"}', "no _id"),
+        (b'{"_id": " ", "text": "x"}', "_id is ' '"),
+        (b'{"_id": true, "text": "x"}', "_id is True"),
+        (b'{"_id": "x"}', "no text"),
+        (b'{"_id": "x", "text": ["x"]}', "text is list"),
+        (b'{"_id": "same", "text": "x"}', "id 'same' occurs twice"),
+        (b'{"_id": "x", "text": ', "invalid JSON"),
+        (b'["x"]', "expected a JSON object"),
+        (b'{"_id": "x", "text": "\xff"}', "not UTF-8"),
+    ],
+)
+def test_bad_line(tmp_path, file, second_line, problem):
+    folder = _folder(tmp_path)
+    _write(folder / file, b'{"_id": "same", "text": "x"}\n' + second_line + b"\n")
+    _refused(folder, file, f"{file}:2:", problem)
+
+
+def test_title_that_is_not_text(tmp_path):
+    _refused(_folder(tmp_path, '{"_id": "d", "title": 3, "text": "x"}\n'), "corpus.jsonl:1:", "title is int")
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [("corpus.jsonl", "no documents"), ("queries.jsonl", "no queries"), ("qrels/test.tsv", "no judgements")],
+)
+def test_empty_file(tmp_path, file, problem):
+    folder = _folder(tmp_path)
+    _write(folder / file, "")
+    _refused(folder, file, problem)
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_truncated_gzip(tmp_path, file):
+    folder = _folder(tmp_path)
+    content = gzip.compress((folder / file).read_bytes())
+    (folder / file).unlink()
+    (folder / f"{file}.gz").write_bytes(content[:-12])
+    _refused(folder, f"{file}.gz:", "cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("second_line", "problem"),
+    [
+        ("q1 d1 1", "1 fields"),
+        ("q1\t0\td1\t1", "4 fields"),
+        ("q1\td1\t1.5", "'1.5' is not an integer"),
+        ("q1\td1\t", "'' is not an integer"),
+        ("q9\td1\t1", "query 'q9' is not in queries.jsonl"),
+    ],
+)
+def test_bad_judgement(tmp_path, second_line, problem):
+    folder = _folder(tmp_path, qrels=f"{QRELS[0]}\n{second_line}\n")
+    _refused(folder, "qrels/test.tsv:2:", problem)
+
+
+def test_judgements_without_header(tmp_path):
+    _refused(_folder(tmp_path, qrels="q1\td1\t1\n"), "qrels/test.tsv:1:", "no header")
+
+
+def test_contradicting_judgements(tmp_path):
+    twice = f"{QRELS[0]}\nq1\td1\t1\nq1\td1\t1\n"
+    assert read_collection(_folder(tmp_path, qrels=twice)).qrels == {"q1": {"d1": 1}}
+    _refused(_folder(tmp_path, qrels=twice + "q1\td1\t2\n"), "qrels/test.tsv:4:", "judged otherwise")
+
+
+def test_judged_documents_outside_the_corpus_are_counted(tmp_path, caplog):
+    folder = _folder(tmp_path, qrels=f"{QRELS[0]}\nq1\td1\t1\nq1\tlost\t1\nq3\tlost\t1\nq3\tgone\t1\n")
+    with caplog.at_level(logging.WARNING):
+        collection = read_collection(folder)
+    assert collection.qrels["q3"] == {"lost": 1, "gone": 1}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder / 'qrels/test.tsv'}: 2 of 3 judged documents are not in the corpus; they count as not found"
+    ]
+
+
+def test_complete_corpus_gives_no_warning(tmp_path, caplog):
+    read_collection(_folder(tmp_path))
+    assert not caplog.records
+
+
+def test_writes_what_it_reads(tmp_path):
+    collection = read_collection(_folder(tmp_path / "pets"))
+    write_collection(collection, tmp_path / "copies" / "pets")
+    assert read_collection(tmp_path / "copies" / "pets") == collection
+
+
+def test_line_separators_in_texts_survive(tmp_path):
+    text = "one\u2028two\x85three\nfour\tfive"
+    collection = Collection("odd", {"d": text}, {"q": text}, {"q": {"d": 1}})
+    write_collection(collection, tmp_path / "odd")
+    assert read_collection(tmp_path / "odd") == collection
+
+
+def test_write_keeps_what_exists(tmp_path):
+    (tmp_path / "precious.txt").write_text("keep")
+    with pytest.raises(InputError, match="exists already"):
+        write_collection(Collection("c", {"d": "x"}, {"q": "x"}, {"q": {"d": 1}}), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("identifier", ["", "a\tb", "a\n", " a"])
+def test_ids_that_a_table_cannot_hold_are_refused(tmp_path, identifier):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_collection(Collection("c", {identifier: "x"}, {"q": "x"}, {"q": {"d": 1}}), tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    collection = Collection("c", {"d": "half a pair: \ud800"}, {"q": "x"}, {"q": {"d": 1}})
+    with pytest.raises(UnicodeEncodeError):
+        write_collection(collection, tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(DATA is None or not DATA.is_dir(), reason="ST_L0_DATA does not name the real collections")
+@pytest.mark.parametrize(
+    ("name", "documents", "queries", "pairs"),
+    [
+        ("nfcorpus", 3395, 323, 12334),
+        ("cranfield", 1400, 225, 1837),
+        ("med", 1033, 30, 696),
+        ("npl", 11429, 93, 2083),
+        ("wikiqa", 10474, 243, 2350),
+    ],
+)
+def test_real_collections(name, documents, queries, pairs):
+    collection = read_collection(DATA / name)
+    assert (len(collection.corpus), len(collection.queries)) == (documents, queries)
+    assert sum(map(len, collection.qrels.values())) == pairs

