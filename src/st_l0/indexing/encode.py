@@ -46,11 +46,11 @@ def encode_stream(
     """
     if window < 1:
         raise InputError(f"window must be at least 1, not {window}")
-    for part in batched(texts, window):
+    for some in batched(texts, window):
         yield cast(
             sp.csr_matrix,
             model.encode_document(
-                part, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
+                some, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
             ),
         )
 
@@ -68,24 +68,24 @@ def encode_corpus(
 ) -> int:
     """Encode documents into a folder that `st_l0.indexing.shards.read_shards` reads.
 
-    The folder holds a part for each ``shard_size`` documents in order, with ids, texts and vectors, and
-    ``encoding.json``, which says how they were made; once all parts are there, its ``documents`` says how
+    The folder holds a shard for each ``shard_size`` documents in order, with ids, texts and vectors, and
+    ``encoding.json``, which says how they were made; once all shards are there, its ``documents`` says how
     many they hold (null until then).
 
-    A run that was stopped and is started again keeps the parts that are there. Of several processes (a
-    process group, as under torchrun) the one of rank r encodes the parts r, r + world size, …, so each has to
-    get the same documents; each returns when its own parts are written. The bytes are the same however often
+    A run that was stopped and is started again keeps the shards that are there. Of several processes (a
+    process group, as under torchrun) the one of rank r encodes the shards r, r + world size, …, so each has
+    to get the same documents; each returns when its own shards are written. The bytes are the same however often
     the run was stopped and however many processes there are, on machines of one kind with the same
     ``batch_size`` and number of threads.
 
     Args:
         model: Encodes the documents.
-        documents: The corpus; a stream is consumed as it comes, with one part in memory.
+        documents: The corpus; a stream is consumed as it comes, with one shard in memory.
         output: Folder, new, empty or of the same run.
         name: Folder or Hub id of the model, for the record.
         dtype: See `st_l0.encoder.precision.encoder_precision`. The vectors are always float32.
         batch_size: As in `st_l0.SparseEncoder.encode`.
-        shard_size: Documents of a part, which is also what a stopped run loses at most.
+        shard_size: Documents of a shard, which is also what a stopped run loses at most.
         progress: Whether to show a progress bar (on a terminal).
 
     Returns:
@@ -102,8 +102,8 @@ def encode_corpus(
     with encoder_precision(model, dtype):
         record = _begin(output, _record(model, name, dtype, shard_size))
 
-        def finish(part: Path, chunk: list[Document]) -> None:
-            _finish(part, chunk, model, batch_size, record["vocabulary_size"])
+        def finish(shard: Path, chunk: list[Document]) -> None:
+            _finish(shard, chunk, model, batch_size, record["vocabulary_size"])
 
         return write_shards(
             output / RECORD,
@@ -144,7 +144,7 @@ def _begin(output: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size: int, size: int) -> None:
-    """Write a part, or make sure that the one that is there holds these documents."""
+    """Write a shard, or make sure that the one that is there holds these documents."""
     ids, texts = [document.id for document in chunk], [document.text for document in chunk]
     if path.exists():
         found = read_shard(path, size)

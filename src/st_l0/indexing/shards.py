@@ -1,4 +1,4 @@
-"""Encoded documents in files: a folder of parquet parts and a record that says how they were made.
+"""Encoded documents in files: a folder of parquet shards and a record that says how they were made.
 
 ``part-000000.parquet`` and so on hold a row a document, in the order of the corpus, with the columns ``id``,
 ``text``, ``indices`` (the tokens that weigh, rising) and ``weights`` (float32).
@@ -37,13 +37,13 @@ def is_encoded(folder: str | Path) -> bool:
 
 
 def read_shards(folder: str | Path) -> Iterator[Shard]:
-    """Stream an encoded corpus, part by part, in the order of the corpus.
+    """Stream an encoded corpus, shard by shard, in the order of the corpus.
 
     Args:
         folder: What `st_l0.indexing.encode.encode_corpus` wrote.
 
     Raises:
-        InputError: the corpus is not encoded to its end, or a part is missing or damaged.
+        InputError: the corpus is not encoded to its end, or a shard is missing or damaged.
     """
     record = encoding_record(folder)
     documents, size = record["documents"], record["part_size"]
@@ -62,7 +62,7 @@ def read_shards(folder: str | Path) -> Iterator[Shard]:
 def encoding_record(folder: str | Path) -> dict[str, Any]:
     """What the folder says of itself: its model, settings and number of documents.
 
-    ``documents`` is None until the last part is written.
+    ``documents`` is None until the last shard is written.
 
     Raises:
         InputError: there is no record, or it is none of an encoded corpus.
@@ -74,7 +74,7 @@ def encoding_record(folder: str | Path) -> dict[str, Any]:
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Write a part atomically; equal shards give equal bytes."""
+    """Write a shard atomically; equal shards give equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,7 +102,7 @@ def _schema() -> Any:
 
 
 def read_shard(path: Path, vocabulary_size: int) -> Shard:
-    """Read a part.
+    """Read a shard.
 
     Raises:
         InputError: it is missing or damaged, or holds something else.

@@ -1,6 +1,6 @@
-"""A folder of numbered parts, written by one process or by many, in steps that survive an interruption.
+"""A folder of numbered shards, written by one process or by many, in steps that survive an interruption.
 
-Beside the parts lies a record in JSON: how they are made, and once all are there how many items they hold.
+Beside the shards lies a record in JSON: how they are made, and once all are there how many items they hold.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def shard_path(folder: str | Path, number: int, suffix: str) -> Path:
-    """Where part ``number``, from 0, is or belongs."""
+    """Where shard ``number``, from 0, is or belongs."""
     return Path(folder) / f"part-{number:06d}.{suffix}"
 
 
@@ -96,17 +96,17 @@ def write_shards(
     description: str,
     progress: bool,
 ) -> int:
-    """Write a part for each ``size`` items; of several processes the one of rank r every r-th.
+    """Write a shard for each ``size`` items; of several processes the one of rank r every r-th.
 
-    The last of them, which sees all parts, writes their number into the record.
+    The last of them, which sees all shards, writes their number into the record.
 
     Args:
-        path: Where the record is, and the parts beside it.
+        path: Where the record is, and the shards beside it.
         record: What it holds. Its key ``unit`` and an "s" takes the number of items.
         suffix: What their names end with.
-        items: What they hold; a stream is consumed as it comes, with one part in memory.
-        size: Items of a part.
-        finish: Writes a part, or makes sure that the one that is there holds these items.
+        items: What they hold; a stream is consumed as it comes, with one shard in memory.
+        size: Items of a shard.
+        finish: Writes a shard, or makes sure that the one that is there holds these items.
         unit: What an item is called.
         description: What the progress bar says.
         progress: Whether to show one (on a terminal).
@@ -115,22 +115,22 @@ def write_shards(
         Number of items.
 
     Raises:
-        InputError: There are no items, or parts beyond their end.
+        InputError: There are no items, or shards beyond their end.
     """
-    folder, total, parts = path.parent, 0, 0
+    folder, total, shards = path.parent, 0, 0
     number = len(items) if isinstance(items, Sized) else None
     disable = None if progress and rank() == 0 else True
     with tqdm(total=number, desc=description, unit=unit, disable=disable) as bar:
         for chunk in batched(items, size):
-            if parts % world_size() == rank():
-                finish(shard_path(folder, parts, suffix), chunk)
-            total, parts = total + len(chunk), parts + 1
+            if shards % world_size() == rank():
+                finish(shard_path(folder, shards, suffix), chunk)
+            total, shards = total + len(chunk), shards + 1
             bar.update(len(chunk))
     if not total:
         raise InputError(f"{folder}: there are no {unit}s; give at least one")
     present = sorted(folder.glob(f"part-*.{suffix}"))
-    if present[parts:]:
-        raise InputError(f"{present[parts]}: the input ends before this part; give a new folder")
-    if len(present) == parts and record[f"{unit}s"] != total:
+    if present[shards:]:
+        raise InputError(f"{present[shards]}: the input ends before this part; give a new folder")
+    if len(present) == shards and record[f"{unit}s"] != total:
         write_record(path, {**record, f"{unit}s": total})
     return total
