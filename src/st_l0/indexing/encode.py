@@ -74,8 +74,8 @@ def encode_corpus(
 
     A run that was stopped and is started again keeps the shards that are there. Of several processes (a
     process group, as under torchrun) the one of rank r encodes the shards r, r + world size, …, so each has
-    to get the same documents; each returns when its own shards are written. The bytes are the same however often
-    the run was stopped and however many processes there are, on machines of one kind with the same
+    to get the same documents; each returns when its own shards are written. The bytes are the same however
+    often the run was stopped and however many processes there are, on machines of one kind with the same
     ``batch_size`` and number of threads.
 
     Args:
