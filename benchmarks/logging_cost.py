@@ -57,8 +57,8 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in kinds}
     values = set()
     for _ in range(REPEATS):
-        for name, (one, log_statistics) in kinds.items():
-            one.log_statistics = log_statistics
+        for name, (one, watched) in kinds.items():
+            one.log_statistics = watched
             milliseconds, value = step(one, features)
             times[name].append(milliseconds)
             values.add(value)

@@ -167,28 +167,28 @@ def test_every_printable_character_is_cut_off_by_a_space(kind):
 
 @pytest.mark.parametrize("kind", CUT)
 def test_known_words_ask_the_tokenizer_nothing(kind):
-    log_statistics = Watched(CUT[kind]())
-    cache = WordCache(log_statistics)
-    assert cache(["the cat", "a dog"]) == ids(log_statistics.tokenizer, ["the cat", "a dog"])
-    assert sorted(word.strip() for word in log_statistics.asked) == ["a", "cat", "dog", "the"]
-    log_statistics.asked.clear()
+    watched = Watched(CUT[kind]())
+    cache = WordCache(watched)
+    assert cache(["the cat", "a dog"]) == ids(watched.tokenizer, ["the cat", "a dog"])
+    assert sorted(word.strip() for word in watched.asked) == ["a", "cat", "dog", "the"]
+    watched.asked.clear()
     if "byte" in kind:  # where a word at the beginning is another one
         texts = ["the dog", "a cat cat", "the cat dog", ""]
     else:
         texts = ["the dog", " cat  a cat ", "cat dog the", "", "  "]
-    assert cache(texts) == ids(log_statistics.tokenizer, texts)
-    assert log_statistics.asked == [""] * ("byte" in kind)
+    assert cache(texts) == ids(watched.tokenizer, texts)
+    assert watched.asked == [""] * ("byte" in kind)
     cache(["the bird", "bird\tcat", "the cat bird"])
-    assert [word.strip() for word in log_statistics.asked if word] == ["bird", "bird\tcat"]
+    assert [word.strip() for word in watched.asked if word] == ["bird", "bird\tcat"]
 
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_other_tokenizers_get_whole_texts(kind):
-    log_statistics = Watched(WHOLE[kind]())
-    cache = WordCache(log_statistics)
+    watched = Watched(WHOLE[kind]())
+    cache = WordCache(watched)
     for _ in range(2):
         cache(["the cat", "cat"])
-    assert log_statistics.asked == ["the cat", "cat"] * 2
+    assert watched.asked == ["the cat", "cat"] * 2
 
 
 def test_a_token_of_two_words_would_be_torn_apart():
@@ -197,10 +197,10 @@ def test_a_token_of_two_words_would_be_torn_apart():
 
 
 def test_many_texts_at_once_are_asked_at_once():
-    log_statistics = Watched(wordpiece())
+    watched = Watched(wordpiece())
     texts = [f"{one}\t{other}" for one in WORDS[:7] for other in WORDS[:7]]
-    assert WordCache(log_statistics)([*texts, "cat"]) == ids(log_statistics.tokenizer, [*texts, "cat"])
-    assert log_statistics.asked == ["cat", *texts]
+    assert WordCache(watched)([*texts, "cat"]) == ids(watched.tokenizer, [*texts, "cat"])
+    assert watched.asked == ["cat", *texts]
 
 
 def test_no_more_words_are_remembered_than_said(monkeypatch):
@@ -215,12 +215,12 @@ def test_no_more_words_are_remembered_than_said(monkeypatch):
 
 
 def test_long_words_are_not_remembered():
-    log_statistics = Watched(wordpiece())
-    cache = WordCache(log_statistics)
+    watched = Watched(wordpiece())
+    cache = WordCache(watched)
     kept, dropped = "c" * 64, "c" * 65
     cache([f"{kept} {dropped}"])
-    assert cache([f"{dropped} {kept}"]) == ids(log_statistics.tokenizer, [f"{dropped} {kept}"])
-    assert log_statistics.asked == [kept, dropped, dropped]
+    assert cache([f"{dropped} {kept}"]) == ids(watched.tokenizer, [f"{dropped} {kept}"])
+    assert watched.asked == [kept, dropped, dropped]
 
 
 def test_threads_may_share_it(monkeypatch):

@@ -25,17 +25,17 @@ def folder(tmp_path):
     return tmp_path / "index"
 
 
-def refused(function, *segments):
+def refused(function, *words):
     with pytest.raises(InputError) as caught:
         function()
     message = str(caught.value)
     assert "\n" not in message
-    for live in segments:
-        assert str(live) in message
+    for word in words:
+        assert str(word) in message
 
 
 @pytest.mark.parametrize(
-    ("call", "segments"),
+    ("call", "words"),
     [
         (lambda i: i.add(["c", "c"], EYE[:2]), ["'c'", "more than once"]),
         (lambda i: i.update(["c", "c"], EYE[:2]), ["'c'", "more than once"]),
@@ -68,8 +68,8 @@ def refused(function, *segments):
         (lambda i: i.explain(np.eye(1, 4), "a"), ["4 dimensions"]),
     ],
 )
-def test_bad_input_is_refused_in_one_line_and_changes_nothing(index, call, segments):
-    refused(lambda: call(index), *segments)
+def test_bad_input_is_refused_in_one_line_and_changes_nothing(index, call, words):
+    refused(lambda: call(index), *words)
     assert index.ids().tolist() == ["a", "b"]
     index.add(["c"], EYE[2:])  # and the index goes on working
     assert [hits.ids.tolist() for hits in index.search(EYE)] == [["a"], ["b"], ["c"]]
@@ -157,7 +157,7 @@ def edit(manifest, **changes):
 
 
 @pytest.mark.parametrize(
-    ("damage", "segments"),
+    ("damage", "words"),
     [
         (lambda m: m.write_text(m.read_text()[:-9]), ["damaged", "not JSON"]),
         (lambda m: m.write_bytes(b""), ["damaged", "not JSON"]),
@@ -175,13 +175,13 @@ def edit(manifest, **changes):
         (lambda m: m.write_text(m.read_text().replace('"text_bytes": 2', '"text_bytes": "x"')), ["damaged"]),
     ],
 )
-def test_a_manifest_that_cannot_be_used(folder, damage, segments):
+def test_a_manifest_that_cannot_be_used(folder, damage, words):
     index = EmbeddedIndex(folder)
     damage(folder / "manifest.json")
     files = sorted(folder.rglob("*"))
-    refused(lambda: open_index(folder), folder, *segments)
-    refused(lambda: index.add(["c"], EYE[:1]), folder, *segments)
-    refused(lambda: EmbeddedIndex().save(folder), folder, *segments)
+    refused(lambda: open_index(folder), folder, *words)
+    refused(lambda: index.add(["c"], EYE[:1]), folder, *words)
+    refused(lambda: EmbeddedIndex().save(folder), folder, *words)
     assert set(files) <= {*folder.rglob("*"), folder / ".lock"}
 
 

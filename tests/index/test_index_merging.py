@@ -6,13 +6,13 @@ from st_l0.index.embedded.segment import LiveSegment, Segment, Strings, write_se
 from st_l0.utils.sparse import as_csr
 
 
-def part_of(size):
-    """A live with one document and ``size - 1`` postings."""
+def segment_of(size):
+    """A segment with one document and ``size - 1`` postings."""
     return LiveSegment(Segment.build(["a"], as_csr(np.ones((1, size - 1), dtype=np.float32))))
 
 
 def planned(sizes):
-    return [[live.segment.size for live in group] for group in merging.plan([part_of(s) for s in sizes])]
+    return [[live.segment.size for live in group] for group in merging.plan([segment_of(s) for s in sizes])]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_plan(sizes, groups):
 
 
 def test_plan_drops_parts_without_documents():
-    assert merging.plan([part_of(5).without(np.array([0])), part_of(7)])[0][0].segment.size == 7
+    assert merging.plan([segment_of(5).without(np.array([0])), segment_of(7)])[0][0].segment.size == 7
 
 
 def test_each_document_is_rewritten_a_logarithmic_number_of_times():

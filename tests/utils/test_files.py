@@ -168,10 +168,10 @@ def test_a_folder_that_cannot_be_made_changes_nothing(tmp_path, old_folder, monk
 def test_the_old_folder_is_whole_until_the_new_one_is_in_place(tmp_path, old_folder, monkeypatch):
     rename, states = Path.rename, []
 
-    def log_statistics(self, target):
+    def watched(self, target):
         states.append(sorted(tree(tmp_path).values()))
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", log_statistics)
+    monkeypatch.setattr(Path, "rename", watched)
     write_folder(old_folder)
     assert states == [["new", "old"], ["new", "old"]]

@@ -30,7 +30,7 @@ class Snapshot:
 
     @cached_property
     def bases(self) -> NDArray[np.int64]:
-        """Position of each live's first row; the last entry is the number of all rows."""
+        """Position of each segment's first row; the last entry is the number of all rows."""
         return np.cumsum([0] + [len(live.segment) for live in self.segments])
 
     @contextmanager
@@ -68,7 +68,7 @@ class Snapshot:
         return found
 
     def split(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[Any]]]:
-        """For each live that is met: its number, which of ``positions`` lie in it, and their rows there."""
+        """For each segment that is met: its number, which of ``positions`` lie in it, and their rows there."""
         numbers = np.searchsorted(self.bases, positions, side="right") - 1
         for number in np.flatnonzero(np.bincount(numbers)).tolist():
             inside = numbers == number

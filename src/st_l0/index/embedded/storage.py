@@ -47,7 +47,7 @@ class Store(Protocol):
         """The newest snapshot; segments that ``known`` has open are shared."""
 
     def settle(self, segments: Sequence[LiveSegment]) -> LiveSegment:
-        """Make one live of several, stored but not published; one that is stored already stays."""
+        """Make one segment of several, stored but not published; one that is stored already stays."""
 
     def publish(self, snapshot: Snapshot) -> Snapshot:
         """Make a snapshot the newest, all at once; gives it as stored."""
