@@ -68,7 +68,7 @@ class Snapshot:
         return found
 
     def split(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[Any]]]:
-        """For each segment that is met: its number, which of ``positions`` lie in it, and their rows there."""
+        """For each segment met: its number, which of ``positions`` lie in it, and their rows there."""
         numbers = np.searchsorted(self.bases, positions, side="right") - 1
         for number in np.flatnonzero(np.bincount(numbers)).tolist():
             inside = numbers == number
