@@ -283,7 +283,7 @@ def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) 
 
 def _read_judgements(folder: Path, split: str) -> _Data:
     """Corpus, queries, positives, and the number of positives that are not in the corpus."""
-    from st_l0.data.beir import read_collection
+    from st_l0.data import read_collection
 
     collection = read_collection(folder, split)
     relevant = [(query, id) for query, judged in collection.qrels.items() for id in judged if judged[id] > 0]

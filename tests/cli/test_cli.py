@@ -393,7 +393,9 @@ def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch):
 
 def test_a_full_disk_names_the_file(run, tokenizer, corpus, monkeypatch):
     error = OSError(errno.ENOSPC, "No space left on device")
-    replace_module(monkeypatch, "encoder.idf", compute_idf=lambda *_, **options: IDF, write_idf=raising(error))
+    replace_module(
+        monkeypatch, "encoder.idf", compute_idf=lambda *_, **options: IDF, write_idf=raising(error)
+    )
     result = run("idf", corpus, "--tokenizer", "some/model", "--output", "out/idf.json")
     assert (result.exit_code, result.stderr) == (1, "error: out/idf.json: No space left on device\n")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from st_l0.data.beir import Collection
+from st_l0.data import Collection
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import evaluate
 from st_l0.index import EmbeddedIndex

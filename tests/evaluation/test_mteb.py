@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import sentence_transformers
 
+from st_l0.data import Collection
 from st_l0.errors import InputError
-from st_l0.evaluation import Collection, MtebModel, evaluate
+from st_l0.evaluation import MtebModel, evaluate
 from tiny_models import VOCABULARY, WORDS, save_model
 
 mteb = pytest.importorskip("mteb")

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from st_l0 import SparseEncoder
+from st_l0.data import read_collection
 from st_l0.errors import InputError, MissingExtraError
-from st_l0.evaluation import read_collection
 from st_l0.index import open_index
 from st_l0.quickstart import pipeline as quickstart
 from st_l0.quickstart.docstring_corpus import Docstring

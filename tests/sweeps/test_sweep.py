@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import st_l0.sweeps.sweep
 from st_l0 import cli
-from st_l0.data.beir import Collection, write_collection
+from st_l0.data import Collection, write_collection
 from st_l0.encoder.idf import write_idf
 from st_l0.errors import InputError
 from st_l0.sweeps.report import write_report

@@ -41,10 +41,11 @@ def evaluate(
     """Measure a model on retrieval collections."""
     from rich.console import Console
 
+    from st_l0.data import read_collection
     from st_l0.encoder.precision import encoder_precision
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import evaluate as run
-    from st_l0.evaluation import read_collection, render, write_json
+    from st_l0.evaluation import render, write_json
 
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from st_l0.data.beir import Collection, read_collection, write_collection
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
 from st_l0.evaluation.measure import EvaluationReport, evaluate
 from st_l0.evaluation.report import render, write_json
@@ -16,16 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BM25Result",
-    "Collection",
     "EvaluationReport",
     "IndexInformationRetrievalEvaluator",
     "IndexNanoBEIREvaluator",
     "MtebModel",
     "evaluate",
-    "read_collection",
     "render",
     "search_bm25",
-    "write_collection",
     "write_json",
 ]
 

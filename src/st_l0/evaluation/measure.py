@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 from typing_extensions import NotRequired, TypedDict
 
-from st_l0.data.beir import Collection
+from st_l0.data import Collection
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import flops, quality

@@ -58,7 +58,7 @@ class Sweep(Section):
 
     Attributes:
         output: Folder for the runs.
-        collections: Folders of test collections, as `st_l0.evaluation.read_collection` takes them.
+        collections: Folders of test collections, as `st_l0.data.read_collection` takes them.
         variants: Name to `Variant`.
         set: Keys of the recipes to values, in all runs; a variant's own come after them.
         dtype: Precision of the transformer in the measurements, see
@@ -166,7 +166,7 @@ def run_sweep(
     Raises:
         InputError: a value, data or model is unusable, or a folder holds the result of other settings.
     """
-    from st_l0.evaluation import read_collection
+    from st_l0.data import read_collection
 
     runs = plan_runs(sweep)
     todo = [run for run in runs if not _is_done(sweep, run)]
