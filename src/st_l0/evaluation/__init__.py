@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
-from st_l0.evaluation.measure import EvaluationReport, evaluate
-from st_l0.evaluation.report import render, write_json
+from st_l0.evaluation.measure import EvaluationReport, SystemResults, evaluate
+from st_l0.evaluation.metrics import quality_per_query
+from st_l0.evaluation.report import render, write_json, write_results
+from st_l0.evaluation.trec import read_run, write_run
 
 if TYPE_CHECKING:
     from st_l0.evaluation.evaluators import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
@@ -19,10 +21,15 @@ __all__ = [
     "IndexInformationRetrievalEvaluator",
     "IndexNanoBEIREvaluator",
     "MtebModel",
+    "SystemResults",
     "evaluate",
+    "quality_per_query",
+    "read_run",
     "render",
     "search_bm25",
     "write_json",
+    "write_results",
+    "write_run",
 ]
 
 _HOMES = {

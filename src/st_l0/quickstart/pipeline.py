@@ -88,7 +88,7 @@ def run_quickstart(
         limit: docstrings to use at most, for training and evaluation together.
 
     Returns:
-        What ``evaluation.json`` holds.
+        What ``evaluation.json`` holds; see `st_l0.evaluation.report.summarise`.
 
     Raises:
         MissingExtraError: the quickstart or the eval extra is not installed.

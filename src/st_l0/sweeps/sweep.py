@@ -179,7 +179,7 @@ def run_sweep(
         with replace_file(run.folder / _RESULT) as new:
             new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if progress:
-            average = _average(result["quality"])
+            average = result["quality"]["average"]["model"]
             print(
                 f"{number}/{len(todo)} {run.folder}: nDCG@10 {average['ndcg@10']:.3f}, "
                 f"FLOPS {average['flops']:.2f}, {average['document_active_dims']:.0f} dims, "
@@ -273,9 +273,3 @@ def describe_machine() -> str:
     else:
         device = f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
     return f"{device}; torch {torch.__version__}, transformers {transformers.__version__}"
-
-
-def _average(quality: dict[str, Any]) -> dict[str, float]:
-    """The model's numbers, of one collection or averaged over several."""
-    found: dict[str, float] = (quality.get("average") or quality)["model"]
-    return found
