@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import st_l0.mining
+from protocol_index import ProtocolIndex
 from st_l0.data import read_documents
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
@@ -37,9 +38,11 @@ class DenseIndex:
     def __init__(self, ids, scores, texts=None):
         self.ids, self.scores, self.texts = ids, np.asarray(scores, np.float32), texts
         self.searches = []
+        self.asked = 0
 
-    def __contains__(self, id):
-        return id in self.ids
+    def missing(self, ids):
+        self.asked += 1
+        return [id for id in ids if id not in self.ids]
 
     def search(self, queries, k, *, ids=None):
         self.searches.append((queries.shape[0], k, None if ids is None else list(ids)))
@@ -210,6 +213,7 @@ def test_one_search_a_chunk_and_a_second_one_only_for_positives_that_it_missed()
     found = list(mine(TableModel(3), index, queries, {"x": ["b"], "y": ["e", "a"], "z": ["d"]}, **options))
     assert found == [("x", "b", ("a",)), ("y", "e", ("d",)), ("y", "a", ("d",)), ("z", "d", ("e",))]
     assert index.searches == [(3, 4, None), (1, 1, ["a"])]
+    assert index.asked == 1  # whether the positives are there: all at once
     index.searches.clear()
     list(mine(TableModel(3), index, queries, {"x": ["b"], "z": ["d"]}, chunk_size=1, **options))
     assert index.searches == [(1, 3, None)] * 2
@@ -509,6 +513,13 @@ def test_an_index_that_is_there(beir_folder, tiny_encoder, tmp_path, monkeypatch
     with pytest.raises(InputError, match="index: holds document 'stranger', which is not in"):
         given(tmp_path / "given")
     assert _bytes(tmp_path / "given") == before
+    with monkeypatch.context() as other:  # an engine that cannot say what it holds
+        other.setattr(st_l0.mining, "open_index", lambda target, **options: ProtocolIndex(index))
+        with pytest.raises(InputError, match="index: holds 1 documents that are not in"):
+            given(tmp_path / "given")
+        index.delete(["stranger"])
+        index.add(["doc9"], model.encode_document(["the text of another"]), ["the text of another"])
+        assert given(tmp_path / "other", number=2).pairs == 13
     with pytest.raises(InputError, match="no index"):
         mine_collection(model, beir_folder, tmp_path / "x", index_folder=tmp_path / "nowhere")
 

@@ -8,15 +8,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from tqdm import tqdm
 
-from st_l0.data import Document, read_records
+from st_l0.data import Document, read_collection, read_records
 from st_l0.errors import InputError
-from st_l0.index import open_index
+from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.index import check_model, index_corpus, index_metadata
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
@@ -127,13 +127,13 @@ def mine(
     if chunk_size < 1:
         raise InputError(f"chunk_size is {chunk_size}; give at least 1")
     pairs = {query: documents for query, documents in positives.items() if documents}
-    for query, documents in pairs.items():
-        if query not in queries:
-            raise InputError(f"query {query!r:.40} has positives but no text; add it or drop its positives")
-        unknown = next((document for document in documents if document not in index), None)
-        if unknown is not None:
-            what = f"document {unknown!r:.40}, a positive of query {query!r:.40}"
-            raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+    textless = next((query for query in pairs if query not in queries), None)
+    if textless is not None:
+        raise InputError(f"query {textless!r:.40} has positives but no text; add it or drop its positives")
+    if unknown := index.missing(dict.fromkeys(chain.from_iterable(pairs.values()))):
+        query = next(query for query, documents in pairs.items() if unknown[0] in documents)
+        what = f"document {unknown[0]!r:.40}, a positive of query {query!r:.40}"
+        raise InputError(f"{what}, is not in the index; index the corpus that holds it")
 
     def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
         # To tqdm, None means: no bar where there is no terminal.
@@ -182,7 +182,7 @@ def mine_collection(
             ``.jsonl.gz``, of rows ``query`` and ``positive``, other keys being ignored.
         output: A folder.
         split: Which judgements to read; only for a BEIR folder.
-        index_folder: An index of these documents that exists already, made with ``model``.
+        index_folder: An index of these documents, made with ``model``, that `open_index` opens.
         number: Negatives of each pair; see `mine` for this and the next three.
         depth: First and last rank to look at.
         margin: Least distance to the positive's score.
@@ -219,9 +219,12 @@ def mine_collection(
     else:
         index = open_index(index_folder, create=False)
         check_model(encoder, index, str(index_folder))
-        stranger = next((document for document in index.ids().tolist() if document not in corpus), None)
-        if stranger is not None:
-            raise InputError(f"{index_folder}: holds document {stranger!r:.40}, which is not in {data}")
+        if strangers := len(index) - (len(corpus) - len(index.missing(corpus))):
+            # Only the embedded engine can say which.
+            held = index.ids().tolist() if isinstance(index, EmbeddedIndex) else []
+            named = (f"document {id!r:.40}, which is" for id in held if id not in corpus)
+            what = next(named, f"{strangers:,} documents that are")
+            raise InputError(f"{index_folder}: holds {what} not in {data}")
 
     mined = mine(encoder, index, queries, positives, **asdict(settings), progress=progress)
     pairs = sum(map(len, positives.values()))
@@ -283,8 +286,6 @@ def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) 
 
 def _read_judgements(folder: Path, split: str) -> _Data:
     """Corpus, queries, positives, and the number of positives that are not in the corpus."""
-    from st_l0.data.beir import read_collection
-
     collection = read_collection(folder, split)
     relevant = [(query, id) for query, judged in collection.qrels.items() for id in judged if judged[id] > 0]
     positives: dict[str, list[str]] = {}
@@ -314,8 +315,8 @@ def _read_pairs(path: Path) -> _Data:
             positives[query].append(document)
     if not positives:
         raise InputError(f"{path}: no pairs; give at least one row")
-    corpus = {identifier: text for text, identifier in documents.items()}
-    return corpus, {identifier: text for text, identifier in queries.items()}, positives, 0
+    corpus, texts = ({id: text for text, id in one.items()} for one in (documents, queries))
+    return corpus, texts, positives, 0
 
 
 def _open_own(

@@ -431,6 +431,14 @@ def test_evaluate_prints_tables_and_writes_json(run, encoder, collections, tmp_p
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
     found = {name: report["model"]["mrr@10"] for name, report in numbers["collections"].items()}
     assert found == {"one": 1.0, "two": 0.5}
+    per_query = json.loads((tmp_path / "out" / "numbers.per_query.json").read_text())
+    assert {name: systems["model"]["q"]["mrr@10"] for name, systems in per_query.items()} == found
+    assert (tmp_path / "out" / "numbers.two.model.run").read_text() == (
+        "q Q0 b 1 1.5 model\nq Q0 a 2 1.0 model\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "numbers.json", "numbers.one.model.run", "numbers.per_query.json", "numbers.two.model.run",
+    ]  # fmt: skip
     assert run(*args, "--output", tmp_path / "one" / "corpus.jsonl" / "x").exit_code == 1
 
 

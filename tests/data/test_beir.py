@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from st_l0.data.beir import Collection, read_collection, write_collection
+from st_l0.data import Collection, read_collection, write_collection
 from st_l0.errors import InputError
 
 CORPUS = [

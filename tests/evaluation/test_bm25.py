@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from st_l0.data.beir import read_collection
+from st_l0.data import read_collection
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import quality
 

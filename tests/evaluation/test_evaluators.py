@@ -18,6 +18,7 @@ from sentence_transformers.sparse_encoder.evaluation import (
 )
 from sentence_transformers.util import cos_sim, dot_score
 
+from protocol_index import ProtocolIndex
 from st_l0 import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.evaluation import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
@@ -175,6 +176,16 @@ def test_documents_that_do_not_match_come_after_those_that_do_in_every_chunk():
         assert evaluator(model)["dot_mrr@10"] == pytest.approx(1 / 3)  # x, a, b
 
 
+def test_another_engine_one_index_a_chunk():
+    model = Given({"one": [1.0, 0.0]}, {"A": [1.0, 0.0], "N": [0.0, 1.0]})
+    given = {"q": "one"}, {"a": "N", "b": "N", "c": "N", "x": "A", "y": "N"}, {"q": {"b"}}
+    made = []
+    evaluator = OURS(*given, corpus_chunk_size=2, make_index=lambda: made.append(ProtocolIndex()) or made[-1])
+    assert_same(evaluator(model), OURS(*given)(model))
+    assert [len(index) for index in made] == [2, 2, 1]
+    assert [index.calls for index in made] == [["add", "search"]] * 3
+
+
 def test_a_negative_weight_is_refused():
     query, texts, relevant = {"q": "one"}, {"a": "A"}, {"q": {"a"}}
     with pytest.raises(InputError, match="a document vector holds a negative weight"):
@@ -213,12 +224,16 @@ def test_nano_beir_is_that_of_stock(tiny_encoder, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     model, names = tiny_encoder(), ["msmarco", "nq"]
-    ours, stock = IndexNanoBEIREvaluator(names), SparseNanoBEIREvaluator(names)
+    made = []
+    engine = {"make_index": lambda: made.append(ProtocolIndex()) or made[-1]}
+    ours, stock = IndexNanoBEIREvaluator(names, **engine), SparseNanoBEIREvaluator(names)
     expected = stock(stock_model(model))
     assert_same(ours(model), expected)
     assert ours.primary_metric == stock.primary_metric == "NanoBEIR_mean_dot_ndcg@10"
     assert len(expected) == 3 * 20
     assert all(type(one) is OURS for one in ours.evaluators)
+    assert len(made) == 2
+    assert_same(IndexNanoBEIREvaluator(names)(model), expected)
 
 
 def test_model_cards_name_the_measurement_as_stock_does(monkeypatch):

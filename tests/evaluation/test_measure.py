@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from st_l0.data.beir import Collection
+from protocol_index import ProtocolIndex
+from st_l0.data import Collection
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import evaluate
 from st_l0.index import EmbeddedIndex
@@ -92,6 +93,47 @@ def test_bm25_beside_the_model():
     # Neither finds the document that shares no word with its query.
     assert report["bm25"]["recall@100"] == pytest.approx(2 / 3)
     assert report["model"]["recall@100"] == pytest.approx(2 / 3)
+
+
+def test_what_the_numbers_are_the_means_of():
+    results = {}
+    report = _run(results=results)
+    assert list(results) == ["model"]
+    found = results["model"]
+    assert found.run == {"q1": {"d1": 3.0, "d4": 1.0}, "q2": {"d2": 1.0, "d4": 1.0}, "q3": {}}
+    perfect, nothing = dict.fromkeys(QUALITY, 1.0), dict.fromkeys(QUALITY, 0.0)
+    assert found.per_query == {"q1": perfect, "q2": perfect, "q3": nothing}
+    for key in QUALITY:
+        mean = sum(values[key] for values in found.per_query.values()) / 3
+        assert report["model"][key] == pytest.approx(mean, abs=1e-15)
+
+
+def test_what_bm25_found_at_another_depth():
+    pytest.importorskip("bm25s")
+    pytest.importorskip("Stemmer")
+    results = {}
+    report = evaluate(BagOfWords(), PETS, k=20, progress=False, results=results)
+    assert set(results) == {"bm25", "model"}
+    for system, found in results.items():
+        # Neither finds d3 for q3; d2 and d4 are as long, and d4 wins the tie by its id.
+        assert {query: set(hits) for query, hits in found.run.items()} == {
+            "q1": {"d1", "d4"}, "q2": {"d2", "d4"}, "q3": set(),
+        }  # fmt: skip
+        for key in ("ndcg@10", "mrr@10", "recall@20"):
+            assert [values[key] for values in found.per_query.values()] == [1, 1, 0]
+            assert report[system][key] == pytest.approx(2 / 3)
+
+
+def test_another_engine():
+    made = []
+    results = {}
+    report = _run(make_index=lambda: made.append(ProtocolIndex()) or made[-1], results=results)
+    (index,) = made
+    assert len(index) == 5 and index.calls == ["add", "search"]
+    assert {key: report["model"][key] for key in QUALITY} == pytest.approx(QUALITY)
+    assert results["model"].run["q1"] == {"d1": 3.0, "d4": 1.0}
+    again = _run(index=index, make_index=lambda: pytest.fail("made another"))
+    assert {key: again["model"][key] for key in QUALITY} == pytest.approx(QUALITY)
 
 
 def test_given_vectors_are_not_encoded_again():

@@ -8,7 +8,15 @@ import pytest
 import scipy.sparse as sp
 
 from st_l0.errors import InputError
-from st_l0.evaluation.metrics import flops, ndcg, quality, rank, recall, reciprocal_rank
+from st_l0.evaluation.metrics import (
+    flops,
+    ndcg,
+    quality,
+    quality_per_query,
+    rank,
+    recall,
+    reciprocal_rank,
+)
 
 JUDGEMENTS = {"a": 3, "b": 1, "c": 0, "d": 2, "e": -1}
 
@@ -59,6 +67,27 @@ def test_quality_is_a_mean_over_all_judged_queries():
         "unjudged": {"a": 1.0},
     }
     assert quality(qrels, run, k=50) == {"ndcg@10": 0.25, "mrr@10": 0.25, "recall@50": 0.25}
+
+
+def test_quality_of_each_query_by_hand():
+    qrels = {"q2": {"a": 3, "b": 1}, "q1": {"a": 1, "c": 0}, "absent": {"a": 1}, "irrelevant": {"a": 0}}
+    run = {
+        "unjudged": {"a": 1.0},
+        "q1": {"c": 3.0, "b": 2.0, "a": 1.0},  # the relevant one is third
+        "q2": {"b": 2.0, "x": 1.0},  # of two, the less relevant one is first
+        "irrelevant": {"a": 1.0},
+    }
+    measured = quality_per_query(qrels, run, k=2)
+    assert list(measured) == ["q2", "q1", "absent", "irrelevant"]
+    nothing = {"ndcg@10": 0, "mrr@10": 0, "recall@2": 0}
+    assert measured == {
+        "q2": {"ndcg@10": pytest.approx(1 / (3 + 1 / math.log2(3))), "mrr@10": 1, "recall@2": 1 / 2},
+        "q1": {"ndcg@10": pytest.approx(1 / math.log2(4)), "mrr@10": pytest.approx(1 / 3), "recall@2": 0},
+        "absent": nothing,
+        "irrelevant": nothing,
+    }
+    means = {key: sum(values[key] for values in measured.values()) / 4 for key in nothing}
+    assert quality(qrels, run, k=2) == pytest.approx(means, abs=1e-15)
 
 
 def test_quality_without_judgements_is_refused():

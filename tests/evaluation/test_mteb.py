@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import sentence_transformers
 
+from protocol_index import ProtocolIndex
+from st_l0.data import Collection
 from st_l0.errors import InputError
-from st_l0.evaluation import Collection, MtebModel, evaluate
+from st_l0.evaluation import MtebModel, evaluate
 from tiny_models import VOCABULARY, WORDS, save_model
 
 mteb = pytest.importorskip("mteb")
@@ -184,6 +186,16 @@ def test_only_documents_that_match_are_found_and_given_ones_are_all_ranked(tiny_
     given = {"q": ["f", *"abcd"], "none": ["b"]}
     ranked = search(searched, collection, 10, kind="Reranking", top_ranked=given)
     assert ranked == {"q": pytest.approx({id: scores[id] for id in given["q"]}), "none": {"b": 0}}
+
+
+def test_another_engine_one_index_a_corpus(models):
+    made = []
+    other = MtebModel(models[0], "org/tiny", make_index=lambda: made.append(ProtocolIndex()) or made[-1])
+    expected = search(MtebModel(models[0], "org/tiny"), COLLECTION, 10)
+    for corpora in (1, 2):
+        assert search(other, COLLECTION, 10) == expected
+        assert [len(index) for index in made] == [60] * corpora
+    assert made[0].calls == ["add", "search"]
 
 
 def test_the_deepest_hits_are_cut(models):

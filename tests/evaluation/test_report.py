@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import pytest
 from rich.console import Console
 
 from st_l0.errors import InputError
-from st_l0.evaluation.report import render, write_json
+from st_l0.evaluation.measure import SystemResults
+from st_l0.evaluation.report import render, write_json, write_results
 
 PETS = {
     "collection": "pets", "documents": 1400, "queries": 30,
@@ -90,7 +92,11 @@ def test_bm25_of_some_collections_has_no_average():
 
 def test_json_of_one_collection(tmp_path):
     write_json([PETS], tmp_path / "report.json")
-    assert json.loads((tmp_path / "report.json").read_text()) == PETS
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written == {
+        "collections": {"pets": PETS},
+        "average": {"bm25": PETS["bm25"], "model": PETS["model"]},
+    }
 
 
 def test_json_of_several_collections(tmp_path):
@@ -114,6 +120,39 @@ def test_a_failed_write_keeps_the_former_report(tmp_path):
         write_json([{**PETS, "model": {"ndcg@10": float("nan")}}], path)
     assert path.read_text() == former
     assert list(tmp_path.iterdir()) == [path]
+
+
+# Query q1 finds b, then a; q2 finds nothing. Of q1, a is relevant.
+FOUND = SystemResults(
+    {"q1": {"a": 0.5, "b": 2.0}, "q2": {}},
+    {
+        "q1": {"ndcg@10": 1 / math.log2(3), "mrr@10": 0.5, "recall@20": 1.0},
+        "q2": {"ndcg@10": 0.0, "mrr@10": 0.0, "recall@20": 0.0},
+    },
+)
+
+
+def test_results_stand_beside_the_report(tmp_path):
+    empty = SystemResults({}, {"q": {"ndcg@10": 0.0}})
+    write_results(
+        {"pets": {"bm25": empty, "model": FOUND}, "a b": {"model": FOUND}}, tmp_path / "mini.v1.json"
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "mini.v1.per_query.json", "mini.v1.pets.bm25.run", "mini.v1.pets.model.run", "mini.v1.a b.model.run",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "mini.v1.per_query.json").read_text()) == {
+        "pets": {"bm25": empty.per_query, "model": FOUND.per_query},
+        "a b": {"model": FOUND.per_query},
+    }
+    assert (tmp_path / "mini.v1.pets.model.run").read_text() == "q1 Q0 b 1 2.0 model\nq1 Q0 a 2 0.5 model\n"
+    assert (tmp_path / "mini.v1.pets.bm25.run").read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["beir/pets", "../pets"])
+def test_a_name_that_is_no_file_name_is_refused_before_anything_is_written(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be part of a file name"):
+        write_results({"pets": {"model": FOUND}, name: {"model": FOUND}}, tmp_path / "report.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("reports", "message"), [([], "no reports"), ([PETS, PETS], "of one name")])

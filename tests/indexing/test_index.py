@@ -35,9 +35,11 @@ class DictIndex:
     def __init__(self):
         self.documents = {}
         self.commits = []
+        self.asked = []
 
-    def __contains__(self, id):
-        return id in self.documents
+    def missing(self, ids):
+        self.asked.append(list(ids))
+        return [id for id in self.asked[-1] if id not in self.documents]
 
     def add(self, ids, vectors, texts):
         assert len(ids) == vectors.shape[0] == len(texts)
@@ -52,6 +54,7 @@ def test_each_chunk_is_one_commit_of_ids_vectors_and_texts():
     assert index_corpus(model, iter(CORPUS), index, batch_size=2, chunk_size=3, progress=False) == 7
     assert index.commits == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
     assert index.documents == {str(number): ([number], f"text {number}") for number in range(7)}
+    assert index.asked == index.commits  # once a chunk
     assert model.calls[0] == (["text 0", "text 1", "text 2"], 2)
 
 

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from st_l0 import SparseEncoder
+from st_l0.data import read_collection
 from st_l0.errors import InputError, MissingExtraError
-from st_l0.evaluation import read_collection
 from st_l0.index import open_index
 from st_l0.quickstart import pipeline as quickstart
 from st_l0.quickstart.docstring_corpus import Docstring
@@ -39,8 +39,10 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     report = quickstart.run_quickstart(output=output, base_model=mlm_folder, max_steps=2)
 
     assert json.loads((output / "evaluation.json").read_text()) == report
-    assert {"ndcg@10", "mrr@10", "recall@100"} <= set(report["bm25"])
-    assert {"ndcg@10", "flops", "document_active_dims", "documents_per_second"} <= set(report["model"])
+    measured = report["collections"]["unseen"]
+    assert report["average"] == {system: measured[system] for system in ("bm25", "model")}
+    assert {"ndcg@10", "mrr@10", "recall@100"} <= set(measured["bm25"])
+    assert {"ndcg@10", "flops", "document_active_dims", "documents_per_second"} <= set(measured["model"])
     index = open_index(output / "index", create=False)
     assert len(index) == 240
     model = SparseEncoder.from_pretrained(output / "model", device="cpu")

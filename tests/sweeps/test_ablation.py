@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from st_l0 import SparseEncoder
-from st_l0.data import open_texts, read_records, read_training_data
-from st_l0.data.beir import Collection, read_collection, write_collection
+from st_l0.data import (
+    Collection,
+    open_texts,
+    read_collection,
+    read_records,
+    read_training_data,
+    write_collection,
+)
 from st_l0.errors import InputError
 from st_l0.teachers import load_teacher
 from tiny_models import VOCABULARY, WORDS

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import st_l0.sweeps.sweep
 from st_l0 import cli
-from st_l0.data.beir import Collection, write_collection
+from st_l0.data import Collection, write_collection
 from st_l0.encoder.idf import write_idf
 from st_l0.errors import InputError
 from st_l0.sweeps.report import write_report
@@ -184,6 +184,20 @@ def test_one_collection_makes_a_report_too(write, tmp_path):
     write_report(sweep, run_sweep(sweep, progress=False)[:1], tmp_path, "one")
     rows = [line for line in (tmp_path / "one.md").read_text().splitlines() if line.startswith("| ")]
     assert len(rows) == 4 and rows[2].startswith("| BM25") and rows[3].startswith("| flops")
+
+
+def test_results_of_one_collection_in_their_former_shape_make_the_same_report(write, tmp_path):
+    """They once held the collection's report as it is, instead of one of many with an average."""
+    sweep = load_sweep(write(collections=[str(tmp_path / "two")]))
+    results = run_sweep(sweep, progress=False)
+    write_report(sweep, results, tmp_path, "one")
+    today = (tmp_path / "one.md").read_text()
+    for run in plan_runs(sweep):
+        result = json.loads((run.folder / "result.json").read_text())
+        result["quality"] = result["quality"]["collections"]["two"]
+        (run.folder / "result.json").write_text(json.dumps(result))
+    write_report(sweep, run_sweep(sweep, progress=False), tmp_path, "one")
+    assert (tmp_path / "one.md").read_text() == today
 
 
 def test_settings_are_applied_in_order(write, tmp_path):

@@ -10,9 +10,8 @@ import pytest
 import sentence_transformers
 from accelerate.commands.config.config_args import load_config_from_file
 
-from st_l0.data import open_texts, read_rows
+from st_l0.data import open_texts, read_collection, read_rows
 from st_l0.errors import InputError
-from st_l0.evaluation import read_collection
 from st_l0.quickstart import small_data
 from st_l0.quickstart.docstring_corpus import Docstring
 from st_l0.quickstart.small_data import prepare_small

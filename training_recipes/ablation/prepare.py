@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from st_l0 import SparseEncoder
-from st_l0.data import read_records
-from st_l0.data.beir import Collection, read_collection, write_collection
+from st_l0.data import Collection, read_collection, read_records, write_collection
 from st_l0.errors import InputError, require
 from st_l0.mining import mine_collection
 from st_l0.teachers import load_teacher, write_bm25, write_vectors

@@ -29,7 +29,11 @@ def evaluate(
         list[Path], typer.Option("--data", help="Folder of a collection, as BEIR has it; repeatable.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write the numbers to this JSON file.")
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Write the numbers to this JSON file, and beside it those of each query and TREC run files.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which relevance judgements to take.")] = "test",
     batch_size: BatchSize = 32,
@@ -41,10 +45,11 @@ def evaluate(
     """Measure a model on retrieval collections."""
     from rich.console import Console
 
+    from st_l0.data import read_collection
     from st_l0.encoder.precision import encoder_precision
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import evaluate as run
-    from st_l0.evaluation import read_collection, render, write_json
+    from st_l0.evaluation import render, write_json, write_results
 
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):
@@ -52,10 +57,11 @@ def evaluate(
             "two collections have the same name: rename the folder of one"
         )  # before the long part
     encoder = SparseEncoder.from_pretrained(model, inference_free=False)  # siamese ones as baselines
-    progress = sys.stderr.isatty()
+    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25, "progress": sys.stderr.isatty()}
+    results: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
         reports = [
-            run(encoder, collection, batch_size=batch_size, bm25=bm25, progress=progress)
+            run(encoder, collection, results=results[collection.name], **options)
             for collection in collections
         ]
     console = Console()
@@ -63,6 +69,7 @@ def evaluate(
     if output is not None:
         with writing(output):
             write_json(reports, output)
+            write_results(results, output)
 
 
 @app.command()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from st_l0.data.beir import Collection, read_collection, write_collection
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
-from st_l0.evaluation.measure import EvaluationReport, evaluate
-from st_l0.evaluation.report import render, write_json
+from st_l0.evaluation.measure import EvaluationReport, SystemResults, evaluate
+from st_l0.evaluation.metrics import quality_per_query
+from st_l0.evaluation.report import render, write_json, write_results
+from st_l0.evaluation.trec import read_run, write_run
 
 if TYPE_CHECKING:
     from st_l0.evaluation.evaluators import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BM25Result",
-    "Collection",
     "EvaluationReport",
     "IndexInformationRetrievalEvaluator",
     "IndexNanoBEIREvaluator",
     "MtebModel",
+    "SystemResults",
     "evaluate",
-    "read_collection",
+    "quality_per_query",
+    "read_run",
     "render",
     "search_bm25",
-    "write_collection",
     "write_json",
+    "write_results",
+    "write_run",
 ]
 
 _HOMES = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from tqdm import trange
 
 from st_l0.errors import InputError
-from st_l0.index import EmbeddedIndex
+from st_l0.index import EmbeddedIndex, Index
 from st_l0.utils.sparse import as_csr
 
 _logger = logging.getLogger(__name__)
@@ -29,9 +30,10 @@ _logger = logging.getLogger(__name__)
 class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
     """Stock's `SparseInformationRetrievalEvaluator`, faster: documents are searched in an index.
 
-    Arguments, metrics, their names and their values are stock's, and so are the files it writes: use it
-    where stock's is used, as ``evaluator`` of a trainer or on its own. No ``(queries, documents)`` matrix of
-    scores is made; what it holds at a time is one chunk of ``corpus_chunk_size`` documents.
+    Arguments (but for one more), metrics, their names and their values are stock's, and so are the files it
+    writes: use it where stock's is used, as ``evaluator`` of a trainer or on its own. No ``(queries,
+    documents)`` matrix of scores is made; what it holds at a time is one chunk of ``corpus_chunk_size``
+    documents.
 
     Equal scores are ordered as stock orders them, by ascending document id, also at the depth where the
     ranking is cut. Where fewer documents than that share a token with the query, the others follow at score
@@ -39,6 +41,12 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
 
     What an index cannot score is left to stock's own computation: ``score_functions`` other than the dot
     product, a model with another similarity, and ``corpus_embeddings`` that are given.
+
+    Args:
+        *arguments: Stock's.
+        make_index: Gives a new, empty index, by default in memory; called once a chunk. The order of equal
+            scores is stock's where the index gives them in the order of addition.
+        **options: Stock's.
 
     Raises:
         InputError: a weight is negative, or not finite; models with an MLM head have none such.
@@ -52,6 +60,12 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
         >>> evaluator(model)["dot_ndcg@10"]  # doctest: +SKIP
         1.0
     """
+
+    def __init__(
+        self, *arguments: Any, make_index: Callable[[], Index] = EmbeddedIndex, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.make_index = make_index
 
     @property
     def description(self) -> str:
@@ -102,7 +116,7 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
             chunk = slice(start, start + self.corpus_chunk_size)
             texts: Any = self.corpus[chunk]
             documents = _weights(self.embed_inputs(corpus_model, texts, "document", **prompt), "document")
-            found = _search_chunk(queries, documents, place_of[chunk], k)
+            found = _search_chunk(self.make_index(), queries, documents, place_of[chunk], k)
             del documents  # before the next chunk is encoded
             pairs = zip(best, found, strict=True)
             best = [_merge(earlier, later, k) for earlier, later in pairs] if best else found
@@ -126,9 +140,22 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
 
 
 class IndexNanoBEIREvaluator(SparseNanoBEIREvaluator):
-    """Stock's `SparseNanoBEIREvaluator` with `IndexInformationRetrievalEvaluator`: the same, but faster."""
+    """Stock's `SparseNanoBEIREvaluator` with `IndexInformationRetrievalEvaluator`: the same, but faster.
 
-    information_retrieval_class = IndexInformationRetrievalEvaluator
+    Args:
+        *arguments: Stock's.
+        make_index: Gives a new, empty index; see `IndexInformationRetrievalEvaluator`.
+        **options: Stock's.
+    """
+
+    def __init__(
+        self, *arguments: Any, make_index: Callable[[], Index] = EmbeddedIndex, **options: Any
+    ) -> None:
+        # What stock makes the evaluator of each data set with.
+        self.information_retrieval_class = partial(  # type: ignore[assignment]
+            IndexInformationRetrievalEvaluator, make_index=make_index
+        )
+        super().__init__(*arguments, **options)
 
     @property
     def description(self) -> str:
@@ -141,11 +168,10 @@ Found: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.int64]]"
 
 
 def _search_chunk(
-    queries: sp.csr_matrix, documents: sp.csr_matrix, places: NDArray[np.int64], k: int
+    index: Index, queries: sp.csr_matrix, documents: sp.csr_matrix, places: NDArray[np.int64], k: int
 ) -> list[Found]:
     """The best ``k`` of a chunk for each query: by falling score, and equal scores by place."""
     order = np.argsort(places)
-    index = EmbeddedIndex()
     index.add(places[order], documents[order])
     return [(hits.scores, hits.ids) for hits in index.search(queries, k)]
 

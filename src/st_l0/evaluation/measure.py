@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
 from typing_extensions import NotRequired, TypedDict
 
-from st_l0.data.beir import Collection
+from st_l0.data import Collection
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
-from st_l0.evaluation.metrics import flops, quality
+from st_l0.evaluation.metrics import Qrels, Run, flops, mean_quality, quality_per_query
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -58,6 +59,20 @@ class EvaluationReport(TypedDict):
     model: dict[str, float]
 
 
+class SystemResults(NamedTuple):
+    """What a system, the model or BM25, found in a collection, query by query.
+
+    The means of ``per_query`` are the numbers of the `EvaluationReport`.
+
+    Attributes:
+        run: Query id → document id → score.
+        per_query: Query id → ``ndcg@10``, ``mrr@10`` and ``recall@<k>``, 0 to 1; see `quality_per_query`.
+    """
+
+    run: Run
+    per_query: dict[str, dict[str, float]]
+
+
 def evaluate(
     model: Encoder,
     collection: Collection,
@@ -68,20 +83,25 @@ def evaluate(
     batch_size: int = 32,
     bm25: bool = True,
     progress: bool = True,
+    make_index: Callable[[], Index] | None = None,
+    results: dict[str, SystemResults] | None = None,
 ) -> EvaluationReport:
     """Measure what a model finds in a collection, and what that costs.
 
     Args:
         model: Encodes the queries, and the documents unless they come in one of the next two.
         collection: What to search, and what should be found.
-        index: Holds the collection's documents, and no others, already encoded by ``model``. If None, an
-            index in memory is made.
+        index: Holds the collection's documents, and no others, already encoded by ``model``. If None, one is
+            made.
         document_vectors: The documents as ``model`` encodes them, in the order of ``collection.corpus``,
             shape ``(documents, vocabulary)``.
         k: Documents to find for each query, at least 10; the depth of the recall.
         batch_size: Documents to encode at once.
         bm25: Measure BM25 too; it needs the extra ``eval``.
         progress: Show progress bars.
+        make_index: Gives a new, empty index, called if there is no ``index``; if None, one in memory.
+        results: Receives, under ``"model"`` and ``"bm25"``, what the report's numbers are the means of, for
+            tests of significance and run files (`st_l0.evaluation.write_results`).
 
     Raises:
         InputError: the collection is empty, ``k`` is below 10, or ``index`` or ``document_vectors`` are not
@@ -100,7 +120,11 @@ def evaluate(
         model={},
     )
     if bm25:  # first: it takes seconds, and complains at once if it is not installed
-        report["bm25"] = _bm25(collection, k, progress)
+        found = search_bm25(collection.corpus, collection.queries, k, progress=progress)
+        report["bm25"] = _measure("bm25", found.run, collection.qrels, k, results) | {
+            "index_seconds": found.index_seconds,
+            "search_ms_per_query": 1000 * found.search_seconds / len(collection.queries),
+        }
 
     costs: dict[str, float] = {}
     if index is None:
@@ -117,7 +141,7 @@ def evaluate(
             costs["encode_documents_seconds"] = time.perf_counter() - start
             costs["documents_per_second"] = len(collection.corpus) / costs["encode_documents_seconds"]
         start = time.perf_counter()
-        index = EmbeddedIndex()
+        index = EmbeddedIndex() if make_index is None else make_index()
         index.add(list(collection.corpus), vectors)
         costs["index_seconds"] = time.perf_counter() - start
 
@@ -135,7 +159,7 @@ def evaluate(
 
     run, seconds = _search(index, collection, queries, k, progress)
     costs["search_ms_per_query"] = 1000 * seconds / len(texts)
-    report["model"] = quality(collection.qrels, run, k) | costs
+    report["model"] = _measure("model", run, collection.qrels, k, results) | costs
     return report
 
 
@@ -157,14 +181,14 @@ def _check(collection: Collection, index: Index | None, vectors: sp.csr_matrix |
         )
 
 
-def _bm25(collection: Collection, k: int, progress: bool) -> dict[str, float]:
-    run, index_seconds, search_seconds = search_bm25(
-        collection.corpus, collection.queries, k, progress=progress
-    )
-    return quality(collection.qrels, run, k) | {
-        "index_seconds": index_seconds,
-        "search_ms_per_query": 1000 * search_seconds / len(collection.queries),
-    }
+def _measure(
+    system: str, run: Run, qrels: Qrels, k: int, results: dict[str, SystemResults] | None
+) -> dict[str, float]:
+    """The means, and their parts into ``results``."""
+    per_query = quality_per_query(qrels, run, k)
+    if results is not None:
+        results[system] = SystemResults(run, per_query)
+    return mean_quality(per_query)
 
 
 def _search(
@@ -181,7 +205,7 @@ def _search(
             found = index.search(queries[first : first + _SEARCH_BATCH], k)
             seconds += time.perf_counter() - start
             for query, hits in zip(batch, found, strict=True):
-                run[query] = dict(zip(map(str, hits.ids.tolist()), hits.scores.tolist(), strict=True))
+                run[query] = hits.as_run()
                 stranger = next((hit for hit in run[query] if hit not in collection.corpus), None)
                 if stranger is not None:
                     raise InputError(

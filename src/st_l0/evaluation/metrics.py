@@ -73,6 +73,41 @@ def recall(judgements: Mapping[str, int], ranking: Sequence[str], k: int = 100) 
     return found / relevant if relevant else 0.0
 
 
+def quality_per_query(qrels: Qrels, run: Run, k: int = 100) -> dict[str, dict[str, float]]:
+    """nDCG@10, MRR@10 and recall@k of each judged query: what a test of significance compares.
+
+    Args:
+        qrels: The judgements.
+        run: What was found. A judged query that is absent counts 0, one that was not judged is ignored.
+        k: Depth of the recall.
+
+    Returns:
+        Query id → ``{"ndcg@10": …, "mrr@10": …, "recall@<k>": …}``, each from 0 to 1, in the order of
+        ``qrels``.
+    """
+    measured = {}
+    for query, judgements in qrels.items():
+        ranking = rank(run.get(query, {}))
+        measured[query] = {
+            "ndcg@10": ndcg(judgements, ranking),
+            "mrr@10": reciprocal_rank(judgements, ranking),
+            f"recall@{k}": recall(judgements, ranking, k),
+        }
+    return measured
+
+
+def mean_quality(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The mean over the queries of what `quality_per_query` gives.
+
+    Raises:
+        InputError: there are no queries.
+    """
+    if not per_query:
+        raise InputError("no judgements, so there is nothing to measure; give qrels with at least one query")
+    means = np.mean([list(values.values()) for values in per_query.values()], axis=0).tolist()
+    return dict(zip(next(iter(per_query.values())), means, strict=True))
+
+
 def quality(qrels: Qrels, run: Run, k: int = 100) -> dict[str, float]:
     """Mean nDCG@10, MRR@10 and recall@k over all judged queries.
 
@@ -87,16 +122,7 @@ def quality(qrels: Qrels, run: Run, k: int = 100) -> dict[str, float]:
     Raises:
         InputError: there are no judgements.
     """
-    if not qrels:
-        raise InputError("no judgements, so there is nothing to measure; give qrels with at least one query")
-    per_query = []
-    for query, judgements in qrels.items():
-        ranking = rank(run.get(query, {}))
-        per_query.append(
-            (ndcg(judgements, ranking), reciprocal_rank(judgements, ranking), recall(judgements, ranking, k))
-        )
-    means = np.mean(per_query, axis=0).tolist()
-    return dict(zip(("ndcg@10", "mrr@10", f"recall@{k}"), means, strict=True))
+    return mean_quality(quality_per_query(qrels, run, k))
 
 
 def flops(query_vectors: sp.csr_matrix, document_vectors: sp.csr_matrix) -> float:

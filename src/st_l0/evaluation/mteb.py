@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError, require
-from st_l0.index import EmbeddedIndex
+from st_l0.index import EmbeddedIndex, Index
 from st_l0.utils.sparse import as_csr
 
 
 class MtebModel:
     """What `mteb.evaluate` takes as a model: its retrieval and reranking tasks, with an index for the search.
 
-    mteb prepares the texts and measures; this brings its ``SearchProtocol``: the corpus goes into an index in
-    memory, 50,000 documents at a time, and no ``(queries, documents)`` matrix of scores is made. The model
+    mteb prepares the texts and measures; this brings its ``SearchProtocol``: the corpus goes into an index,
+    50,000 documents at a time, and no ``(queries, documents)`` matrix of scores is made. The model
     itself can be given to mteb too (it then scores densely); the numbers are the same, except that here a
     document that shares no token with the query is not found, where the dense way fills its ranking up with
     arbitrary documents of score 0. Where a task gives the documents to rank, those get 0.
@@ -30,6 +31,7 @@ class MtebModel:
         name: ``organization/model``, by which mteb files the results.
         revision: Commit of the checkpoint on the Hub, for results to be published. If None, a digest of the
             weights and of all settings that change vectors.
+        make_index: Gives a new, empty index, by default in memory; called once a corpus.
 
     Attributes:
         mteb_model_meta: mteb's ``ModelMeta``. It loads the checkpoint with mteb's own wrapper, so others can
@@ -45,7 +47,14 @@ class MtebModel:
         >>> mteb.evaluate(searched, mteb.get_benchmark("NanoBEIR"))  # doctest: +SKIP
     """
 
-    def __init__(self, model: SparseEncoder, name: str, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        model: SparseEncoder,
+        name: str,
+        revision: str | None = None,
+        *,
+        make_index: Callable[[], Index] = EmbeddedIndex,
+    ) -> None:
         models = require("mteb.models", "eval")
         if not re.fullmatch(r"[^/\s]+/[^/\s]+", name):
             raise InputError(f"{name!r} is no name for mteb: give organization/model")
@@ -63,7 +72,7 @@ class MtebModel:
                 "use_instructions": any(model.prompts.values()),
             }
         )
-        self._index = _Index()
+        self._index = _Index(make_index)
         encoder = _Encoder(model, self.mteb_model_meta)
         self._search = models.SearchEncoderWrapper(encoder, index_backend=self._index)
 
@@ -114,10 +123,15 @@ class _Encoder:
 
 
 class _Index:
-    """mteb's ``IndexEncoderSearchProtocol`` on an index in memory."""
+    """mteb's ``IndexEncoderSearchProtocol`` on an index of ours."""
 
-    def __init__(self) -> None:
-        self.clear()
+    def __init__(self, make_index: Callable[[], Index]) -> None:
+        self._make_index = make_index
+        self.ids: list[str] = []
+
+    @cached_property
+    def _index(self) -> Index:
+        return self._make_index()
 
     def add_documents(self, embeddings: Tensor, idxs: Iterable[str]) -> None:
         """Add documents; the index knows them by their position."""
@@ -153,8 +167,8 @@ class _Index:
 
     def clear(self) -> None:
         """Drop the documents."""
-        self.ids: list[str] = []
-        self._index = EmbeddedIndex()
+        self.ids = []
+        vars(self).pop("_index", None)  # mteb clears after each search; the next documents make a new one
 
 
 def _digest(model: SparseEncoder) -> str:

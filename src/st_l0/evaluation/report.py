@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from st_l0.errors import InputError
-from st_l0.evaluation.measure import EvaluationReport
+from st_l0.evaluation.measure import EvaluationReport, SystemResults
+from st_l0.evaluation.trec import write_run
 from st_l0.utils.files import replace_file
 
 _Systems = dict[str, dict[str, float]]
@@ -37,7 +38,6 @@ def summarise(reports: Sequence[EvaluationReport]) -> dict[str, Any]:
         reports: At least one, each of another collection.
 
     Returns:
-        One report as it is; several as
         ``{"collections": {name: report}, "average": {"bm25": {…}, "model": {…}}}``, where an average is the
         plain mean over the collections, of what all of them hold.
 
@@ -49,8 +49,6 @@ def summarise(reports: Sequence[EvaluationReport]) -> dict[str, Any]:
     collections = {report["collection"]: report for report in reports}
     if len(collections) < len(reports):
         raise InputError("two reports are of collections of one name; rename one collection's folder")
-    if len(reports) == 1:
-        return dict(reports[0])
     return {"collections": collections, "average": _average([_systems(report) for report in reports])}
 
 
@@ -65,6 +63,35 @@ def write_json(reports: Sequence[EvaluationReport], path: str | Path) -> None:
         new.write_text(text, encoding="utf-8")
 
 
+def write_results(results: Mapping[str, Mapping[str, SystemResults]], path: str | Path) -> None:
+    """Write what the numbers of a JSON file are the means of, beside it; each file is replaced as a whole.
+
+    For ``evaluation.json``: ``evaluation.per_query.json`` holds the quality of each query, as
+    ``{collection: {system: {query: {"ndcg@10": …, "mrr@10": …, "recall@<k>": …}}}}``, and
+    ``evaluation.<collection>.<system>.run`` what was found, see `st_l0.evaluation.trec.write_run`.
+
+    Args:
+        results: Name of a collection → what `evaluate` gave as its ``results``.
+        path: The JSON file that `write_json` writes.
+
+    Raises:
+        InputError: a collection's name is no file name, or `write_run` refuses a run.
+    """
+    path = Path(path)
+    stray = next((name for name in results if Path(name).name != name), None)
+    if stray is not None:
+        raise InputError(f"{path}: collection {stray!r:.40} cannot be part of a file name; rename it")
+    per_query = {
+        name: {system: found.per_query for system, found in systems.items()}
+        for name, systems in results.items()
+    }
+    with replace_file(path.with_name(f"{path.stem}.per_query.json")) as new:
+        new.write_text(json.dumps(per_query, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, systems in results.items():
+        for system, found in systems.items():
+            write_run(found.run, path.with_name(f"{path.stem}.{name}.{system}.run"), system)
+
+
 def render(reports: Sequence[EvaluationReport]) -> Table:
     """A table for ``rich``, one row a system and collection; the best quality of a collection is bold.
 
@@ -76,7 +103,7 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
     """
     summary = summarise(reports)
     blocks = [(report["collection"], _systems(report)) for report in reports]
-    if "average" in summary:
+    if len(reports) > 1:
         blocks.append(("average", summary["average"]))
     measured = {key for _, systems in blocks for values in systems.values() for key in values}
     recalls = sorted(key for key in measured if key.startswith("recall@"))

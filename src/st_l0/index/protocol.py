@@ -26,7 +26,8 @@ class Hit(NamedTuple):
 class Hits(Sequence[Hit]):
     """The documents found for one query, best first.
 
-    ``Hit`` objects are made on access, so a long result costs two arrays only.
+    By falling score; see `Index.search` for equal ones. ``Hit`` objects are made on access, so a long result
+    costs two arrays only.
 
     Args:
         ids: The documents' ids, int64 or objects (str), shape ``(hits,)``.
@@ -66,6 +67,10 @@ class Hits(Sequence[Hit]):
         texts = repeat(None) if self._texts is None else self._texts
         return map(Hit._make, zip(self.ids.tolist(), self.scores.tolist(), texts))  # noqa: B905
 
+    def as_run(self) -> dict[str, float]:
+        """Document id → score, best first: the query's entry in a run, where ids are str."""
+        return dict(zip(map(str, self.ids.tolist()), self.scores.tolist(), strict=True))
+
     def __repr__(self) -> str:
         return f"Hits({list(self[:3])!r}{', ...' if len(self) > 3 else ''}, length={len(self)})"
 
@@ -76,6 +81,10 @@ class Index(Protocol):
 
     Vectors are anything that `st_l0.utils.sparse.as_csr` takes, of shape ``(texts, vocabulary_size)``.
     Ids are all str or all int, and unique. Unusable input raises `InputError` and changes nothing.
+
+    Every method takes as many ids or queries as the caller has: where an index is a server, a call is a
+    round trip. So there is no ``id in index``, which would be one a document, but `missing`; and nothing
+    that would bring all ids to the caller.
     """
 
     @property
@@ -88,10 +97,8 @@ class Index(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __contains__(self, id: object) -> bool: ...
-
-    def ids(self) -> NDArray[Any]:
-        """All ids in index order, shape ``(documents,)``: int64, or objects (str)."""
+    def missing(self, ids: Ids) -> list[Id]:
+        """Those of ``ids`` that are not in the index, in their order; an id of the other kind is missing."""
 
     def add(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
         """Add documents whose ids are new."""
@@ -102,10 +109,12 @@ class Index(Protocol):
     def delete(self, ids: Ids) -> None:
         """Remove documents; every id must be known."""
 
-    def search(
-        self, queries: Vectors, k: int = 10, *, ids: Ids | None = None, mask: NDArray[np.bool_] | None = None
-    ) -> list[Hits]:
-        """Find the ``k`` best documents of each query, among ``ids`` or where ``mask`` holds, if given."""
+    def search(self, queries: Vectors, k: int = 10, *, ids: Ids | None = None) -> list[Hits]:
+        """Find the ``k`` best documents of each query, among ``ids`` if given; unknown ids are ignored.
+
+        A hit scores above zero. Hits come by falling score. Equal scores come in an order that is the
+        engine's, and the same for the same documents; `EmbeddedIndex` keeps the order of addition.
+        """
 
     def explain(self, query: Vectors, id: Id) -> dict[int, tuple[float, float]]:
         """Token id → (query weight, document weight) of the tokens that both have, largest product first."""

@@ -55,7 +55,8 @@ def index_corpus(
     # To tqdm, None means: no bar where there is no terminal.
     with tqdm(total=total, desc="documents", unit="doc", disable=None if progress else True) as bar:
         for chunk in batched(documents, chunk_size):
-            new = [document for document in chunk if document.id not in index]
+            missing = set(index.missing([document.id for document in chunk]))
+            new = [document for document in chunk if document.id in missing]
             if new:
                 texts = [document.text for document in new]
                 vectors = model.encode_document(
@@ -96,7 +97,8 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
     disable = None if progress else True
     with tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
         for ids, texts, vectors in read_shards(folder):
-            new = [row for row, id in enumerate(ids) if id not in index]
+            missing = set(index.missing(ids))
+            new = [row for row, id in enumerate(ids) if id in missing]
             if new:
                 index.add([ids[row] for row in new], vectors[new], [texts[row] for row in new])
                 added += len(new)

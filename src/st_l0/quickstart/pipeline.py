@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from st_l0.data.beir import Collection, write_collection
+from st_l0.data import Collection, read_collection, read_documents, write_collection
 from st_l0.errors import InputError, require
 from st_l0.indexing.index import index_metadata
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
@@ -88,7 +88,7 @@ def run_quickstart(
         limit: docstrings to use at most, for training and evaluation together.
 
     Returns:
-        What ``evaluation.json`` holds.
+        What ``evaluation.json`` holds; see `st_l0.evaluation.report.summarise`.
 
     Raises:
         MissingExtraError: the quickstart or the eval extra is not installed.
@@ -96,7 +96,6 @@ def run_quickstart(
     """
     from transformers import AutoTokenizer
 
-    from st_l0.data import read_documents
     from st_l0.encoder.idf import compute_idf, write_idf
     from st_l0.encoder.pretrained import HubOptions, has_mlm_head
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -189,7 +188,7 @@ def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> None:
 def _index_and_evaluate(
     console: Console, files: _Files, model: SparseEncoder, seen: list[Docstring], unseen: list[Docstring]
 ) -> dict[str, Any]:
-    from st_l0.evaluation import evaluate, read_collection
+    from st_l0.evaluation import evaluate
     from st_l0.evaluation.report import render, summarise, write_json
     from st_l0.index.embedded.index import EmbeddedIndex
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from st_l0.data.beir import Collection, write_collection
+from st_l0.data import Collection, write_collection
 from st_l0.errors import InputError, require
 from st_l0.quickstart.docstring_corpus import collect_docstrings, split_by_module
 from st_l0.utils.files import replace_file, replace_folder

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from st_l0.errors import InputError, require
+from st_l0.evaluation.measure import EvaluationReport
+from st_l0.evaluation.report import summarise
 from st_l0.sweeps.sweep import Sweep, plan_runs
 from st_l0.utils.files import replace_file
 
@@ -50,13 +52,21 @@ def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | 
     if not results:
         raise InputError(f"{sweep.output}: no run is done; there is nothing to report")
     require("matplotlib", "report")
-    lines = _lines(results)
+    lines = _lines([_in_the_shape_of_today(result) for result in results])
     folder = Path(folder)
     text = _table(sweep, lines, f"{name}.svg", missing=len(plan_runs(sweep)) - len(results))
     with replace_file(folder / f"{name}.md") as new:
         new.write_text(text, encoding="utf-8")
     with replace_file(folder / f"{name}.svg") as new:
         _plot(lines, new)
+
+
+def _in_the_shape_of_today(result: dict[str, Any]) -> dict[str, Any]:
+    """With the ``quality`` that `summarise` gives; of one collection, it once was that one's report alone."""
+    quality = result["quality"]
+    if "collections" in quality:
+        return result
+    return {**result, "quality": summarise([cast(EvaluationReport, quality)])}
 
 
 def _lines(results: Sequence[dict[str, Any]]) -> list[_Line]:
@@ -77,7 +87,7 @@ def _reach(result: dict[str, Any], path: Sequence[str]) -> float:
     """A number of a result: of its average, or of the collection that the path begins with."""
     quality = result["quality"]
     if path[0] in ("model", "bm25"):
-        found = quality.get("average", quality)
+        found = quality["average"]
     else:
         found, path = quality["collections"][path[0]], path[1:]
     for key in path:
@@ -87,7 +97,9 @@ def _reach(result: dict[str, Any], path: Sequence[str]) -> float:
 
 def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
     first = lines[0].results[0]
-    names = list(first["quality"].get("collections", ()))
+    names = list(first["quality"]["collections"])
+    if len(names) == 1:  # which is its own average
+        names = []
     head = ["variant", "varied", "seeds", "nDCG@10", "±", *names, "FLOPS", "dims", "steps", "minutes"]
     rows = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
     bm25 = [f"{_reach(first, (name, 'bm25', 'ndcg@10')):.3f}" for name in names]

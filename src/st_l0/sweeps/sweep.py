@@ -58,7 +58,7 @@ class Sweep(Section):
 
     Attributes:
         output: Folder for the runs.
-        collections: Folders of test collections, as `st_l0.evaluation.read_collection` takes them.
+        collections: Folders of test collections, as `st_l0.data.read_collection` takes them.
         variants: Name to `Variant`.
         set: Keys of the recipes to values, in all runs; a variant's own come after them.
         dtype: Precision of the transformer in the measurements, see
@@ -166,7 +166,7 @@ def run_sweep(
     Raises:
         InputError: a value, data or model is unusable, or a folder holds the result of other settings.
     """
-    from st_l0.evaluation import read_collection
+    from st_l0.data import read_collection
 
     runs = plan_runs(sweep)
     todo = [run for run in runs if not _is_done(sweep, run)]
@@ -179,7 +179,7 @@ def run_sweep(
         with replace_file(run.folder / _RESULT) as new:
             new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if progress:
-            average = _average(result["quality"])
+            average = result["quality"]["average"]["model"]
             print(
                 f"{number}/{len(todo)} {run.folder}: nDCG@10 {average['ndcg@10']:.3f}, "
                 f"FLOPS {average['flops']:.2f}, {average['document_active_dims']:.0f} dims, "
@@ -273,9 +273,3 @@ def describe_machine() -> str:
     else:
         device = f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
     return f"{device}; torch {torch.__version__}, transformers {transformers.__version__}"
-
-
-def _average(quality: dict[str, Any]) -> dict[str, float]:
-    """The model's numbers, of one collection or averaged over several."""
-    found: dict[str, float] = (quality.get("average") or quality)["model"]
-    return found

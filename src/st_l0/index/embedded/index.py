@@ -95,6 +95,16 @@ class EmbeddedIndex:
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str | int) and bool(self._snapshot.locate([id]))
 
+    def missing(self, ids: Ids) -> list[Id]:
+        """Those of ``ids`` that are not in the index, in their order; an id of the other kind is missing.
+
+        Raises:
+            InputError: ids are neither all str nor all int.
+        """
+        values = _as_ids(ids)
+        found = self._snapshot.locate(values)
+        return [id for id in values if id not in found]
+
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else repr(str(self.path))
         return f"EmbeddedIndex({place}, documents={len(self)}, vocabulary_size={self.vocabulary_size})"

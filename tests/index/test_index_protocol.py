@@ -1,0 +1,161 @@
+"""What the protocol promises, for every engine: a new one is added to `ENGINES`."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from protocol_index import ProtocolIndex
+from st_l0.errors import InputError
+from st_l0.index import EmbeddedIndex, Hit, Hits, Index
+
+# Name → function: a folder and what a new index is made with → the new, empty index.
+ENGINES = {
+    "memory": lambda folder, **options: EmbeddedIndex(**options),
+    "folder": lambda folder, **options: EmbeddedIndex(folder / "index", **options),
+    "protocol": lambda folder, **options: ProtocolIndex(**options),
+}
+# Token 0 is in a and c, token 1 in b, token 2 in a; "empty" has none.
+VECTORS = np.array([[1, 0, 2], [0, 3, 0], [2, 0, 0], [0, 0, 0]], dtype=np.float32)
+IDS = ["a", "b", "c", "empty"]
+
+
+@pytest.fixture(params=ENGINES)
+def make(request, tmp_path):
+    return lambda **options: ENGINES[request.param](tmp_path, **options)
+
+
+@pytest.fixture
+def index(make):
+    index = make()
+    index.add(IDS, VECTORS, ["A", "B", None, ""])
+    return index
+
+
+def found(index, query, **options):
+    (hits,) = index.search(np.array(query, np.float32), **options)
+    return list(hits)
+
+
+def test_a_new_index_is_empty(make):
+    index = make(vocabulary_size=3, metadata={"model": "m"})
+    assert isinstance(index, Index)
+    assert (len(index), index.vocabulary_size, index.metadata) == (0, 3, {"model": "m"})
+    assert index.missing(["b", "a"]) == ["b", "a"]
+    assert found(index, [1, 1, 1]) == []
+
+
+def test_a_new_index_learns_the_length_of_vectors(make):
+    index = make()
+    assert index.vocabulary_size is None
+    index.add(["a"], VECTORS[:1])
+    assert index.vocabulary_size == 3
+
+
+def test_missing_ids_come_in_the_order_of_the_question(index):
+    assert index.missing(["z", "a", "y", "empty", "z"]) == ["z", "y", "z"]
+    assert index.missing(iter(["b", "z"])) == ["z"]
+    assert index.missing({"b": 1, "y": 2}) == ["y"]
+    assert index.missing(IDS) == index.missing([]) == []
+    assert index.missing([1, 2]) == [1, 2]
+    index.delete(["b"])
+    index.update(["a", "y"], VECTORS[:2])
+    assert index.missing(["a", "b", "y"]) == ["b"]
+
+
+def test_missing_int_ids(make):
+    index = make()
+    index.add(np.array([3, -5]), VECTORS[:2])
+    asked = index.missing(np.array([4, 3, -5]))
+    assert asked == [4] and type(asked[0]) is int
+    assert index.missing(["3"]) == ["3"]
+
+
+@pytest.mark.parametrize("ids", ["ab", ["a", 1], [1.5], [None]])
+def test_ids_of_no_kind_are_refused(index, ids):
+    with pytest.raises(InputError, match="ids must be"):
+        index.missing(ids)
+
+
+def test_hits_come_by_falling_score_and_score_above_zero(index):
+    best = [Hit("c", 8.0, None), Hit("a", 4.0, "A"), Hit("b", 3.0, "B")]
+    assert found(index, [4, 1, 0]) == best
+    assert found(index, [4, 1, 0], k=2) == best[:2]
+    assert found(index, [-1, 1, 0]) == [Hit("b", 3.0, "B")]
+    assert found(index, [0, 0, 0]) == []
+
+
+def test_a_batch_has_a_result_for_each_query(index):
+    first, second, third = index.search(sp.csr_matrix([[0, 0, 1], [0, 0, 0], [0, 1, 0]]), k=10)
+    assert [hits.ids.tolist() for hits in (first, second, third)] == [["a"], [], ["b"]]
+    assert isinstance(first, Hits)
+    assert index.search(sp.csr_matrix((0, 3))) == []
+
+
+def test_equal_scores_keep_one_order(make):
+    index = make()
+    ids = [f"d{number}" for number in (5, 3, 9, 1, 7)]
+    index.add(ids, np.ones((5, 2), np.float32))
+    order = [hit.id for hit in found(index, [1, 0])]
+    assert sorted(order) == sorted(ids)
+    for k in range(1, 6):
+        assert [hit.id for hit in found(index, [0, 1], k=k)] == order[:k]
+
+
+def test_a_search_among_some(index):
+    assert [hit.id for hit in found(index, [1, 1, 1], ids=["c", "nobody", "b"])] == ["b", "c"]
+    assert found(index, [1, 1, 1], ids=[]) == []
+    assert found(index, [1, 1, 1], k=1, ids=iter(["c"])) == [Hit("c", 2.0, None)]
+
+
+def test_what_a_run_keeps_of_hits(index):
+    (hits,) = index.search(np.array([4, 1, 0], np.float32))
+    kept = hits.as_run()
+    assert list(kept.items()) == [("c", 8.0), ("a", 4.0), ("b", 3.0)]
+    assert all(type(id) is str and type(score) is float for id, score in kept.items())
+
+
+def test_int_ids_are_str_in_a_run(make):
+    index = make()
+    index.add([10, 2], VECTORS[:2])
+    (hits,) = index.search(np.array([0, 1, 1], np.float32))
+    assert [hit.id for hit in hits] == [2, 10]
+    assert hits.as_run() == {"2": 3.0, "10": 2.0}
+
+
+def test_documents_are_replaced_and_removed(index):
+    index.update(["a", "new"], VECTORS[[1, 1]], ["A2", "N"])
+    assert len(index) == 5
+    assert {hit.id: hit.text for hit in found(index, [0, 1, 1])} == {"a": "A2", "b": "B", "new": "N"}
+    index.delete(["a", "b"])
+    assert len(index) == 3
+    assert found(index, [0, 1, 1]) == [Hit("new", 3.0, "N")]
+
+
+def test_why_a_document_has_its_score(index):
+    query = np.array([3, 5, 2], np.float32)
+    assert list(index.explain(query, "a").items()) == [(2, (2.0, 2.0)), (0, (3.0, 1.0))]
+    assert index.explain(query, "empty") == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda index: index.add(["new", "b"], VECTORS[:2]),
+        lambda index: index.add(["new", "new"], VECTORS[:2]),
+        lambda index: index.add(["new"], VECTORS),
+        lambda index: index.add([7], VECTORS[:1]),
+        lambda index: index.update(["b"], np.ones((1, 4), np.float32)),
+        lambda index: index.update(["b"], np.array([[np.nan, 0, 0]])),
+        lambda index: index.delete(["a", "nobody"]),
+        lambda index: index.search(np.ones(4)),
+        lambda index: index.search(VECTORS, k=0),
+        lambda index: index.explain(VECTORS[0], "nobody"),
+    ],
+)
+def test_unusable_input_is_refused_and_changes_nothing(index, call):
+    with pytest.raises(InputError) as caught:
+        call(index)
+    assert "\n" not in str(caught.value)
+    assert len(index) == 4
+    assert index.missing([*IDS, "new"]) == ["new"]
+    assert found(index, [0, 1, 0]) == [Hit("b", 3.0, "B")]
