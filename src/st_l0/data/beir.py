@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from st_l0.data import read_lines, read_records
+from st_l0.data.lines import read_lines, read_records
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from st_l0.data import Collection, read_collection  # what `evaluate` takes
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
 from st_l0.evaluation.measure import EvaluationReport, SystemResults, evaluate
 from st_l0.evaluation.metrics import quality_per_query
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BM25Result",
+    "Collection",
     "EvaluationReport",
     "IndexInformationRetrievalEvaluator",
     "IndexNanoBEIREvaluator",
@@ -24,6 +26,7 @@ __all__ = [
     "SystemResults",
     "evaluate",
     "quality_per_query",
+    "read_collection",
     "read_run",
     "render",
     "search_bm25",
