@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, islice
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from tqdm import tqdm
 
-from st_l0.data import Document, read_collection, read_records
+from st_l0.data import Document, read_collection, read_records, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.index import check_model, index_corpus, index_metadata
@@ -230,7 +230,7 @@ def mine_collection(
     pairs = sum(map(len, positives.values()))
     # Left in reverse order, so that a train.jsonl without a mining.json is never one of ours.
     with replace_file(rows) as new_rows, replace_file(record) as new_record:
-        written = _write_lines(new_rows, (row._asdict() for row in mined))
+        written = write_records(new_rows, (row._asdict() for row in mined))
         if not written:
             problem = f"{data}: none of {pairs:,} pairs has {number} negatives"
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
@@ -337,14 +337,6 @@ def _open_own(
 
 def _write_texts(path: Path, texts: Mapping[str, str], data: Path) -> None:
     with replace_file(path) as new:
-        _write_lines(new, ({"_id": id, "title": "", "text": text} for id, text in texts.items()))
+        write_records(new, ({"_id": id, "title": "", "text": text} for id, text in texts.items()))
         if path.exists() and not filecmp.cmp(new, path, shallow=False):
             raise InputError(f"{path}: holds other texts than {data} has; give another output folder")
-
-
-def _write_lines(path: Path, records: Iterable[Mapping[str, object]]) -> int:
-    written = 0
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for written, record in enumerate(records, 1):  # noqa: B007
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    return written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from st_l0.data import Collection, read_collection, write_collection
+from st_l0.data import Collection, open_texts, read_collection, read_documents, write_collection
 from st_l0.errors import InputError
 
 CORPUS = [
@@ -227,3 +227,36 @@ def test_real_collections(name, documents, queries, pairs):
     collection = read_collection(DATA / name)
     assert (len(collection.corpus), len(collection.queries)) == (documents, queries)
     assert sum(map(len, collection.qrels.values())) == pairs
+
+
+def test_index_and_evaluation_see_the_same_ids_and_texts(tmp_path):
+    rows = [
+        {"_id": " a ", "title": "T", "text": " body "},
+        {"_id": 7, "text": "seven"},
+        {"id": "b", "title": None, "text": ""},
+        {"_id": "c", "title": "A title alone"},
+        {"_id": "d", "title": "", "text": "no title\n"},
+    ]
+    folder = _folder(
+        tmp_path, _lines(rows), _lines([{"id": 1, "text": "q"}]), f"{QRELS[0]}\n1\ta\t1\n 1 \t7\t2\n"
+    )
+    expected = {"a": "T  body ", "7": "seven", "b": "", "c": "A title alone", "d": "no title\n"}
+    assert read_collection(folder).corpus == expected
+    assert dict(read_documents(folder)) == expected
+    assert dict(read_documents(folder / "corpus.jsonl")) == expected
+    texts = open_texts(folder, "corpus")
+    assert {identifier: texts[identifier] for identifier in texts.ids()} == expected
+    collection = read_collection(folder)
+    assert (collection.queries, collection.qrels) == ({"1": "q"}, {"1": {"a": 1, "7": 2}})
+    assert open_texts(folder, "queries")["1"] == "q"
+
+
+def test_a_record_without_an_id_is_refused_by_all(tmp_path):
+    folder = _folder(tmp_path, _lines([{"_id": "a", "text": "x"}, {"text": "no id"}]))
+    for read in (
+        read_collection,
+        lambda path: list(read_documents(path)),
+        lambda path: open_texts(path, "corpus"),
+    ):
+        with pytest.raises(InputError, match=r"corpus\.jsonl:2: no _id; give every line one"):
+            read(folder)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from st_l0 import SparseEncoder
-from st_l0.data import Collection, read_collection, read_records, write_collection
+from st_l0.data import Collection, read_collection, read_records, write_collection, write_records
 from st_l0.errors import InputError, require
 from st_l0.mining import mine_collection
 from st_l0.teachers import load_teacher, write_bm25, write_vectors
@@ -155,9 +155,8 @@ def _write_pairs(data: Path, path: Path, limit: int | None) -> None:
         draw.shuffle(rows)
         pairs += rows[:limit]
     draw.shuffle(pairs)
-    with replace_file(path) as new, new.open("w", encoding="utf-8") as stream:
-        for query, positive in pairs:
-            stream.write(json.dumps({"query": query, "positive": positive}, ensure_ascii=False) + "\n")
+    with replace_file(path) as new:
+        write_records(new, ({"query": query, "positive": positive} for query, positive in pairs))
 
 
 def main() -> None:

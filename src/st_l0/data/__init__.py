@@ -1,13 +1,11 @@
 """Corpora, test collections, texts by id and training data, from files, folders and the Hub."""
 
+from st_l0.data.beir import Collection, read_collection, write_collection
 from st_l0.data.corpus import Document, is_corpus, read_documents
-from st_l0.data.lines import read_lines, read_records
+from st_l0.data.lines import read_lines, read_records, write_records
 from st_l0.data.rows import Row, read_rows
 from st_l0.data.texts import Texts, open_texts
 from st_l0.data.training import TrainingData, read_training_data
-
-# The last, since it imports from this package.
-from st_l0.data.beir import Collection, read_collection, write_collection  # isort: skip
 
 __all__ = [
     "Collection",
@@ -24,4 +22,5 @@ __all__ = [
     "read_rows",
     "read_training_data",
     "write_collection",
+    "write_records",
 ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from st_l0.data.lines import read_lines, read_records
+from st_l0.data.corpus import document_of, find_beir
+from st_l0.data.lines import read_lines, read_records, write_records
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 
@@ -42,7 +40,7 @@ class Collection:
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
     """Read a collection in BEIR layout; each file may be compressed, its name then ends in ``.gz``.
 
-    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line; the title may be absent.
+    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.corpus.document_of`.
     - ``queries.jsonl``: an object ``{"_id", "text"}`` a line. Queries without judgements are left out.
     - ``qrels/<split>.tsv``: a line ``query-id``, ``corpus-id``, ``score``, then one judgement a line.
 
@@ -60,12 +58,9 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = _find_qrels(folder, split)
-    queries_path = _find(folder / "queries.jsonl")
-    corpus = {
-        identifier: f"{title} {text}".strip()
-        for identifier, title, text in _texts(_find(folder / "corpus.jsonl"), "documents")
-    }
-    queries = {identifier: text for identifier, _, text in _texts(queries_path, "queries")}
+    queries_path = _find(folder, "queries.jsonl")
+    corpus = _texts(_find(folder, "corpus.jsonl"), "documents")
+    queries = _texts(queries_path, "queries")
     qrels = _read_qrels(qrels_path, queries, queries_path)
     judged = {document for judgements in qrels.values() for document in judgements}
     if missing := len(judged - corpus.keys()):
@@ -100,12 +95,11 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 "line breaks and surrounding spaces"
             )
     with replace_folder(folder) as new:
-        with (new / "corpus.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for identifier, text in collection.corpus.items():
-                file.write(_line({"_id": identifier, "title": "", "text": text}))
-        with (new / "queries.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for identifier, text in collection.queries.items():
-                file.write(_line({"_id": identifier, "text": text}))
+        documents, queries = collection.corpus.items(), collection.queries.items()
+        write_records(
+            new / "corpus.jsonl", ({"_id": id, "title": "", "text": text} for id, text in documents)
+        )
+        write_records(new / "queries.jsonl", ({"_id": id, "text": text} for id, text in queries))
         (new / "qrels").mkdir()
         with (new / "qrels" / "test.tsv").open("w", encoding="utf-8", newline="\n") as file:
             file.write("\t".join(_HEADER) + "\n")
@@ -113,59 +107,36 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 file.writelines(f"{query}\t{document}\t{score}\n" for document, score in judgements.items())
 
 
-def _line(record: dict[str, str]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _find(path: Path) -> Path:
-    compressed = path.with_name(path.name + ".gz")
-    if compressed.exists() and not path.exists():
-        return compressed
-    if not path.exists():
-        raise InputError(f"{path}: no such file, nor {compressed.name}; give a folder in BEIR layout")
+def _find(folder: Path, name: str) -> Path:
+    path = find_beir(folder, name)
+    if path is None:
+        raise InputError(f"{folder / name}: no such file, nor {name}.gz; give a folder in BEIR layout")
     return path
 
 
 def _find_qrels(folder: Path, split: str) -> Path:
+    found = find_beir(folder / "qrels", f"{split}.tsv")
+    if found is not None:
+        return found
     path = folder / "qrels" / f"{split}.tsv"
-    if path.exists() or path.with_name(path.name + ".gz").exists():
-        return _find(path)
     files = [*path.parent.glob("*.tsv"), *path.parent.glob("*.tsv.gz")]
     splits = ", ".join(sorted({file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}))
     raise InputError(f"{path}: no such file; " + (f"splits here: {splits}" if splits else "no split is here"))
 
 
-def _texts(path: Path, what: str) -> Iterator[tuple[str, str, str]]:
-    """Id, title and text of each line; ids are unique."""
-    seen: set[str] = set()
+def _texts(path: Path, what: str) -> dict[str, str]:
+    """Id → text of each line; ids are unique."""
+    texts: dict[str, str] = {}
     # The bar shows on a terminal only, and only when reading takes long.
     bar = tqdm(read_records(path), desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None)
     for number, record in bar:
-        identifier = _identifier(path, number, record)
-        if identifier in seen:
+        identifier, text = document_of(path, number, record, numbered=False)
+        if identifier in texts:
             raise InputError(f"{path}:{number}: id {identifier!r:.40} occurs twice; give each one its own")
-        seen.add(identifier)
-        if record.get("text") is None:
-            raise InputError(f"{path}:{number}: no text; give every line one (it may be empty)")
-        yield identifier, _text(path, number, record, "title"), _text(path, number, record, "text")
-    if not seen:
+        texts[identifier] = text
+    if not texts:
         raise InputError(f"{path}: no {what}; give at least one")
-
-
-def _identifier(path: Path, number: int, record: dict[str, Any]) -> str:
-    value = record.get("_id")
-    if value is None:
-        raise InputError(f"{path}:{number}: no _id; give every line one")
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise InputError(f"{path}:{number}: _id is {value!r:.40}; give a string or an integer")
-    return str(value).strip()
-
-
-def _text(path: Path, number: int, record: dict[str, Any], key: str) -> str:
-    value = record.get(key)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{path}:{number}: {key} is {type(value).__name__}; give a string")
-    return value or ""
+    return texts
 
 
 def _read_qrels(path: Path, queries: dict[str, str], queries_path: Path) -> dict[str, dict[str, int]]:

@@ -40,7 +40,8 @@ def read_documents(path: str | Path, *, text_fields: Sequence[str] = ("title", "
             null counts as absent, an empty string adds nothing.
 
     Yields:
-        Documents. The id is ``_id`` or ``id`` of the record, else its line (row) number from 1.
+        Documents, see `document_of`. A record without an id has its line (row) number from 1, but in a BEIR
+        folder, where judgements name ids.
 
     Raises:
         InputError: the source cannot be read, a record has none of ``text_fields`` or one that is not a
@@ -49,11 +50,22 @@ def read_documents(path: str | Path, *, text_fields: Sequence[str] = ("title", "
             each doubling, and at the end, which keeps the memory at 8 bytes a document.
     """
     source, rows = _open_corpus(Path(path), text_fields)
+    # In a BEIR folder judgements name the ids, so every record needs one.
+    return _read(source, rows, text_fields, numbered=source == Path(path))
+
+
+def read_beir(path: Path) -> Iterator[Document]:
+    """Stream ``corpus.jsonl`` or ``queries.jsonl`` of a folder in BEIR layout; as `read_documents`."""
+    return _read(path, partial(read_records, path), ("title", "text"), numbered=False)
+
+
+def _read(
+    source: Path, rows: Callable[[], Rows], text_fields: Sequence[str], *, numbered: bool
+) -> Iterator[Document]:
     hashes = array("q")
     next_check = _FIRST_ID_CHECK
     for number, record in rows():
-        identifier = identifier_of(source, number, record)
-        document = Document(identifier, text_of(source, number, record, text_fields))
+        document = document_of(source, number, record, text_fields, numbered=numbered)
         hashes.append(hash(document.id))
         if len(hashes) == next_check:
             _refuse_duplicates(source, hashes, rows)
@@ -65,47 +77,73 @@ def read_documents(path: str | Path, *, text_fields: Sequence[str] = ("title", "
 
 
 def find_beir(folder: Path, name: str) -> Path | None:
-    """The file ``name.jsonl`` or ``name.jsonl.gz`` of a folder in BEIR layout, ``None`` if it has none."""
-    files = (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz")
+    """The file ``name`` or ``name.gz`` of a folder in BEIR layout, ``None`` if it has none."""
+    files = (folder / name, folder / f"{name}.gz")
     return next((file for file in files if file.exists()), None)
 
 
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
     path = Path(path)
-    return path.is_file() or is_saved(path) or find_beir(path, "corpus") is not None
+    return path.is_file() or is_saved(path) or find_beir(path, "corpus.jsonl") is not None
 
 
-def text_of(source: str | Path, number: int, record: dict[str, Any], fields: Sequence[str]) -> str:
-    """The text of a record: those of its fields that it has, joined by one space.
+def document_of(
+    source: str | Path,
+    number: int,
+    record: dict[str, Any],
+    text_fields: Sequence[str] = ("title", "text"),
+    *,
+    numbered: bool = True,
+) -> Document:
+    """A record of a corpus, or of the queries of a collection: the one rule for all who read such files.
+
+    The id is ``_id``, else ``id``: a string or an integer. White space around it is dropped, which tables of
+    judgements and run files cannot hold. The text is made of those of ``text_fields`` that are strings and
+    not empty, joined by one space, and is otherwise left as it is; null counts as absent.
+
+    Args:
+        source: What complaints name.
+        number: Line or row of the record, from 1.
+        record: The record.
+        text_fields: Fields of the text, in order.
+        numbered: Whether ``number`` is the id of a record that has none.
 
     Raises:
-        InputError: it has none of the fields, or one that is not a string.
+        InputError: The id is absent (unless ``numbered``), empty, or neither a string nor an integer; the
+            record has none of the fields, or one that is not a string.
     """
+    return Document(
+        _identifier_of(source, number, record, numbered), _text_of(source, number, record, text_fields)
+    )
+
+
+def _identifier_of(source: str | Path, number: int, record: dict[str, Any], numbered: bool) -> str:
+    for key in ("_id", "id"):
+        if key in record:
+            value = record[key]
+            kept = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+            if kept:
+                return kept
+            absent = "no _id, " if value is None else ""
+            raise InputError(
+                f"{source}:{number}: {absent}{key} is {value!r:.40}; give a string or an integer"
+            )
+    if not numbered:
+        raise InputError(f"{source}:{number}: no _id; give every line one")
+    return str(number)
+
+
+def _text_of(source: str | Path, number: int, record: dict[str, Any], fields: Sequence[str]) -> str:
     present = {name: record[name] for name in fields if record.get(name) is not None}
     if not present:
         raise InputError(
-            f"{source}:{number}: none of the fields {', '.join(fields)}; name the text with text_fields"
+            f"{source}:{number}: none of the fields {', '.join(fields)}, so no text; name it with text_fields"
         )
     for name, value in present.items():
         if not isinstance(value, str):
             raise InputError(f"{source}:{number}: {name} is {type(value).__name__}; give a string")
     return " ".join(value for value in present.values() if value)
-
-
-def identifier_of(source: str | Path, number: int, record: dict[str, Any]) -> str:
-    """The id of a record: ``_id`` or ``id``, else its number.
-
-    Raises:
-        InputError: the id is neither a string nor an integer, or it is empty.
-    """
-    for key in ("_id", "id"):
-        if key in record:
-            value = record[key]
-            if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-                return str(value)
-            raise InputError(f"{source}:{number}: {key} is {value!r:.40}; give a string or an integer")
-    return str(number)
 
 
 def _saved_rows(path: Path, columns: Sequence[str]) -> Rows:
@@ -126,7 +164,7 @@ def _open_corpus(path: Path, text_fields: Sequence[str]) -> tuple[Path, Callable
     if path.is_dir():
         if is_saved(path):
             return path, partial(_saved_rows, path, columns)
-        corpus = find_beir(path, "corpus")
+        corpus = find_beir(path, "corpus.jsonl")
         if corpus is not None:
             return corpus, partial(read_records, corpus)
         raise InputError(f"{path}: neither a BEIR folder (no corpus.jsonl[.gz]) nor a saved dataset")
@@ -148,7 +186,7 @@ def _refuse_duplicates(source: Path, hashes: array[int], rows: Callable[[], Rows
     suspects = set(values[counts > 1].tolist())
     lines: dict[str, int] = {}
     for number, record in rows():
-        identifier = identifier_of(source, number, record)
+        identifier = _identifier_of(source, number, record, True)
         if hash(identifier) not in suspects:
             continue
         if identifier in lines:

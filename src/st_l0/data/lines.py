@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -78,6 +78,15 @@ def read_records(path: str | Path) -> Rows:
                 f"{path}:{number}: expected a JSON object, found {kind}; give one JSON object a line"
             )
         yield number, record
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
+    """Write JSON objects, one a line, as `read_records` reads them; gives their number."""
+    written = 0
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        for written, record in enumerate(records, 1):  # noqa: B007
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return written
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Rows:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from st_l0.data.arrow import build, is_hub_name, is_repository, is_saved, load_hub, load_saved
-from st_l0.data.corpus import find_beir, read_documents
+from st_l0.data.corpus import find_beir, read_beir, read_documents
 from st_l0.errors import InputError
 
 if TYPE_CHECKING:
@@ -184,9 +184,9 @@ def open_texts(source: str | Path, kind: Kind, *, repair_latin1: bool = False) -
         return Texts(build(_records, path), source, kind, repair_latin1=repair_latin1)
     if is_saved(path):
         return Texts(load_saved(path), source, kind, repair_latin1=repair_latin1)
-    file = find_beir(path, kind)
+    file = find_beir(path, f"{kind}.jsonl")
     if file is not None:
-        return Texts(build(_records, file), file, kind, repair_latin1=repair_latin1)
+        return Texts(build(_beir_records, file), file, kind, repair_latin1=repair_latin1)
     if is_repository(path):
         return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
     raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
@@ -198,6 +198,11 @@ def _load(source: str | Path, kind: Kind) -> Dataset:
 
 def _records(path: str, state: tuple[int, int]) -> Iterator[dict[str, str]]:
     for document in read_documents(path):
+        yield {"_id": document.id, "text": document.text}
+
+
+def _beir_records(path: str, state: tuple[int, int]) -> Iterator[dict[str, str]]:
+    for document in read_beir(Path(path)):
         yield {"_id": document.id, "text": document.text}
 
 

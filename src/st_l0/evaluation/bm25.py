@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import require
 
 
@@ -41,16 +42,16 @@ def search_bm25(
     Source: Lù, 2024, https://arxiv.org/abs/2407.03618 (bm25s)
     """
     bm25s = require("bm25s", "eval")
-    stemmer = require("Stemmer", "eval").Stemmer("english")
+    splitter = WordSplitter()
 
     def split(texts: Mapping[str, str]) -> Any:
-        return bm25s.tokenize(list(texts.values()), stopwords="en", stemmer=stemmer, show_progress=progress)
+        return splitter.tokenized(list(texts.values()), progress=progress)
 
     start = time.perf_counter()
     documents = split(corpus)
     if not queries or not documents.vocab:  # bm25s cannot index a corpus without words
         return BM25Result({query: {} for query in queries}, time.perf_counter() - start, 0.0)
-    engine = bm25s.BM25(method="lucene", k1=1.2, b=0.75, backend="numpy")
+    engine = bm25s.BM25(method="lucene", k1=K1, b=B, backend="numpy")
     engine.index(documents, show_progress=progress)
     indexed = time.perf_counter()
     rows, scores = engine.retrieve(

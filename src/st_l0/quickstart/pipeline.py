@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from st_l0.data import Collection, read_collection, read_documents, write_collection
+from st_l0.data import Collection, read_collection, read_documents, write_collection, write_records
 from st_l0.errors import InputError, require
 from st_l0.indexing.index import index_metadata
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
@@ -171,18 +170,15 @@ def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: in
 
 
 def _write_data(files: _Files, seen: list[Docstring], unseen: list[Docstring]) -> None:
-    _write_lines(files.pairs, ({"query": one.query, "positive": one.document} for one in seen))
-    _write_lines(files.documents, ({"_id": one.id, "text": one.document} for one in seen))
+    with replace_file(files.pairs) as new:
+        write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
+    with replace_file(files.documents) as new:
+        write_records(new, ({"_id": one.id, "text": one.document} for one in seen))
     shutil.rmtree(files.collection, ignore_errors=True)  # an earlier quickstart's
     corpus = {one.id: one.document for one in unseen}
     queries = {one.id: one.query for one in unseen}
     qrels = {one.id: {one.id: 1} for one in unseen}
     write_collection(Collection(files.collection.name, corpus, queries, qrels), files.collection)
-
-
-def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> None:
-    with replace_file(path) as file, file.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _index_and_evaluate(

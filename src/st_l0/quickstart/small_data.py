@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from st_l0.data import Collection, write_collection
+from st_l0.data import Collection, write_collection, write_records
 from st_l0.errors import InputError, require
 from st_l0.quickstart.docstring_corpus import collect_docstrings, split_by_module
 from st_l0.utils.files import replace_file, replace_folder
@@ -68,10 +68,8 @@ def _write_pairs(output: Path, limit: int) -> None:
         queries = {one.id: one.query for one in unseen}
         qrels = {one.id: {one.id: 1} for one in unseen}
         write_collection(Collection("unseen", corpus, queries, qrels), output / "unseen")
-    with replace_file(output / "pairs.jsonl") as file, file.open("w", encoding="utf-8") as stream:
-        for one in seen:
-            pair = {"query": one.query, "positive": one.document}
-            stream.write(json.dumps(pair, ensure_ascii=False) + "\n")
+    with replace_file(output / "pairs.jsonl") as new:
+        write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
 
 
 def _write_models(output: Path, base_model: str) -> None:

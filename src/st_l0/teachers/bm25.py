@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from st_l0.errors import InputError, require
+from st_l0.data.words import K1, B, WordSplitter
+from st_l0.errors import InputError
 from st_l0.teachers.models import Side, SparseScores
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
 
-_K1, _B = 1.2, 0.75
 _CHUNK = 4096
 
 
@@ -33,7 +32,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         InputError: No document holds a word.
         MissingExtraError: the extra ``eval`` is not installed.
     """
-    split = _Splitter()
+    split = WordSplitter()
     frequencies: Counter[str] = Counter()
     documents = words = 0
     for chunk in batched(texts, _CHUNK):
@@ -65,7 +64,7 @@ class BM25Teacher(SparseScores):
 
     def __init__(self, name: str, path: str | Path) -> None:
         self.name = name
-        self._split = _Splitter()
+        self._split = WordSplitter()
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             self._documents, self._mean = int(content["documents"]), float(content["mean_length"])
@@ -81,7 +80,7 @@ class BM25Teacher(SparseScores):
         columns: list[int] = []
         ends = [0]
         for words in self._split(texts):
-            norm = _K1 * (1 - _B + _B * len(words) / self._mean)
+            norm = K1 * (1 - B + B * len(words) / self._mean)
             for word, count in Counter(words).items():
                 columns.append(self._columns.setdefault(word, len(self._columns)))
                 values.append(count if side == "query" else self._idf(word) * count / (count + norm))
@@ -93,17 +92,3 @@ class BM25Teacher(SparseScores):
     def _idf(self, word: str) -> float:
         frequency = self._frequencies.get(word, 0)
         return math.log1p((self._documents - frequency + 0.5) / (frequency + 0.5))
-
-
-class _Splitter:
-    """Texts into stemmed words."""
-
-    def __init__(self) -> None:
-        self._bm25s: Any = require("bm25s", "eval")
-        self._stemmer = require("Stemmer", "eval").Stemmer("english")
-
-    def __call__(self, texts: Sequence[str]) -> list[list[str]]:
-        words: list[list[str]] = self._bm25s.tokenize(
-            list(texts), stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
-        )
-        return words

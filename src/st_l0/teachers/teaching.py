@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_l0.data import read_records
+from st_l0.data import read_records, write_records
 from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
 from st_l0.teachers.protocol import Teacher
@@ -128,10 +127,12 @@ def _finish(part: Path, chunk: list[Row], teacher: EnsembleTeacher, by_id: bool)
                 raise InputError(f"{part}:{line}: not the row that the input has there; give a new folder")
         return
     scores = teacher.score_lists([row.query for row in chunk], [row.documents for row in chunk])
-    with replace_file(part) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        for record, values in zip(records, scores, strict=True):
-            taught = {**record, "scores": _rounded(values.tolist())}
-            stream.write(json.dumps(taught, ensure_ascii=False) + "\n")
+    taught = (
+        {**record, "scores": _rounded(values.tolist())}
+        for record, values in zip(records, scores, strict=True)
+    )
+    with replace_file(part) as temporary:
+        write_records(temporary, taught)
 
 
 def _record(row: Row, by_id: bool) -> dict[str, Any]:
