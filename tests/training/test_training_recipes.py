@@ -141,6 +141,25 @@ def test_a_twin_has_the_method_of_its_recipe(name):
     assert f"../{name}.yaml" in text
 
 
+@pytest.mark.parametrize(
+    "path", [*RECIPES.values(), *TWINS.values()], ids=lambda path: str(path.relative_to(ROOM))
+)
+def test_each_begins_with_its_method_paper_and_data(path):
+    """The form that `st-l0 recipes` reads: three lines, then the rest of the comment or the recipe."""
+    method, paper, data, rest = path.read_text(encoding="utf-8").split("\n", 3)
+    assert re.fullmatch(r"# Method: \S.{20,}[^.]", method)
+    assert re.fullmatch(r"# Paper: arXiv \d{4}\.\d{5}", paper)
+    assert re.fullmatch(r"# Data: \S.{20,}[^.]", data)
+    assert max(map(len, (method, data))) <= 110
+    assert rest.startswith(("#\n# ", "model:\n"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_twin_names_the_paper_of_its_recipe(name):
+    papers = {path.read_text(encoding="utf-8").splitlines()[1] for path in (RECIPES[name], TWINS[name])}
+    assert len(papers) == 1
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("pairs_")])
 def test_each_recipe_says_what_is_published_and_what_is_not(name):
     comment = re.match(r"(#.*\n)+", RECIPES[name].read_text(encoding="utf-8"))[0]
