@@ -17,7 +17,7 @@ from st_l0.quickstart import small_data
 from st_l0.quickstart.docstring_corpus import Docstring
 from st_l0.quickstart.small_data import prepare_small
 from st_l0.sweeps.sweep import load_sweep, plan_runs
-from st_l0.training.plan import plan
+from st_l0.training.plan import dry_run
 from st_l0.training.recipe import Recipe, load_recipe
 from st_l0.training.train_model import train
 from tiny_models import WORDS
@@ -57,7 +57,7 @@ def test_there_are_recipes():
 def test_each_loads_and_can_be_planned_offline(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing that it names is there
     recipe = load_recipe(path)
-    planned = plan(recipe, devices=8)
+    planned = dry_run(recipe, devices=8)
     assert planned.queries_per_step == 8 * recipe.training["per_device_train_batch_size"]
     assert any("not reachable" in note for note in planned.notes)
     assert {state for _, state in planned.sources} <= {
@@ -97,9 +97,9 @@ def test_the_published_numbers():
             "save_steps": 10_000,
             "save_total_limit": 2,
         }
-        assert plan(recipe, devices=8).documents_per_step == 8 * batch * 2
+        assert dry_run(recipe, devices=8).documents_per_step == 8 * batch * 2
     splade = load_recipe(RECIPES["splade_max"])
-    assert plan(splade, devices=8).queries_per_step == 128
+    assert dry_run(splade, devices=8).queries_per_step == 128
     # The authors average two positions, per_position sums them.
     assert splade.loss.document_regularizer_weight == 1e-4 / 2
     assert splade.loss.query_regularizer_weight == 3e-4
@@ -370,7 +370,7 @@ def test_too_few_docstrings_are_refused(tmp_path, monkeypatch, mlm_folder):
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_twin_can_be_planned_in_full(name, prepared):
-    planned = plan(load_recipe(TWINS[name]))
+    planned = dry_run(load_recipe(TWINS[name]))
     assert planned.notes == ()
     assert {state for _, state in planned.sources} == {"there"}
     assert planned.documents_per_query == (1 if "pairs" in name or "pretrain" in name else 2)

@@ -40,9 +40,9 @@ def train(
     if dry_run:
         from rich.console import Console
 
-        from st_l0.training.plan import plan, render
+        from st_l0.training import plan
 
-        Console().print(render(plan(loaded, devices=devices or 1)))
+        Console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
