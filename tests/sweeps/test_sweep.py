@@ -156,6 +156,31 @@ def test_runs_of_other_settings_are_refused(write, tmp_path):
     assert "no run is done" in message(write_report, load_sweep(write(output="elsewhere")), [], ".", "x")
 
 
+def test_settings_are_compared_as_recipes_not_as_text(write):
+    """A run from before a key with a default was there is the same run; what cannot be read is not."""
+    sweep = load_sweep(write())
+    run = plan_runs(sweep)[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "result.json").write_text(
+        json.dumps({"dtype": "float32", "collections": list(sweep.collections)}), encoding="utf-8"
+    )
+    settings = run.folder / "settings.yaml"
+    plain = yaml.safe_load(run.recipe.to_yaml())
+    del plain["loss"]["extra_logs"], plain["model"]["dropout"], plain["teachers"]
+    settings.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert len(read_results(sweep)) == 1
+    for text in (
+        yaml.safe_dump(plain | {"seed": 3}),
+        yaml.safe_dump(plain | {"gone": 3}),
+        yaml.safe_dump(plain | {"output": "elsewhere"}),
+        "model: [\n",
+        "",
+    ):
+        settings.write_text(text, encoding="utf-8")
+        expected = f"{run.folder}: was begun with other settings; remove it, or give the sweep another output"
+        assert message(read_results, sweep) == expected
+
+
 def test_an_interrupted_sweep_reports_what_is_done(write, tmp_path, monkeypatch):
     path = write()
     executed = []

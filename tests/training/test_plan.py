@@ -13,7 +13,7 @@ from transformers import BertModel
 from st_l0.errors import InputError
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, read_data, set_dropout
-from st_l0.training.plan import plan, render
+from st_l0.training.plan import dry_run, render
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
 from tiny_models import VOCABULARY, WORDS, make_tokenizer, write_json
@@ -52,7 +52,7 @@ def rows_file(path, *rows):
     return str(path)
 
 
-def refusal(loaded, run=plan):
+def refusal(loaded, run=dry_run):
     with pytest.raises(InputError) as caught:
         run(loaded)
     text = str(caught.value)
@@ -72,7 +72,7 @@ def text_of(planned, width=200):
 def test_numbers_by_hand(recipe):
     assert len(VOCABULARY) == 127
     training = {"gradient_accumulation_steps": 2, "learning_rate": 3e-5, "warmup_steps": 10}
-    planned = plan(recipe(training=training), devices=8)
+    planned = dry_run(recipe(training=training), devices=8)
     assert planned.trainable_parameters == PARAMETERS == 24607
     assert (planned.queries_at_once, planned.queries_per_step, planned.documents_per_step) == (32, 64, 128)
     assert (planned.steps, planned.warmup_steps, planned.learning_rate) == (100, 10, 3e-5)
@@ -91,27 +91,27 @@ def test_numbers_by_hand(recipe):
     layer = 4 * (8 * 32 + 2 * 48)
     assert memory.activations == tokens * (2 * layer + 4 * 5 * 32) + texts * 4 * 6 * 127 == 466_752
     assert memory.total == sum((memory.weights, memory.gradients, memory.optimizer, memory.activations))
-    assert plan(recipe()).memory.gradients == 4 * PARAMETERS
+    assert dry_run(recipe()).memory.gradients == 4 * PARAMETERS
 
 
 def test_the_other_reduction(recipe):
     loss = {"reduction": "pooled", "document_regularizer_weight": 0.03}
-    planned = plan(recipe(loss=loss, data={"documents_per_query": 3}))
+    planned = dry_run(recipe(loss=loss, data={"documents_per_query": 3}))
     assert planned.document_regularizer_weights == pytest.approx({"pooled": 0.03, "per_position": 0.01})
 
 
 def test_half_precision_and_checkpointing(recipe):
     tokens, vectors = 4 * 2 * 16, 4 * 2 * 4 * 6 * 127
-    half = plan(recipe(training={"bf16": True})).memory.activations
+    half = dry_run(recipe(training={"bf16": True})).memory.activations
     assert half == tokens * (2 * (26 * 32 + 4 * 48) + 20 * 32) + vectors + 2 * PARAMETERS
-    checkpointing = plan(recipe(training={"activation_checkpointing": True})).memory.activations
+    checkpointing = dry_run(recipe(training={"activation_checkpointing": True})).memory.activations
     assert checkpointing == tokens * (4 * (8 * 32 + 2 * 48) + 2 * 4 * 32 + 20 * 32) + vectors
 
 
 def test_a_further_query_keeps_its_vector(recipe):
     loss = {"ranking": {"kl": 1.0}, "in_batch_negatives": True}
     few, many = (
-        plan(recipe(loss=loss, teachers={"models": ["bm25:statistics.json"], "extra_queries": number}))
+        dry_run(recipe(loss=loss, teachers={"models": ["bm25:statistics.json"], "extra_queries": number}))
         for number in (0, 50)
     )
     assert many.memory.activations - few.memory.activations == 50 * 4 * 127
@@ -144,14 +144,14 @@ def test_a_further_query_keeps_its_vector(recipe):
 )
 def test_what_is_trained_of_the_queries(recipe, model, trained, fixed, words):
     loaded = recipe(model=model)
-    planned = plan(loaded)
+    planned = dry_run(loaded)
     assert planned.trainable_parameters == PARAMETERS + trained
     assert planned.memory.weights == 4 * (PARAMETERS + trained + fixed)
     assert planned.queries == words
     built = build_model(loaded)
     assert planned.trainable_parameters == sum(p.numel() for p in built.parameters() if p.requires_grad)
     if model["queries"] == "model":  # queries go through the model too
-        assert planned.memory.activations == 1.5 * plan(recipe()).memory.activations
+        assert planned.memory.activations == 1.5 * dry_run(recipe()).memory.activations
 
 
 @pytest.mark.parametrize("architecture", ["distilbert", "roberta", "mpnet", "modernbert"])
@@ -159,7 +159,7 @@ def test_what_is_trained_of_the_queries(recipe, model, trained, fixed, words):
 def test_parameters_are_those_of_the_model_that_would_be_built(recipe, mlm_folders, architecture, vocabulary):
     loaded = recipe(model={"base_model": mlm_folders(architecture, vocabulary)})
     built = sum(p.numel() for p in build_model(loaded).parameters() if p.requires_grad)
-    planned = plan(loaded)
+    planned = dry_run(loaded)
     assert planned.trainable_parameters == built
     assert planned.memory.activations > 0
 
@@ -191,7 +191,7 @@ def test_the_estimate_is_near_to_what_a_forward_pass_keeps(recipe, tmp_path, mlm
         parts = loss(features)
     assert sum(parts.values()).requires_grad
     measured = sum(size for size, _ in kept.values())
-    assert 0.5 < plan(loaded).memory.activations / measured < 2
+    assert 0.5 < dry_run(loaded).memory.activations / measured < 2
 
 
 # Length
@@ -220,7 +220,7 @@ def test_steps_of_epochs(recipe, training, devices, steps):
         data={"limit": 100},
         loss={"ramp_steps": 0},
     )
-    planned = plan(loaded, devices=devices)
+    planned = dry_run(loaded, devices=devices)
     assert planned.steps == steps
     assert f"at most {steps} optimizer steps" in planned.length
     if devices == 1:
@@ -229,34 +229,37 @@ def test_steps_of_epochs(recipe, training, devices, steps):
 
 
 def test_epochs_of_data_that_were_not_counted(recipe):
-    planned = plan(recipe(training={"max_steps": -1, "num_train_epochs": 2, "warmup_steps": 0.1}), devices=2)
+    planned = dry_run(
+        recipe(training={"max_steps": -1, "num_train_epochs": 2, "warmup_steps": 0.1}), devices=2
+    )
     assert (planned.steps, planned.warmup_steps) == (None, None)
     assert planned.length == "2 epochs of (examples / 8) optimizer steps"
     assert planned.notes == ("loss.ramp_steps not checked against 2 epochs: the examples were not counted",)
 
 
 def test_a_share_of_the_steps_as_warm_up(recipe):
-    assert plan(recipe(training={"warmup_steps": 0.25})).warmup_steps == 25
+    assert dry_run(recipe(training={"warmup_steps": 0.25})).warmup_steps == 25
 
 
 def test_refuses_a_ramp_longer_than_the_training(recipe):
     training = {"max_steps": -1, "num_train_epochs": 1}
     data = {"limit": 100}
-    assert plan(recipe(training=training, data=data, loss={"ramp_steps": 25})).steps == 25
+    assert dry_run(recipe(training=training, data=data, loss={"ramp_steps": 25})).steps == 25
     expected = "loss.ramp_steps must not be longer than the training (25 steps), not 26"
     assert refusal(recipe(training=training, data=data, loss={"ramp_steps": 26})) == expected
     # Two devices need half the steps.
     message = refusal(
-        recipe(training=training, data=data, loss={"ramp_steps": 25}), lambda loaded: plan(loaded, devices=2)
+        recipe(training=training, data=data, loss={"ramp_steps": 25}),
+        lambda loaded: dry_run(loaded, devices=2),
     )
     assert "(13 steps), not 25" in message
 
 
 def test_refuses_a_training_without_a_batch(recipe):
     loaded = recipe(data={"limit": 7}, training={"dataloader_drop_last": True})
-    assert plan(loaded).queries_at_once == 4
+    assert dry_run(loaded).queries_at_once == 4
     expected = "the data make 7 examples, less than one batch of 8, and training.dataloader_drop_last"
-    assert refusal(loaded, lambda loaded: plan(loaded, devices=2)).startswith(expected)
+    assert refusal(loaded, lambda loaded: dry_run(loaded, devices=2)).startswith(expected)
 
 
 # The trainer's arguments
@@ -265,7 +268,7 @@ def test_refuses_a_training_without_a_batch(recipe):
 @pytest.mark.parametrize("name", ["fp16", "bf16", "tf32"])
 def test_what_needs_a_gpu_is_not_checked_without_one(recipe, monkeypatch, name):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    planned = plan(recipe(training={"use_cpu": False, name: True}))
+    planned = dry_run(recipe(training={"use_cpu": False, name: True}))
     assert planned.notes == (f"training.{name}: not checked here, needs a GPU",)
     assert planned.trainable_parameters == PARAMETERS
 
@@ -289,7 +292,7 @@ def test_refuses_what_the_trainer_refuses(recipe, training):
 
 @pytest.mark.parametrize("name", ["some/model", "folder/not/there"])
 def test_a_model_out_of_reach(recipe, tmp_path, name):
-    planned = plan(recipe(model={"base_model": name, "idf": str(tmp_path / "idf.json")}), devices=8)
+    planned = dry_run(recipe(model={"base_model": name, "idf": str(tmp_path / "idf.json")}), devices=8)
     assert planned.notes == (
         f"config of {name} not reachable: sizes not checked",
         f"{tmp_path}/idf.json: not there yet",
@@ -300,23 +303,25 @@ def test_a_model_out_of_reach(recipe, tmp_path, name):
 
 
 def test_too_few_positions(recipe):
-    planned = plan(recipe(model={"max_seq_length": 256}))
+    planned = dry_run(recipe(model={"max_seq_length": 256}))
     assert planned.max_seq_length == 130
     assert planned.notes == ("the model has 130 positions: documents are cut there, not at 256",)
-    assert plan(recipe(model={"max_seq_length": None})).max_seq_length == 130
-    assert planned.memory.activations == pytest.approx(plan(recipe()).memory.activations * 130 / 16, rel=0.5)
+    assert dry_run(recipe(model={"max_seq_length": None})).max_seq_length == 130
+    assert planned.memory.activations == pytest.approx(
+        dry_run(recipe()).memory.activations * 130 / 16, rel=0.5
+    )
 
 
 def test_tables_are_read_where_they_are_there(recipe, tmp_path, mlm_folder):
     table = tmp_path / "idf.json"
     loaded = recipe(model={"idf": str(table)}, loss={"token_weights": str(table)})
-    assert plan(loaded).notes == (f"{table}: not there yet",) * 2
+    assert dry_run(loaded).notes == (f"{table}: not there yet",) * 2
     write_json(table, {"cat": 2.0})
-    assert plan(loaded).notes == ()
-    assert plan(loaded).queries == f"fixed table: {table}"
+    assert dry_run(loaded).notes == ()
+    assert dry_run(loaded).queries == f"fixed table: {table}"
     write_json(table, {"no such token": 2.0})
     assert "1 of 1 entries are not in the tokenizer's vocabulary" in refusal(loaded)
-    elsewhere = plan(recipe(model={"base_model": "some/model", "idf": str(table)}))
+    elsewhere = dry_run(recipe(model={"base_model": "some/model", "idf": str(table)}))
     assert f"{table}: there, but not checked without the tokenizer" in elsewhere.notes
 
 
@@ -333,7 +338,7 @@ def test_a_base_model_without_a_head(recipe, tmp_path, headless):
     texts = tmp_path / "texts.txt"
     message = refusal(recipe(model={"base_model": headless}))
     assert message == f"{headless} has no MLM head: give texts to start one (model.warm_start)"
-    planned = plan(recipe(model={"base_model": headless, "warm_start": str(texts)}))
+    planned = dry_run(recipe(model={"base_model": headless, "warm_start": str(texts)}))
     assert planned.head == f"closed-form start from {texts}"
     assert planned.trainable_parameters == PARAMETERS
     assert (str(texts), "not there yet") in planned.sources
@@ -358,7 +363,7 @@ def test_refuses_what_a_training_refuses(recipe, tmp_path, tiny_encoder):
         assert refusal(loaded) == refusal(loaded, train)
     for base_model, queries in ((trained, "table"), (siamese, "model"), (trained, "trained_table")):
         loaded = recipe(model={"base_model": base_model, "idf": None, "queries": queries})
-        planned = plan(loaded)
+        planned = dry_run(loaded)
         assert planned.head == "of the trained encoder"
         built = sum(p.numel() for p in build_model(loaded).parameters() if p.requires_grad)
         assert planned.trainable_parameters == built
@@ -384,15 +389,15 @@ def test_refuses_a_damaged_checkpoint(recipe, tmp_path, tiny_encoder):
 
 def test_documents_per_query_come_from_the_first_row(recipe, tmp_path):
     rows = tmp_path / "rows.jsonl"
-    unknown = plan(recipe(data={"train": str(rows), "documents_per_query": None}))
+    unknown = dry_run(recipe(data={"train": str(rows), "documents_per_query": None}))
     assert (unknown.documents_per_query, unknown.documents_per_query_from) == (2, "a guess")
     assert unknown.sources == ((str(rows), "not there yet"),)
     # Only the first row is read.
     rows.write_text(json.dumps({"query": "a", "positive": "b", "negatives": ["c", "d"]}) + "\nnot json\n")
-    planned = plan(recipe(data={"train": str(rows), "documents_per_query": None}))
+    planned = dry_run(recipe(data={"train": str(rows), "documents_per_query": None}))
     assert (planned.documents_per_query, planned.documents_per_query_from) == (3, f"{rows}:1")
     assert planned.sources == ((str(rows), "there"),)
-    planned = plan(recipe(data={"train": str(rows), "documents_per_query": 2}))
+    planned = dry_run(recipe(data={"train": str(rows), "documents_per_query": 2}))
     assert (planned.documents_per_query, planned.documents_per_query_from) == (2, "data.documents_per_query")
     message = refusal(recipe(data={"train": str(rows), "documents_per_query": 4}))
     assert message.startswith(f"{rows}:1: 3 documents, but documents_per_query is 4")
@@ -407,7 +412,7 @@ def test_rows_that_cannot_be_used(recipe, tmp_path):
     rows_file(rows, {"query_id": "1", "document_ids": ["2", "3"]})
     assert "give corpus and queries" in refusal(recipe(data={"train": str(rows)}))
     data = {"train": str(rows), "corpus": "BeIR/msmarco", "queries": str(tmp_path)}
-    sources = dict(plan(recipe(data=data)).sources)
+    sources = dict(dry_run(recipe(data=data)).sources)
     assert sources == {
         str(rows): "there",
         "BeIR/msmarco": "no such path: to be fetched from the Hub",
@@ -420,18 +425,18 @@ def test_where_teacher_scores_come_from(recipe, tmp_path, mlm_folder):
     data, kl = {"train": str(rows)}, {"ranking": "kl"}
     teachers = {"models": [f"dense:{mlm_folder}", "sparse:some/model"], "scale": 20}
     live = f"live: dense:{mlm_folder} + sparse:some/model, times 20"
-    assert plan(recipe(data=data)).teacher_scores == "none needed"
-    assert plan(recipe(data=data, loss=kl)).teacher_scores == "must be in the data"
-    assert plan(recipe(data=data, loss=kl, teachers=teachers)).teacher_scores == live
+    assert dry_run(recipe(data=data)).teacher_scores == "none needed"
+    assert dry_run(recipe(data=data, loss=kl)).teacher_scores == "must be in the data"
+    assert dry_run(recipe(data=data, loss=kl, teachers=teachers)).teacher_scores == live
     row = {"query": "a", "documents": ["b", "c"]}
     rows_file(rows, row)
     expected = f"{rows}:1: no scores, but loss.ranking (kl) needs them; or give teachers"
     assert refusal(recipe(data=data, loss=kl)) == expected
-    planned = plan(recipe(data=data, loss=kl, teachers=teachers))
+    planned = dry_run(recipe(data=data, loss=kl, teachers=teachers))
     assert planned.teacher_scores == live
     assert (mlm_folder, "there") in planned.sources
     rows_file(rows, {**row, "scores": [1, 0]})
-    assert plan(recipe(data=data, loss=kl)).teacher_scores == "in the data"
+    assert dry_run(recipe(data=data, loss=kl)).teacher_scores == "in the data"
     assert "the data hold teacher scores" in refusal(recipe(data=data, loss=kl, teachers=teachers))
     for spec in ("dens:some/model", "some/model", "dense:"):
         message = refusal(recipe(loss=kl, teachers={"models": [spec]}))
@@ -446,14 +451,16 @@ def test_an_earlier_run_is_noted(recipe, tmp_path):
         "train": rows_file(tmp_path / "rows.jsonl", *[{"query": "cat", "documents": ["dog", "snow"]}] * 4)
     }
     loaded = recipe(data=data, loss={"ramp_steps": 0}, training={"max_steps": 1, "report_to": "none"})
-    assert plan(loaded).notes == ()
+    assert dry_run(loaded).notes == ()
     assert not (tmp_path / "run").exists()  # a plan leaves nothing behind
     train(loaded)
-    assert plan(loaded).notes == (f"{tmp_path}/run holds an earlier run: give --resume, or another output",)
+    assert dry_run(loaded).notes == (
+        f"{tmp_path}/run holds an earlier run: give --resume, or another output",
+    )
 
 
 def test_refuses_no_devices(recipe):
-    assert refusal(recipe(), lambda loaded: plan(loaded, devices=0)) == "devices is 0; give 1 or more"
+    assert refusal(recipe(), lambda loaded: dry_run(loaded, devices=0)) == "devices is 0; give 1 or more"
 
 
 def test_the_table_says_it_all(recipe, tmp_path):
@@ -465,7 +472,7 @@ def test_the_table_says_it_all(recipe, tmp_path):
         training={"per_device_train_batch_size": 128, "warmup_steps": 10},
         output="runs/[red]a[/red]",
     )
-    text = " ".join(text_of(plan(loaded, devices=8)).split())
+    text = " ".join(text_of(dry_run(loaded, devices=8)).split())
     for part in (
         "trained parameters 24,607",
         "1,024 queries with 2,048 documents a step on 8 device(s); the losses see 1,024 queries at once",
@@ -479,6 +486,6 @@ def test_the_table_says_it_all(recipe, tmp_path):
         f"{tmp_path}/none.jsonl (not there yet)",
     ):
         assert part in text
-    memory = plan(loaded, devices=8).memory
+    memory = dry_run(loaded, devices=8).memory
     assert f"activations about {memory.activations / 2**30:.2f}" in text
     assert math.isclose(memory.total / 2**30, float(text.split("about ")[-2].split(" GiB")[0]), abs_tol=0.006)

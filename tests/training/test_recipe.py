@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import st_l0.training
 from st_l0.errors import InputError
 from st_l0.training.recipe import Data, Recipe, load_recipe
 
@@ -358,6 +359,15 @@ def test_no_recipe_holds_a_number_that_is_not_finite(write):
 def test_reading_a_recipe_module_is_cheap():
     code = "import sys, st_l0.training.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_names_what_it_is_for_and_loads_it_on_use():
+    code = "import sys, st_l0.training; sys.exit('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    for name in st_l0.training.__all__:
+        assert getattr(st_l0.training, name).__name__ == name
+    with pytest.raises(AttributeError, match=r"module 'st_l0.training' has no attribute 'plans'"):
+        st_l0.training.plans  # noqa: B018
 
 
 def test_recipes_of_this_repository_are_valid():

@@ -16,7 +16,7 @@ from st_l0.quickstart import small_data
 from st_l0.quickstart.docstring_corpus import Docstring
 from st_l0.quickstart.small_data import prepare_small
 from st_l0.sweeps.sweep import load_sweep, plan_runs
-from st_l0.training.plan import plan
+from st_l0.training.plan import dry_run
 from st_l0.training.recipe import Recipe, load_recipe
 from st_l0.training.train_model import train
 from tiny_models import WORDS
@@ -56,7 +56,7 @@ def test_there_are_recipes():
 def test_each_loads_and_can_be_planned_offline(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing that it names is there
     recipe = load_recipe(path)
-    planned = plan(recipe, devices=8)
+    planned = dry_run(recipe, devices=8)
     assert planned.queries_per_step == 8 * recipe.training["per_device_train_batch_size"]
     assert any("not reachable" in note for note in planned.notes)
     assert {state for _, state in planned.sources} <= {
@@ -96,9 +96,9 @@ def test_the_published_numbers():
             "save_steps": 10_000,
             "save_total_limit": 2,
         }
-        assert plan(recipe, devices=8).documents_per_step == 8 * batch * 2
+        assert dry_run(recipe, devices=8).documents_per_step == 8 * batch * 2
     splade = load_recipe(RECIPES["splade_max"])
-    assert plan(splade, devices=8).queries_per_step == 128
+    assert dry_run(splade, devices=8).queries_per_step == 128
     # The authors average two positions, per_position sums them.
     assert splade.loss.document_regularizer_weight == 1e-4 / 2
     assert splade.loss.query_regularizer_weight == 3e-4
@@ -138,6 +138,25 @@ def test_a_twin_has_the_method_of_its_recipe(name):
     assert twin.model.max_seq_length == 64
     text = TWINS[name].read_text(encoding="utf-8")
     assert f"../{name}.yaml" in text
+
+
+@pytest.mark.parametrize(
+    "path", [*RECIPES.values(), *TWINS.values()], ids=lambda path: str(path.relative_to(ROOM))
+)
+def test_each_begins_with_its_method_paper_and_data(path):
+    """The form that `st-l0 recipes` reads: three lines, then the rest of the comment or the recipe."""
+    method, paper, data, rest = path.read_text(encoding="utf-8").split("\n", 3)
+    assert re.fullmatch(r"# Method: \S.{20,}[^.]", method)
+    assert re.fullmatch(r"# Paper: arXiv \d{4}\.\d{5}", paper)
+    assert re.fullmatch(r"# Data: \S.{20,}[^.]", data)
+    assert max(map(len, (method, data))) <= 110
+    assert rest.startswith(("#\n# ", "model:\n"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_twin_names_the_paper_of_its_recipe(name):
+    papers = {path.read_text(encoding="utf-8").splitlines()[1] for path in (RECIPES[name], TWINS[name])}
+    assert len(papers) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("pairs_")])
@@ -350,7 +369,7 @@ def test_too_few_docstrings_are_refused(tmp_path, monkeypatch, mlm_folder):
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_twin_can_be_planned_in_full(name, prepared):
-    planned = plan(load_recipe(TWINS[name]))
+    planned = dry_run(load_recipe(TWINS[name]))
     assert planned.notes == ()
     assert {state for _, state in planned.sources} == {"there"}
     assert planned.documents_per_query == (1 if "pairs" in name or "pretrain" in name else 2)

@@ -18,7 +18,9 @@ from st_l0.errors import InputError
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Path of a recipe, or a name that st-l0 recipes lists.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="key.path=value", help="Values that replace those of the recipe."),
@@ -31,16 +33,16 @@ def train(
         int | None, typer.Option(min=1, help="For --dry-run: devices to plan for.", show_default="1")
     ] = None,
 ) -> None:
-    """Train a model by a recipe, such as `st-l0 train recipe.yaml training.max_steps=10`."""
+    """Train a model by a recipe, such as `st-l0 train l0_mask training.max_steps=10`."""
     from st_l0.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     if dry_run:
         from rich.console import Console
 
-        from st_l0.training.plan import plan, render
+        from st_l0.training import plan
 
-        Console().print(render(plan(loaded, devices=devices or 1)))
+        Console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
@@ -50,6 +52,28 @@ def train(
         folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us for each device
         typer.echo(f"model: {folder}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with the package: name, method, paper and the data that each wants."""
+    from st_l0.training.recipe_files import list_recipes, recipes_folder
+
+    found = [(recipe.name, recipe.method, recipe.paper, recipe.data) for recipe in list_recipes()]
+    if not sys.stdout.isatty():
+        for row in found:
+            typer.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    table = Table(
+        Column("name", no_wrap=True), "method", "paper", "data", caption=f"in {escape(str(recipes_folder()))}"
+    )
+    for row in found:
+        table.add_row(*map(escape, row))
+    Console().print(table)
 
 
 @app.command()

@@ -219,7 +219,7 @@ def _is_done(sweep: Sweep, run: Run) -> bool:
     """Whether there is a result; what there is must be of exactly these settings."""
     settings, result = run.folder / _SETTINGS, run.folder / _RESULT
     mend = "remove it, or give the sweep another output"
-    if settings.exists() and settings.read_text(encoding="utf-8") != run.recipe.to_yaml():
+    if settings.exists() and not _same_recipe(settings, run.recipe):
         raise InputError(f"{run.folder}: was begun with other settings; {mend}")
     if not result.exists():
         return False
@@ -227,6 +227,16 @@ def _is_done(sweep: Sweep, run: Run) -> bool:
     if (found["dtype"], found["collections"]) != (sweep.dtype, list(sweep.collections)):
         raise InputError(f"{run.folder}: was measured on other collections or in another dtype; {mend}")
     return True
+
+
+def _same_recipe(settings: Path, recipe: Recipe) -> bool:
+    """Whether a file holds this recipe; a key that it lacks, since it is older, has its default."""
+    if settings.read_bytes() == recipe.to_yaml().encode():  # spares the parsing, nearly always
+        return True
+    try:
+        return load_recipe(settings) == recipe
+    except InputError:
+        return False
 
 
 def _execute(sweep: Sweep, run: Run, collections: Sequence[Any], progress: bool) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
+def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     """Check all of a recipe that can be checked without data, weights and a GPU, and add it up.
 
     The small files of the base model are read where they are there or can be fetched, and the first row of

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from st_l0.training.recipe_files import find_recipe
 from st_l0.training.settings import Section, SettingError, Types, check_bounds, load
 
 # Arguments of the trainer that the recipe sets itself, and what to do instead.
@@ -318,8 +319,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: A YAML file with the sections and keys of `Recipe`. Relative paths in it are relative to the
-            current directory.
+        path: A YAML file with the sections and keys of `Recipe`, or the name of a recipe of the package, such
+            as ``"l0_mask"`` (see `st_l0.training.recipe_files.find_recipe`). Relative paths in it are
+            relative to the current directory.
         overrides: ``"key.path=value"`` strings such as ``"training.max_steps=10"``, applied in order; the
             value is read as YAML.
 
@@ -327,4 +329,4 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: The file cannot be read, is not YAML in UTF-8 or repeats a key; a key is unknown or
             missing; a value has the wrong type or is impossible. The message is one line and says where.
     """
-    return load(Recipe, path, overrides)
+    return load(Recipe, find_recipe(path), overrides)
