@@ -24,7 +24,7 @@ from sentence_transformers import SparseEncoder as StockEncoder
 from transformers import BertConfig, BertForMaskedLM
 
 from st_l0 import SparseEncoder
-from st_l0.encoder.queries import QueryEncoder
+from st_l0.encoder.queries import QueryLookup
 
 REPEATS, SINGLE, LAYERS = 15, 100, (2, 24)
 
@@ -82,7 +82,7 @@ def main() -> None:
     single = {name: seconds / len(few) * 1e6 for name, seconds in found.items()}
 
     seen, new = queries[::2], queries[1::2]
-    fresh = [QueryEncoder(model.tokenizer, model.tokenizer.model_max_length) for _ in range(REPEATS + 1)]
+    fresh = [QueryLookup(model.tokenizer, model.tokenizer.model_max_length) for _ in range(REPEATS + 1)]
     for one in fresh:
         one(seen, model.query_weights)
     used = model._query_encoder

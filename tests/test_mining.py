@@ -14,7 +14,8 @@ from st_l0.data import read_documents
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.protocol import Hits
-from st_l0.indexing.index import index_corpus, index_metadata
+from st_l0.indexing.identity import index_metadata
+from st_l0.indexing.index import index_corpus
 from st_l0.mining import Mined, MiningReport, mine, mine_collection
 from tiny_models import WORDS, make_mlm, make_tokenizer, save_model
 

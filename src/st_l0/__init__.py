@@ -6,12 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from st_l0.encoder.queries import QueryEncoder
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import open_index
 
-__all__ = ["SparseEncoder", "open_index"]
+__all__ = ["QueryEncoder", "SparseEncoder", "open_index"]
 
-_HOMES = {"SparseEncoder": "st_l0.encoder.sparse_encoder", "open_index": "st_l0.index"}
+_HOMES = {
+    "QueryEncoder": "st_l0.encoder.queries",
+    "SparseEncoder": "st_l0.encoder.sparse_encoder",
+    "open_index": "st_l0.index",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from st_l0.data import Document, read_collection, read_records, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
-from st_l0.indexing.index import check_model, index_corpus, index_metadata
+from st_l0.indexing.identity import check_model, index_metadata
+from st_l0.indexing.index import index_corpus
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
 

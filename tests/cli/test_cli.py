@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from st_l0 import cli
 from st_l0.errors import InputError, MissingExtraError
+from st_l0.indexing import identity
 
 WORDS = ["red", "green", "blue", "fish", "tree"]
 IDF = np.array([1.0, 2.0, 0.5, 3.0, 1.5], np.float32)
@@ -24,7 +25,9 @@ class FakeEncoder:
     """Documents are their word counts, queries the IDF of their words."""
 
     query_weights = IDF
+    inference_free = True
     weights = "first"
+    table = "first"
     tokenizer = SimpleNamespace(convert_ids_to_tokens=WORDS.__getitem__)
     loaded: list = []  # noqa: RUF012
 
@@ -38,7 +41,10 @@ class FakeEncoder:
         return cls()
 
     def fingerprint(self):
-        return self.weights
+        return f"{self.weights} {self.table}"
+
+    def query_fingerprint(self):
+        return self.table
 
     def _counts(self, texts):
         return sp.csr_matrix(
@@ -50,6 +56,24 @@ class FakeEncoder:
 
     def encode_query(self, texts, **options):
         return sp.csr_matrix((self._counts(texts) > 0).multiply(IDF))
+
+
+class FakeQueryEncoder:
+    """The query side of `FakeEncoder`, without its documents."""
+
+    tokenizer = FakeEncoder.tokenizer
+    loaded: list = []  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, name):
+        cls.loaded.append(name)
+        return cls()
+
+    def query_fingerprint(self):
+        return FakeEncoder.table
+
+    def encode_query(self, texts, **options):
+        return FakeEncoder().encode_query(texts, **options)
 
 
 def replace_module(monkeypatch, name, **names):
@@ -76,7 +100,9 @@ def restore(monkeypatch):
 @pytest.fixture
 def encoder(monkeypatch):
     monkeypatch.setattr(FakeEncoder, "loaded", [])
+    monkeypatch.setattr(FakeQueryEncoder, "loaded", [])
     replace_module(monkeypatch, "encoder.sparse_encoder", SparseEncoder=FakeEncoder)
+    monkeypatch.setattr(identity, "QueryEncoder", FakeQueryEncoder)
 
 
 @pytest.fixture
@@ -252,14 +278,15 @@ def test_index_goes_on_where_it_stopped(run, indexed, corpus):
 
 def test_search_prints_rank_score_id_and_text(run, indexed, tmp_path):
     result = run("search", "my-index", "red fish", "-k", "5")
-    assert FakeEncoder.loaded == [str(tmp_path / "model")]  # absolute: the index works from any folder
+    assert FakeQueryEncoder.loaded == [str(tmp_path / "model")]  # absolute: the index works from any folder
+    assert FakeEncoder.loaded == []  # no document is encoded
     # By hand: a = 1 · 1 + 3 · 2 = 7; b holds neither word, since its fish sticks to a bracket.
     assert result.stdout.splitlines() == ["  1    7.0000  a  red fish fish"]
 
 
 def test_search_prints_texts_as_they_are_but_no_control_characters(run, indexed):
     result = run("search", "my-index", "blue", "--model", "other/model")
-    assert FakeEncoder.loaded == ["other/model"]
+    assert FakeQueryEncoder.loaded == ["other/model"]
     assert result.stdout == "  1    0.5000  b  blue [bold]fish�[31m tree\n"
 
 
@@ -285,12 +312,37 @@ def test_unknown_words_find_nothing(run, indexed):
 
 
 def test_an_index_of_other_weights_is_refused(run, indexed, corpus, monkeypatch):
-    monkeypatch.setattr(FakeEncoder, "weights", "trained on")
+    monkeypatch.setattr(FakeEncoder, "table", "trained on")
     for command in (("search", "my-index", "red"), ("index", "model", corpus, "--to", "my-index")):
         result = run(*command)
         assert result.exit_code == 2
         assert "was made with a model of other weights" in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_documents_of_other_weights_are_refused_but_their_queries_fit(run, indexed, corpus, monkeypatch):
+    expected = run("search", "my-index", "red").stdout
+    monkeypatch.setattr(FakeEncoder, "weights", "trained on")  # with the table as it was
+    assert run("search", "my-index", "red").stdout == expected != ""
+    result = run("index", "model", corpus, "--to", "my-index")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: my-index was made with a model of other weights (then at {indexed.parent / 'model'}): "
+        "use that one, or build the index again\n"
+    )
+
+
+def test_an_index_that_does_not_know_its_query_side(run, indexed, monkeypatch):
+    """As version 0.1 wrote it: all weights are compared, which takes the whole model."""
+    expected = run("search", "my-index", "red").stdout
+    (manifest,) = (path for path in indexed.glob("*.json") if "query_fingerprint" in path.read_text())
+    content = json.loads(manifest.read_text())
+    del content["metadata"]["query_fingerprint"]
+    manifest.write_text(json.dumps(content))
+    assert run("search", "my-index", "red").stdout == expected != ""
+    assert FakeEncoder.loaded == [str(indexed.parent / "model")]
+    monkeypatch.setattr(FakeEncoder, "weights", "trained on")
+    assert "was made with a model of other weights" in run("search", "my-index", "red").stderr
 
 
 def test_an_unusable_corpus_leaves_no_index(run, encoder, tmp_path):

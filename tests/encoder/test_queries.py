@@ -9,7 +9,7 @@ from test_word_cache import NASTY
 from test_word_cache import random_texts as fuzz
 from transformers import BertTokenizerFast
 
-from st_l0.encoder.queries import QueryEncoder
+from st_l0.encoder.queries import QueryLookup
 from tiny_models import LETTERS, VOCABULARY, WORDS, make_tokenizer
 
 UNLIMITED = int(1e30)
@@ -46,7 +46,7 @@ def random_texts(count, seed=0):
 
 def test_rows_are_the_weights_of_the_distinct_tokens(tokenizer, table):
     texts = random_texts(200)
-    matrix = QueryEncoder(tokenizer, UNLIMITED)(texts, table)
+    matrix = QueryLookup(tokenizer, UNLIMITED)(texts, table)
     assert matrix.shape == (200, len(VOCABULARY))
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(
@@ -56,7 +56,7 @@ def test_rows_are_the_weights_of_the_distinct_tokens(tokenizer, table):
 
 
 def test_the_matrix_is_as_canonical_as_it_says(tokenizer, table):
-    matrix = QueryEncoder(tokenizer, UNLIMITED)(random_texts(50), table)
+    matrix = QueryLookup(tokenizer, UNLIMITED)(random_texts(50), table)
     assert matrix.has_canonical_format
     assert (matrix.data != 0).all()
     for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
@@ -67,7 +67,7 @@ def test_the_matrix_is_as_canonical_as_it_says(tokenizer, table):
 
 def test_one_text_equals_its_row_of_a_batch(tokenizer, table):
     texts = random_texts(40)
-    encode = QueryEncoder(tokenizer, UNLIMITED)
+    encode = QueryLookup(tokenizer, UNLIMITED)
     batch = encode(texts, table)
     for row, text in enumerate(texts):
         one = encode([text], table)
@@ -75,7 +75,7 @@ def test_one_text_equals_its_row_of_a_batch(tokenizer, table):
 
 
 def test_by_hand(tokenizer, table):
-    matrix = QueryEncoder(tokenizer, UNLIMITED)(["The cat, the CAT sleeping"], table)
+    matrix = QueryLookup(tokenizer, UNLIMITED)(["The cat, the CAT sleeping"], table)
     tokens = ["the", "cat", ",", "sleep", "##ing"]
     row = np.zeros(len(VOCABULARY), dtype=np.float32)
     for token in tokens:
@@ -85,14 +85,14 @@ def test_by_hand(tokenizer, table):
 
 
 def test_special_and_unknown_words_weigh_nothing(tokenizer, table):
-    encode = QueryEncoder(tokenizer, UNLIMITED)
+    encode = QueryLookup(tokenizer, UNLIMITED)
     assert encode(["[SEP] [MASK] zzz [CLS] [PAD] [UNK]"], table).nnz == 0
     assert encode(["[SEP] [MASK] zzz cat"], table).indices.tolist() == [VOCABULARY.index("cat")]
 
 
 @pytest.mark.parametrize("texts", [[""], ["", "cat", "  "], []])
 def test_empty_texts(tokenizer, table, texts):
-    matrix = QueryEncoder(tokenizer, UNLIMITED)(texts, table)
+    matrix = QueryLookup(tokenizer, UNLIMITED)(texts, table)
     assert matrix.shape == (len(texts), len(VOCABULARY))
     assert matrix.nnz == texts.count("cat")
 
@@ -100,15 +100,15 @@ def test_empty_texts(tokenizer, table, texts):
 def test_a_query_is_cut_after_max_length_tokens(tokenizer, table):
     text = "cat dog bird fish tree river"
     for limit in (1, 3, 6, 100):
-        matrix = QueryEncoder(tokenizer, limit)([text, text], table)
+        matrix = QueryLookup(tokenizer, limit)([text, text], table)
         for row in matrix.toarray():
             np.testing.assert_array_equal(row, expected(tokenizer, table, text, limit))
     long = " ".join([*WORDS] * 300)
-    assert QueryEncoder(tokenizer, UNLIMITED)([long], table).nnz == len(set(WORDS))
+    assert QueryLookup(tokenizer, UNLIMITED)([long], table).nnz == len(set(WORDS))
 
 
 def test_the_tokenizer_and_the_copy_do_not_disturb_each_other(tokenizer, table):
-    encode = QueryEncoder(tokenizer, 4)
+    encode = QueryLookup(tokenizer, 4)
     before = encode(["cat dog bird fish tree"], table)
     assert tokenizer.backend_tokenizer.truncation is None
     assert tokenizer.backend_tokenizer.padding is None
@@ -119,13 +119,13 @@ def test_the_tokenizer_and_the_copy_do_not_disturb_each_other(tokenizer, table):
     assert after[1].nnz == 1
     # And one that was told to cut and pad before the copy was made.
     ones = np.ones_like(table)
-    batch = QueryEncoder(tokenizer, UNLIMITED)(["cat dog bird fish tree", "cat"], ones)
+    batch = QueryLookup(tokenizer, UNLIMITED)(["cat dog bird fish tree", "cat"], ones)
     assert np.diff(batch.indptr).tolist() == [5, 1]
 
 
 def test_a_token_without_an_entry_weighs_nothing(tokenizer, table):
     tokenizer.add_tokens(["newword"])
-    matrix = QueryEncoder(tokenizer, UNLIMITED)(["newword", "cat newword dog"], table)
+    matrix = QueryLookup(tokenizer, UNLIMITED)(["newword", "cat newword dog"], table)
     assert matrix.shape == (2, len(VOCABULARY))
     assert matrix.toarray()[0].sum() == 0
     np.testing.assert_array_equal(matrix.toarray()[1], expected(tokenizer, table, "cat newword dog"))
@@ -134,14 +134,14 @@ def test_a_token_without_an_entry_weighs_nothing(tokenizer, table):
 
 def test_a_weight_below_zero_weighs_nothing(tokenizer, table):
     table[VOCABULARY.index("cat")] = -2
-    matrix = QueryEncoder(tokenizer, UNLIMITED)(["cat dog", "cat"], table)
+    matrix = QueryLookup(tokenizer, UNLIMITED)(["cat dog", "cat"], table)
     assert matrix.indices.tolist() == [VOCABULARY.index("dog")]
     assert matrix.indptr.tolist() == [0, 1, 1]
     assert table[VOCABULARY.index("cat")] == -2
 
 
 def test_a_table_full_of_weights_and_one_full_of_zeros(tokenizer):
-    encode = QueryEncoder(tokenizer, UNLIMITED)
+    encode = QueryLookup(tokenizer, UNLIMITED)
     ones = np.ones(len(VOCABULARY), dtype=np.float32)
     assert encode(["cat [SEP]"], ones).nnz == 2, "the table decides, not the tokenizer"
     assert encode(["cat [SEP]", LETTERS], np.zeros_like(ones)).nnz == 0
@@ -150,7 +150,7 @@ def test_a_table_full_of_weights_and_one_full_of_zeros(tokenizer):
 @pytest.mark.parametrize("texts", [["the cat"], ["zzz"], [""], ["newword"], ["b2 river " * 40]])
 def test_one_query_for_torch_is_its_row_for_scipy(tokenizer, table, texts):
     tokenizer.add_tokens(["newword"])
-    encode = QueryEncoder(tokenizer, UNLIMITED)
+    encode = QueryLookup(tokenizer, UNLIMITED)
     vector = encode.vector(texts[0], table)
     assert vector.layout is torch.sparse_coo
     assert vector.is_coalesced()
@@ -161,7 +161,7 @@ def test_one_query_for_torch_is_its_row_for_scipy(tokenizer, table, texts):
 
 
 def test_matrices_of_one_row_share_nothing(tokenizer, table):
-    encode = QueryEncoder(tokenizer, UNLIMITED)
+    encode = QueryLookup(tokenizer, UNLIMITED)
     matrices = [encode([text], table) for text in ("the cat", "the dog", "", "the cat")]
     copies = [matrix.toarray() for matrix in matrices]
     matrices[0].data[:] = -1
@@ -183,7 +183,7 @@ def test_a_query_is_cut_on_the_side_of_the_tokenizer(tokenizer, table):
             ids = tokenizer(one, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
             row = np.zeros_like(table)
             row[ids] = table[ids]
-            np.testing.assert_array_equal(QueryEncoder(tokenizer, limit)([one], table).toarray()[0], row)
+            np.testing.assert_array_equal(QueryLookup(tokenizer, limit)([one], table).toarray()[0], row)
     assert len(ids) == 7
 
 
@@ -192,12 +192,12 @@ def test_a_word_of_more_tokens_than_the_limit_is_cut(tokenizer, table):
         for limit in (1, 2, 3, 5):
             row = expected(tokenizer, table, text, limit)
             for texts in ([text], [text, "cat"]):
-                np.testing.assert_array_equal(QueryEncoder(tokenizer, limit)(texts, table).toarray()[0], row)
+                np.testing.assert_array_equal(QueryLookup(tokenizer, limit)(texts, table).toarray()[0], row)
 
 
 def test_a_weight_that_is_not_a_number_stays(tokenizer, table):
     table[VOCABULARY.index("cat")] = np.nan
-    encode = QueryEncoder(tokenizer, UNLIMITED)
+    encode = QueryLookup(tokenizer, UNLIMITED)
     for texts in (["the cat"], ["[SEP] cat"], ["the cat", "dog [SEP]"] * 50):
         assert np.isnan(encode(texts, table).data).sum() == "".join(texts).count("cat")
 

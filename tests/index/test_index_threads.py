@@ -1,5 +1,7 @@
 """Batches in several threads, and several threads that search at once."""
 
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -105,3 +107,15 @@ def test_a_search_after_a_change_does_not_see_old_sums(generator):
     assert index.search(np.eye(1, VOCABULARY)[0])[0].ids.tolist() == ["a", "b"]
     assert index.search(np.eye(1, VOCABULARY, 1)[0])[0].scores.tolist() == [1.0]
     assert index.search(np.zeros(VOCABULARY))[0].scores.tolist() == []
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("2,1", 2), ("0", 5), ("many", 5), (None, 5)])
+def test_the_number_of_threads_without_torch(monkeypatch, given, expected):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(5)), raising=False)
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert searching._threads() == expected
+    assert "torch" not in sys.modules

@@ -9,12 +9,16 @@ import sys
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from st_l0.cli.app import app, writing
 from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    from st_l0.encoder.queries import QueryEncoder
+    from st_l0.encoder.sparse_encoder import SparseEncoder
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
@@ -91,7 +95,8 @@ def index(
     from st_l0.data import read_documents
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import open_index
-    from st_l0.indexing.index import check_model, index_corpus, index_encoded, index_metadata
+    from st_l0.indexing.identity import check_model, index_metadata
+    from st_l0.indexing.index import index_corpus, index_encoded
     from st_l0.indexing.shards import is_encoded
 
     encoded = is_encoded(corpus)
@@ -141,13 +146,17 @@ def search(
         problem = "is a corpus, no index" if corpus else "does not say which model made it"
         raise InputError(f"{index} {problem}: give --model")
     from st_l0.cli.hits import print_hits
-    from st_l0.encoder.sparse_encoder import SparseEncoder
-    from st_l0.indexing.index import check_model, index_corpus
+    from st_l0.indexing.identity import load_query_encoder
 
-    encoder = SparseEncoder.from_pretrained(name)
-    check_model(encoder, opened, index)
+    encoder: QueryEncoder | SparseEncoder
     if corpus:
+        from st_l0.encoder.sparse_encoder import SparseEncoder
+        from st_l0.indexing.index import index_corpus
+
+        encoder = SparseEncoder.from_pretrained(name)
         index_corpus(encoder, read_documents(index), opened)
+    else:
+        encoder = load_query_encoder(name, opened, index)
     if query is not None:
         if not print_hits(encoder, opened, query, k, explain):
             raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")

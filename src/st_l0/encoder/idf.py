@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+class Vocabulary(Protocol):
+    """What a table asks of a tokenizer, be it of transformers or not."""
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids of the special tokens."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token to id."""
 
 
 def document_frequencies(
@@ -148,7 +159,7 @@ def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokeni
 
 def read_idf(
     path: str | Path,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Vocabulary,
     *,
     default: float = 1.0,
     unknown: Literal["error", "drop"] = "error",
@@ -223,5 +234,5 @@ def _weight(path: str | Path, token: str, value: Any) -> float:
     return float(value)
 
 
-def _vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+def _vocabulary_size(tokenizer: Vocabulary) -> int:
     return int(max(tokenizer.get_vocab().values())) + 1

@@ -1,18 +1,17 @@
-"""What a folder or Hub repository holds, read from its small files before any weights are."""
+"""What a folder or Hub repository holds, read from its small files before any weights are.
+
+A query comes by here, so that transformers (and torch with it) are imported only where a model is loaded.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
-from sentence_transformers.util import load_file_path
-from transformers import AutoConfig, AutoModelForMaskedLM
-
 from st_l0.errors import InputError
-from st_l0.head.mlm_head import read_head
 
 _NO_LIMIT = 1 << 30
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
@@ -29,16 +28,39 @@ class HubOptions:
     trust_remote_code: bool = False
 
     def find(self, checkpoint: str, file: str) -> Path | None:
-        """Path of one file of the checkpoint, downloaded where needed; ``None`` if it has no such file."""
-        path = load_file_path(
-            checkpoint,
-            file,
-            token=self.token,
-            cache_folder=self.cache_folder,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-        )
-        return None if path is None else Path(path)
+        """Path of one file of the checkpoint, downloaded where needed; ``None`` if it has no such file.
+
+        A folder comes before a Hub id of the same name. What keeps the Hub from answering, such as a missing
+        permission, is raised as huggingface_hub raises it.
+
+        Raises:
+            InputError: ``file`` leads out of the checkpoint.
+        """
+        parts = PureWindowsPath(file)  # which knows the separators of both kinds of systems
+        if parts.anchor or ".." in parts.parts:
+            raise InputError(
+                f"{checkpoint}: it names the file {file!r}; give a path inside of the checkpoint"
+            )
+        local = Path(checkpoint, file)
+        if local.exists():
+            return local
+        if Path(checkpoint).is_dir():
+            return None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            found = hf_hub_download(
+                checkpoint,
+                file,
+                revision=self.revision,
+                token=self.token,
+                cache_dir=self.cache_folder,
+                local_files_only=self.local_files_only,
+            )
+        except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError):  # the last: no Hub id
+            return None
+        return Path(found)
 
     def for_transformers(self) -> dict[str, Any]:
         """The same as arguments of transformers' ``from_pretrained``."""
@@ -78,6 +100,8 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
     Raises:
         InputError: there is no such model, or it cannot be reached.
     """
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())
     except (OSError, ValueError) as error:
@@ -87,6 +111,10 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
 
 def has_mlm_head(base_model: str, hub_options: HubOptions) -> bool:
     """Whether the checkpoint holds weights for its masked-language-model head."""
+    from transformers import AutoModelForMaskedLM
+
+    from st_l0.head.mlm_head import read_head
+
     config = load_config(base_model, hub_options)
     if any(name.endswith("ForMaskedLM") for name in config.architectures or ()):
         return True

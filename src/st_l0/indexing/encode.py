@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from st_l0.encoder.precision import encoder_precision
 from st_l0.errors import InputError
-from st_l0.indexing.index import index_metadata
+from st_l0.indexing.identity import place
 from st_l0.indexing.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_shard, write_shard
 from st_l0.utils.batches import batched
 from st_l0.utils.resumable import begin_record, check_record, write_shards
@@ -120,7 +120,8 @@ def encode_corpus(
 
 def _record(model: SparseEncoder, name: str | Path, dtype: str, shard_size: int) -> dict[str, Any]:
     return {
-        **index_metadata(model, name),
+        "model": place(name),
+        "fingerprint": model.fingerprint(),
         "vocabulary_size": model.get_embedding_dimension(),
         "max_seq_length": model.max_seq_length,
         "max_active_dims": model.max_active_dims,

@@ -104,23 +104,3 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
                 added += len(new)
             bar.update(len(ids))
     return added
-
-
-def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:
-    """What an index remembers of its model: where it is, and which weights it had."""
-    place = str(Path(name).resolve()) if Path(name).exists() else str(name)
-    return {"model": place, "fingerprint": model.fingerprint()}
-
-
-def check_model(model: SparseEncoder, index: Index, what: str) -> None:
-    """Refuse a model with other weights than the one that made the index: their vectors do not compare.
-
-    Raises:
-        InputError: the fingerprints differ.
-    """
-    made_with = index.metadata.get("fingerprint")
-    if made_with is not None and made_with != model.fingerprint():
-        raise InputError(
-            f"{what} was made with a model of other weights (then at {index.metadata.get('model')}): "
-            "use that one, or build the index again"
-        )

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from st_l0.data import Collection, read_collection, read_documents, write_collection, write_records
 from st_l0.errors import InputError, require
-from st_l0.indexing.index import index_metadata
+from st_l0.indexing.identity import index_metadata
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
 from st_l0.training.recipe import Recipe
 from st_l0.utils.files import replace_file

@@ -1,15 +1,21 @@
-"""Sparse vectors in one form: scipy CSR, float32, one row a text."""
+"""Sparse vectors in one form: scipy CSR, float32, one row a text.
+
+Who searches has no tensors: torch is imported only where something is one, or becomes one.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Vectors: TypeAlias = "sp.csr_matrix | torch.Tensor | np.ndarray | Sequence[torch.Tensor]"
 
@@ -44,19 +50,11 @@ def as_csr(vectors: Vectors) -> sp.csr_matrix:
 
 
 def _convert(vectors: Vectors) -> sp.csr_matrix:
-    if isinstance(vectors, torch.Tensor):
-        tensor = vectors.detach()
-        if tensor.dim() == 1:
-            tensor = tensor.unsqueeze(0)
-        if tensor.layout is torch.sparse_csr:
-            arrays = (tensor.values().float(), tensor.col_indices(), tensor.crow_indices())
-            return sp.csr_matrix(tuple(array.cpu().numpy() for array in arrays), shape=tuple(tensor.shape))
-        if tensor.layout is torch.sparse_coo:
-            # Not coalesced first: for rows in order scipy's conversion is several times faster.
-            rows, columns = tensor._indices().cpu().numpy()
-            values = tensor._values().float().cpu().numpy()
-            return sp.csr_matrix((values, (rows, columns)), shape=tuple(tensor.shape))
-        return sp.csr_matrix(tensor.float().cpu().numpy())
+    if "torch" in sys.modules:  # or nothing can be a tensor
+        import torch
+
+        if isinstance(vectors, torch.Tensor):
+            return _from_tensor(vectors.detach())
     if isinstance(vectors, Sequence):
         if not vectors:
             raise InputError("no vectors were given: the list is empty")
@@ -64,8 +62,26 @@ def _convert(vectors: Vectors) -> sp.csr_matrix:
     return sp.csr_matrix(vectors, dtype=np.float32)
 
 
+def _from_tensor(tensor: torch.Tensor) -> sp.csr_matrix:
+    import torch
+
+    if tensor.dim() == 1:
+        tensor = tensor.unsqueeze(0)
+    if tensor.layout is torch.sparse_csr:
+        arrays = (tensor.values().float(), tensor.col_indices(), tensor.crow_indices())
+        return sp.csr_matrix(tuple(array.cpu().numpy() for array in arrays), shape=tuple(tensor.shape))
+    if tensor.layout is torch.sparse_coo:
+        # Not coalesced first: for rows in order scipy's conversion is several times faster.
+        rows, columns = tensor._indices().cpu().numpy()
+        values = tensor._values().float().cpu().numpy()
+        return sp.csr_matrix((values, (rows, columns)), shape=tuple(tensor.shape))
+    return sp.csr_matrix(tensor.float().cpu().numpy())
+
+
 def as_torch(matrix: sp.csr_matrix) -> torch.Tensor:
     """Turn CSR into the coalesced COO tensor that sentence-transformers uses for sparse embeddings."""
+    import torch
+
     rows = matrix.shape[0]
     indices = np.zeros((2, len(matrix.indices)), dtype=np.int64)
     indices[1] = matrix.indices

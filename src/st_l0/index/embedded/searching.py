@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 
 from st_l0.index.embedded.kernel import accumulate, top_k
@@ -24,8 +25,9 @@ def find(
 ) -> list[Found]:
     """The positions and scores of each query's hits, best first.
 
-    A large batch uses as many threads as torch does (``OMP_NUM_THREADS``, ``torch.set_num_threads``), or
-    fewer for a small index. Each query is one thread's work, so the result does not depend on their number.
+    A large batch uses as many threads as torch does, where the program has loaded it; else as many as
+    ``OMP_NUM_THREADS`` says, or as there are cores to use; fewer for a small index. Each query is one
+    thread's work, so the result does not depend on their number.
 
     Args:
         snapshot: Where to search.
@@ -34,7 +36,7 @@ def find(
         visible: 1 for positions that may be returned and 0 for others, shape ``(rows,)``; None if all may.
     """
     starts = range(0, queries.shape[0], _QUERIES)
-    threads = min(torch.get_num_threads(), len(starts), int(snapshot.bases[-1]) // _ROWS)
+    threads = min(_threads(), len(starts), int(snapshot.bases[-1]) // _ROWS)
 
     def work(start: int) -> list[Found]:
         with snapshot.sums() as scores:
@@ -47,6 +49,17 @@ def find(
         with ThreadPoolExecutor(threads, "st_l0-search") as pool:
             groups = list(pool.map(work, starts))
     return [found for group in groups for found in group]
+
+
+def _threads() -> int:
+    if "torch" in sys.modules:
+        import torch
+
+        return torch.get_num_threads()
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number a level of nesting
+    if given.isdecimal() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _search(

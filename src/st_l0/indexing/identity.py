@@ -1,0 +1,77 @@
+"""Which model an index was made with, and whether another one fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from st_l0.encoder.queries import QueryEncoder
+from st_l0.encoder.query_tokenizer import NeedsModelError
+from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.index import Index
+
+
+def place(name: str | Path) -> str:
+    """Where a model is, in a way that holds in any working folder: its absolute path, or its Hub id."""
+    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+
+
+def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:
+    """What an index remembers of its model: where it is, which weights it had, and which query side."""
+    metadata = {"model": place(name), "fingerprint": model.fingerprint()}
+    if model.inference_free:
+        metadata["query_fingerprint"] = model.query_fingerprint()
+    return metadata
+
+
+def check_model(model: SparseEncoder, index: Index, what: str) -> None:
+    """Refuse a model with other weights than the one that made the index: their vectors do not compare.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    if index.metadata.get("fingerprint") not in (None, model.fingerprint()):
+        raise _other_weights(index, what)
+
+
+def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | SparseEncoder:
+    """Load what encodes queries for an index, without the document side wherever that can be proven right.
+
+    The query side has to be that of the model that made the index; what its documents' encoder has become
+    since is of no concern. The whole model is loaded, and all its weights checked, for an index that does not
+    know its query side (made by version 0.1), and for a model that only transformers can read.
+
+    Args:
+        name: Folder or Hub id of the model.
+        index: What is searched.
+        what: What complaints call the index.
+
+    Raises:
+        InputError: There is no such model, it is not inference-free, or it is not the one of the index.
+    """
+    made_with = index.metadata.get("query_fingerprint")
+    if made_with is not None or "fingerprint" not in index.metadata:
+        try:
+            encoder = QueryEncoder.from_pretrained(name)
+        except NeedsModelError:
+            pass
+        else:
+            if made_with in (None, encoder.query_fingerprint()):
+                return encoder
+    from st_l0.encoder.sparse_encoder import SparseEncoder
+
+    # Also where the two differ: transformers may read a tokenizer in another way than we do.
+    model = SparseEncoder.from_pretrained(name)
+    if made_with is None or model.query_fingerprint() != made_with:
+        check_model(model, index, what)
+    return model
+
+
+def _other_weights(index: Index, what: str) -> InputError:
+    return InputError(
+        f"{what} was made with a model of other weights (then at {index.metadata.get('model')}): "
+        "use that one, or build the index again"
+    )
