@@ -9,12 +9,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.util import batch_to_device, select_max_active_dims
 from torch import Tensor
 from tqdm import tqdm
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, flat_max_logits, without_padding
+from st_l0.utils.stock import (
+    batch_to_device,
+    can_flatten_inputs,
+    forward_arguments,
+    select_max_active_dims,
+)
 
 # Texts tokenized together, in batches: enough for the tokenizer's threads and for close packing.
 _BATCHES_TOKENIZED = 8
@@ -50,7 +55,7 @@ def largest_logits(transformer: Transformer, head: MLMHead, features: dict[str, 
         ``(texts, vocabulary)``; see `st_l0.head.max_logits.flat_max_logits`.
     """
     model: Any = transformer.model
-    known = transformer.model_forward_params
+    known = forward_arguments(transformer)
     inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
     hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
     if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
@@ -135,7 +140,7 @@ def _batches(
     The longest text sets the budget: ``batch_size`` times its tokens. Longest first: a lack of memory shows
     early.
     """
-    flat = model._can_flatten_inputs()  # no padding, and no way to cut what was tokenized together
+    flat = can_flatten_inputs(model)  # no padding, and no way to cut what was tokenized together
     together = batch_size if flat else _BATCHES_TOKENIZED * batch_size
     order = np.argsort([-len(text) for text in texts], kind="stable")
     longest = 1

@@ -1,4 +1,4 @@
-"""The stock modules of an encoder: built, repaired and read.
+"""The stock modules of an encoder: built, repaired and read; `st_l0.encoder.loading` loads them.
 
 A checkpoint holds stock classes only. An inference-free one::
 
@@ -18,8 +18,9 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,22 +28,19 @@ import numpy as np
 import torch
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
-from sentence_transformers.util import load_file_path
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from st_l0.encoder.idf import read_idf
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head, load_config, position_limit
+from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
-from st_l0.head.warm_start import warm_start_head
 
 logger = logging.getLogger(__name__)
 
 # Far below any logit, and inside the range of float16.
 _SILENT = -1e4
 
-_ACCESS = ("token", "cache_folder", "revision", "local_files_only")
 _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
 
 
@@ -125,56 +123,6 @@ def extra_logs(pooling: SpladePooling) -> int:
     return _ACTIVATIONS.index(pooling.activation_function)
 
 
-class AnyDepthPooling(SpladePooling):
-    """Loader that admits more than one extra log; what it loads is a stock `SpladePooling`."""
-
-    @classmethod
-    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> SpladePooling:  # type: ignore[override]
-        """Load a `SpladePooling` whose activation may have 0 to 3 extra logs."""
-        hub_options = {key: kwargs[key] for key in ("subfolder", *_ACCESS) if key in kwargs}
-        config = cls.load_config(model_name_or_path, **hub_options)
-        activation = config.pop("activation_function", "relu")
-        return make_pooling(activation, **config)
-
-
-class TableLoader(SparseStaticEmbedding):
-    """Loader that reads a table given as JSON strictly; what it loads is a stock `SparseStaticEmbedding`.
-
-    Stock finds the file only from inside the checkpoint's folder, puts entries of unknown tokens on [UNK],
-    and lets absent tokens weigh 0.
-    """
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SparseStaticEmbedding:  # type: ignore[override]
-        """Load a table from weights or, where the configuration names one, from a JSON file."""
-        hub_options = {key: kwargs[key] for key in _ACCESS if key in kwargs}
-        config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub_options)
-        name = config.pop("path", None)
-        if name is None:
-            return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **hub_options)
-        found = (
-            load_file_path(model_name_or_path, name, subfolder=room, **hub_options)
-            for room in (subfolder, "")
-        )
-        file = next(filter(None, found), None)
-        if file is None:
-            raise InputError(f"{model_name_or_path}: {subfolder}/config.json names {name}, which is missing")
-        hub_options["cache_dir"] = hub_options.pop("cache_folder", None)
-        tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path, subfolder=subfolder, **hub_options)
-        return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(read_idf(file, tokenizer)), **config)
-
-
-# Present and former names of the stock classes that are loaded by ours.
-LOADERS: dict[str, type[nn.Module]] = {
-    f"sentence_transformers.sparse_encoder.{room}": loader
-    for kind, room_name, loader in (
-        ("SpladePooling", "splade_pooling", AnyDepthPooling),
-        ("SparseStaticEmbedding", "sparse_static_embedding", TableLoader),
-    )
-    for room in (f"modules.{room_name}.{kind}", f"models.{kind}", f"models.{kind}.{kind}")
-}
-
-
 def make_pooling(activation: str | int, pooling_strategy: str = "max", **config: Any) -> SpladePooling:
     """Build a stock pooling module with 0 to 3 extra logs."""
     if pooling_strategy not in SpladePooling.SPLADE_POOLING_MODES:
@@ -182,35 +130,6 @@ def make_pooling(activation: str | int, pooling_strategy: str = "max", **config:
     pooling = SpladePooling(pooling_strategy=pooling_strategy, **config)  # type: ignore[arg-type]
     pooling.activation_function = activation_name(activation)  # type: ignore[assignment]
     return pooling
-
-
-def start_document_encoder(
-    base_model: str, max_seq_length: int, warm_start: Iterable[str] | None, hub_options: HubOptions
-) -> Transformer:
-    """Load a masked language model; arguments as in `st_l0.SparseEncoder.from_mlm`.
-
-    Raises:
-        InputError: it cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
-    """
-    headless = not has_mlm_head(base_model, hub_options)
-    if headless and warm_start is None:
-        raise InputError(
-            f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
-        )
-    if not headless and warm_start is not None:
-        raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
-    loading = hub_options.for_transformers()
-    transformer: Transformer = Transformer(
-        base_model,
-        transformer_task="fill-mask",
-        max_seq_length=min(max_seq_length, position_limit(load_config(base_model, hub_options))),
-        model_kwargs=dict(loading),
-        processor_kwargs=dict(loading),
-        config_kwargs=dict(loading),
-    )
-    if warm_start is not None:
-        warm_start_head(transformer, warm_start)
-    return transformer
 
 
 def make_modules(
@@ -331,3 +250,14 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
     """Ids of the special tokens, as far as a table of ``size`` entries has them."""
     # A token that was added after the weights were made has none.
     return [token for token in tokenizer.all_special_ids if token < size]
+
+
+def fingerprint(model: nn.Module, modules: EncoderModules | None) -> str:
+    """SHA-256 over the weights of a model and, where its modules are known, over its pooling."""
+    digest = hashlib.sha256()
+    if modules is not None:
+        pooling: Any = modules.pooling
+        digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sentence_transformers.util import load_file_path
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import read_head
+from st_l0.utils.stock import load_file_path
 
 _NO_LIMIT = 1 << 30
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sentence_transformers.util import select_max_active_dims
 from tokenizers import Tokenizer
 
 from st_l0.encoder.word_cache import WordCache
 from st_l0.utils.sparse import as_csr, as_torch
+from st_l0.utils.stock import select_max_active_dims
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
-import sentence_transformers
 import torch
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
-from st_l0.encoder.documents import encode_texts, largest_logits
+from st_l0.encoder.documents import encode_texts
 from st_l0.encoder.explanation import Explanation, explain_match
+from st_l0.encoder.fused_encoder import FusedEncoder
 from st_l0.encoder.learned_queries import stock_query_side
+from st_l0.encoder.loading import LOADERS, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
-    LOADERS,
     EncoderModules,
-    extra_logs,
-    find_encoder_modules,
     make_modules,
     match_vocabulary,
     query_table,
     silence_special_tokens,
-    start_document_encoder,
     text_tokenizer,
 )
 from st_l0.encoder.pretrained import HubOptions, layout
 from st_l0.encoder.queries import QueryEncoder
 from st_l0.encoder.similarity import dot_scores, has_fast_scores
 from st_l0.errors import InputError
-from st_l0.head.mlm_head import activate
 from st_l0.utils.sparse import as_csr, as_torch
+from st_l0.utils.stock import load_with, resolve_prompt
 
 
-class SparseEncoder(sentence_transformers.SparseEncoder):
+class SparseEncoder(FusedEncoder):
     """Inference-free sparse encoder: documents by a masked language model, queries by a table.
 
     It is a `sentence_transformers.SparseEncoder`, takes the same arguments and goes wherever one goes. Build
@@ -53,10 +49,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     """
 
     model_card_data_class = ModelCardData
-    _module_classes = LOADERS
-    _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
+        load_with(self, LOADERS)
         super().__init__(model_name_or_path, **kwargs)
         self._query_encoder: QueryEncoder | None = None
         modules = self._encoder_modules
@@ -156,50 +151,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
         return model
 
-    @classmethod
-    def _load_with_module_classes(
-        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
-    ) -> Self:
-        # The trainer reloads states with the classes of the modules in memory, which would shadow ours.
-        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **LOADERS}, **kwargs)
-
-    @property
-    def _encoder_modules(self) -> EncoderModules | None:
-        # Read again only where a module was exchanged, and the modules taken from `_modules`: through their
-        # attributes it takes as long as all the rest of a query.
-        try:
-            (router,) = self._modules.values()
-            routes = cast(Any, router)._modules["sub_modules"]._modules
-            modules = (router, *routes["query"]._modules.values(), *routes["document"]._modules.values())
-        except (ValueError, KeyError):  # no router
-            return find_encoder_modules(list(self.children()))
-        if self._modules_read is None or self._modules_read[0] != modules:
-            self._modules_read = (modules, find_encoder_modules([router]))
-        return self._modules_read[1]
-
-    @property
-    def inference_free(self) -> bool:
-        """Whether queries are a table and documents a masked language model."""
-        return self._encoder_modules is not None and self._encoder_modules.query is not None
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens after which a text is cut that goes through the model.
-
-        Queries that run no model have a limit of their own, ``tokenizer.model_max_length``. In stock this is
-        the larger limit of the two sides.
-        """
-        modules = self._encoder_modules
-        if modules is None:
-            return super().max_seq_length
-        return cast(int, modules.transformer.max_seq_length)
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        modules = self._encoder_modules
-        limited: Any = self[0] if modules is None else modules.transformer
-        limited.max_seq_length = value
-
     @property
     def query_weights(self) -> np.ndarray:
         """Weight of each token in a query, ``(vocabulary,)``, float32.
@@ -214,29 +165,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     def _table(weight: Tensor) -> np.ndarray:
         # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
         return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
-
-    def _inference_free_modules(self) -> EncoderModules:
-        modules = self._encoder_modules
-        if modules is None or modules.query is None:
-            raise InputError("this model's queries run a model: it is not inference-free")
-        return modules
-
-    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Run a batch; documents take the fused head where they can (same values as stock)."""
-        modules = self._encoder_modules
-        if modules is None:
-            return super().forward(input, **kwargs)
-        if modules.query is not None and (kwargs.get("task") or input.get("task")) == "query":
-            return super().forward(input, **kwargs)
-        logs = extra_logs(modules.pooling)
-        head = modules.fused_head
-        if head is None:
-            if logs > 1:
-                name = modules.pooling.activation_function
-                raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.head.mlm_head")
-            return super().forward(input, **kwargs)
-        input["sentence_embedding"] = activate(largest_logits(modules.transformer, head, input), logs)
-        return input
 
     def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
         """Encode queries; arguments as in `encode`."""
@@ -301,7 +229,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             return as_csr(embeddings) if convert_to_scipy else embeddings
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
-        prompt = self._resolve_prompt(prompt, prompt_name)
+        prompt = resolve_prompt(self, prompt, prompt_name)
         limit = max_active_dims or self.max_active_dims
         if modules.query is not None and kwargs.get("task") == "query":
             queries = [prompt + text for text in texts] if prompt else texts
@@ -337,16 +265,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
             encoder = self._query_encoder = QueryEncoder(tokenizer, limit)
         return encoder
-
-    def fingerprint(self) -> str:
-        """SHA-256 over activation and weights: two models with one fingerprint compute the same vectors."""
-        pooling: Any = None if self._encoder_modules is None else self._encoder_modules.pooling
-        digest = hashlib.sha256()
-        if pooling is not None:
-            digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
-        for parameter in self.parameters():
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
 
     def explain(self, query: str, document: str | Tensor | sp.csr_matrix) -> Explanation:
         """Say which tokens make the score of a query and a document.
