@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,6 +33,9 @@ from st_l0.encoder.similarity import dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.utils.sparse import as_csr, as_torch
 from st_l0.utils.stock import load_with, resolve_prompt
+
+Texts: TypeAlias = "str | Sequence[str]"
+Encoded: TypeAlias = "sp.csr_matrix | Tensor | list[Tensor]"
 
 
 class SparseEncoder(FusedEncoder):
@@ -166,6 +169,21 @@ class SparseEncoder(FusedEncoder):
         # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
         return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
 
+    @overload  # type: ignore[override]
+    def encode_query(
+        self, inputs: Texts, *, convert_to_scipy: Literal[True], **options: Any
+    ) -> sp.csr_matrix: ...
+    @overload
+    def encode_query(
+        self,
+        inputs: Texts,
+        *,
+        convert_to_scipy: Literal[False] = ...,
+        convert_to_tensor: Literal[True] = ...,
+        **options: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode_query(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
     def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
         """Encode queries; arguments as in `encode`."""
         as_row = kwargs == {"convert_to_scipy": True}
@@ -179,6 +197,39 @@ class SparseEncoder(FusedEncoder):
         stock: Any = super().encode_query
         return stock(inputs, *args, **kwargs)
 
+    @overload  # type: ignore[override]
+    def encode_document(
+        self, inputs: Texts, *, convert_to_scipy: Literal[True], **options: Any
+    ) -> sp.csr_matrix: ...
+    @overload
+    def encode_document(
+        self,
+        inputs: Texts,
+        *,
+        convert_to_scipy: Literal[False] = ...,
+        convert_to_tensor: Literal[True] = ...,
+        **options: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode_document(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
+    def encode_document(self, *args: Any, **kwargs: Any) -> Any:
+        """Encode documents; arguments as in `encode`."""
+        stock: Any = super().encode_document
+        return stock(*args, **kwargs)
+
+    @overload  # type: ignore[override]
+    def encode(self, inputs: Texts, *, convert_to_scipy: Literal[True], **options: Any) -> sp.csr_matrix: ...
+    @overload
+    def encode(
+        self,
+        inputs: Texts,
+        *,
+        convert_to_scipy: Literal[False] = ...,
+        convert_to_tensor: Literal[True] = ...,
+        **options: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
     def encode(
         self,
         inputs: str | Sequence[str],
@@ -278,9 +329,9 @@ class SparseEncoder(FusedEncoder):
         """
         modules = self._inference_free_modules()
         if isinstance(document, str):
-            document = cast(sp.csr_matrix, self.encode_document([document], convert_to_scipy=True))
-        matrix = cast(sp.csr_matrix, self.encode_query([query], convert_to_scipy=True))
-        return explain_match(matrix, as_csr(document), modules.tokenizer)
+            document = self.encode_document([document], convert_to_scipy=True)
+        vector = self.encode_query([query], convert_to_scipy=True)
+        return explain_match(vector, as_csr(document), modules.tokenizer)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save with stock classes only; arguments as in sentence-transformers."""
