@@ -47,9 +47,9 @@ def largest_logits(transformer: Transformer, head: MLMHead, features: dict[str, 
     """Largest logit of each vocabulary entry over the tokens of a text, floored at zero.
 
     Args:
-        transformer: the masked language model.
-        head: its head.
-        features: a batch as the model's tokenizer makes it, padded or one text after the other.
+        transformer: The masked language model.
+        head: Its head.
+        features: A batch as the model's tokenizer makes it, padded or one text after the other.
 
     Returns:
         ``(texts, vocabulary)``; see `st_l0.head.max_logits.flat_max_logits`.
@@ -78,21 +78,21 @@ def encode_texts(
     """Encode texts with a sparse encoder's model.
 
     Args:
-        model: the encoder.
-        texts: what to encode.
-        prompt: put before each text.
-        task: the route of the model, such as ``"document"``.
-        batch_size: texts of a batch of the longest; shorter ones go in batches of as many tokens, up to four
+        model: The encoder.
+        texts: What to encode.
+        prompt: Put before each text.
+        task: The route of the model, such as ``"document"``.
+        batch_size: Texts of a batch of the longest; shorter ones go in batches of as many tokens, up to four
             times as many texts.
-        max_active_dims: largest weights that a text keeps; ``None`` keeps all.
-        progress: whether to show a progress bar.
+        max_active_dims: Largest weights that a text keeps; ``None`` keeps all.
+        progress: Whether to show a progress bar.
 
     Returns:
         ``(texts, vocabulary)``, float32, in the order of ``texts``. Beside it the memory holds one batch, and
         for a moment the weights a second time.
 
     Raises:
-        InputError: a weight is not finite.
+        InputError: A weight is not finite.
     """
     model.eval()
     size = cast(int, model.get_embedding_dimension())
@@ -114,9 +114,9 @@ def pack(lengths: np.ndarray, *, tokens: int, texts: int) -> Iterator[slice]:
     longest.
 
     Args:
-        lengths: tokens of each text, ``(texts,)``, falling.
-        tokens: tokens of a batch at most, padding included; a longer text makes a batch alone.
-        texts: texts of a batch at most.
+        lengths: Tokens of each text, ``(texts,)``, falling.
+        tokens: Tokens of a batch at most, padding included; a longer text makes a batch alone.
+        texts: Texts of a batch at most.
 
     Yields:
         Where each batch begins and ends.

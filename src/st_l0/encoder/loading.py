@@ -49,8 +49,8 @@ class TableLoader(SparseStaticEmbedding):
         if name is None:
             return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **hub_options)
         found = (
-            load_file_path(model_name_or_path, name, subfolder=room, **hub_options)
-            for room in (subfolder, "")
+            load_file_path(model_name_or_path, name, subfolder=folder, **hub_options)
+            for folder in (subfolder, "")
         )
         file = next(filter(None, found), None)
         if file is None:
@@ -73,7 +73,7 @@ def start_document_encoder(
     """Load a masked language model; arguments as in `st_l0.SparseEncoder.from_mlm`.
 
     Raises:
-        InputError: it cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
+        InputError: It cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
     """
     headless = not has_mlm_head(base_model, hub_options)
     if headless and warm_start is None:

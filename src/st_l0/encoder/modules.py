@@ -66,7 +66,7 @@ class EncoderModules(NamedTuple):
 
 
 def find_encoder_modules(modules: Sequence[nn.Module]) -> EncoderModules | None:
-    """Find the parts among the modules of an encoder; ``None`` where either side is something else."""
+    """Find these modules among those of an encoder; ``None`` where either side is something else."""
     found = list(modules)
     expected: list[type] = [Transformer, SpladePooling]
     if len(found) == 1 and isinstance(found[0], Router):
@@ -77,18 +77,18 @@ def find_encoder_modules(modules: Sequence[nn.Module]) -> EncoderModules | None:
         expected = [SparseStaticEmbedding, *expected]
     if len(found) != len(expected) or not all(map(isinstance, found, expected)):
         return None
-    parts: list[Any] = list(found)
-    if len(parts) == 3:
-        return EncoderModules(*parts)
+    ordered: list[Any] = list(found)
+    if len(ordered) == 3:
+        return EncoderModules(*ordered)
     # Anything but a masked language model is left to stock.
-    return EncoderModules(None, *parts) if read_head(parts[0].model) is not None else None
+    return EncoderModules(None, *ordered) if read_head(ordered[0].model) is not None else None
 
 
 def encoder_modules(model: nn.Module) -> EncoderModules:
-    """The parts of an encoder.
+    """The modules of an encoder.
 
     Raises:
-        InputError: its documents go through something else than a masked language model.
+        InputError: Its documents go through something else than a masked language model.
     """
     modules = find_encoder_modules(list(model.children()))
     if modules is None:
@@ -103,7 +103,7 @@ def activation_name(activation: str | int) -> str:
     it, rather than read wrongly.
 
     Raises:
-        InputError: not a known name and not an integer from 0 to 3.
+        InputError: Not a known name and not an integer from 0 to 3.
     """
     if (
         isinstance(activation, int)
@@ -138,14 +138,14 @@ def make_modules(
     """Assemble query table and document encoder.
 
     Args:
-        transformer: the document encoder, with its MLM head.
-        table: query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary; ``None`` sends
+        transformer: The document encoder, with its MLM head.
+        table: Query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary; ``None`` sends
             queries through the transformer too.
-        activation: see `activation_name`.
+        activation: See `activation_name`.
         pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
 
     Raises:
-        InputError: the sizes of head, tokenizer and table do not fit.
+        InputError: The sizes of head, tokenizer and table do not fit.
     """
     tokenizer: Any = text_tokenizer(transformer)
     match_vocabulary(transformer)
@@ -208,7 +208,7 @@ def match_vocabulary(transformer: Transformer) -> None:
     of one size with query vectors of another and fail.
 
     Raises:
-        InputError: the head is smaller than the tokenizer's vocabulary.
+        InputError: The head is smaller than the tokenizer's vocabulary.
     """
     size = vocabulary_size(text_tokenizer(transformer))
     model: Any = transformer.model

@@ -58,7 +58,7 @@ def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder"
     ``idf.json`` beside it, as OpenSearch doc-v1 was published. ``other``: the rest, such as a bare model.
 
     Raises:
-        InputError: there is no model at all.
+        InputError: There is no model at all.
     """
     if hub_options.find(checkpoint, "modules.json") is None:
         if hub_options.find(checkpoint, "config.json") is None:
@@ -76,7 +76,7 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
     """The transformers configuration of a model.
 
     Raises:
-        InputError: there is no such model, or it cannot be reached.
+        InputError: There is no such model, or it cannot be reached.
     """
     try:
         return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())

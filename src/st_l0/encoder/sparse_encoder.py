@@ -79,21 +79,21 @@ class SparseEncoder(FusedEncoder):
 
         Args:
             base_model: Hub id or folder of a transformers model.
-            idf: query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
+            idf: Query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
                 weight 1 on every token (SPLADE-doc, arXiv 2109.10086). ``None`` sends queries through the
                 model too: siamese SPLADE, which is not inference-free, as a baseline and as a teacher.
             activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
                 2504.14839); or the number of extra logs, 0 to 3.
             pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
-            max_seq_length: tokens after which a document is cut; a model with fewer positions cuts there. A
+            max_seq_length: Tokens after which a document is cut; a model with fewer positions cuts there. A
                 query that runs no model is cut where the positions end.
-            warm_start: texts for a closed-form start of the head (see `st_l0.head.warm_start`). Needed where
+            warm_start: Texts for a closed-form start of the head (see `st_l0.head.warm_start`). Needed where
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
-            device: where to put the model; ``None`` takes the best there is.
-            hub_options: token, revision and the like for the Hub.
+            device: Where to put the model; ``None`` takes the best there is.
+            hub_options: Token, revision and the like for the Hub.
 
         Raises:
-            InputError: the base model cannot be loaded, or has no MLM head and no texts to start one, or the
+            InputError: The base model cannot be loaded, or has no MLM head and no texts to start one, or the
                 IDF does not fit.
         """
         transformer = start_document_encoder(
@@ -119,15 +119,15 @@ class SparseEncoder(FusedEncoder):
         ``idf.json`` beside it (OpenSearch doc-v1).
 
         Args:
-            path_or_hub_id: folder or Hub id.
-            activation: only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
+            path_or_hub_id: Folder or Hub id.
+            activation: Only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
                 default) or ``"log1p_relu"`` (doc-v3).
             inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline.
-            kwargs: of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
+            kwargs: Of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
                 ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
 
         Raises:
-            InputError: there is no model, or it is not an inference-free checkpoint.
+            InputError: There is no model, or it is not an inference-free checkpoint.
         """
         name = str(path_or_hub_id)
         hub_options = HubOptions(
@@ -159,7 +159,7 @@ class SparseEncoder(FusedEncoder):
         """Weight of each token in a query, ``(vocabulary,)``, float32.
 
         Raises:
-            InputError: the model is not inference-free.
+            InputError: The model is not inference-free.
         """
         query = cast(SparseStaticEmbedding, self._inference_free_modules().query)
         return cast(np.ndarray, np.maximum(self._table(query.weight), 0))
@@ -321,8 +321,8 @@ class SparseEncoder(FusedEncoder):
         """Say which tokens make the score of a query and a document.
 
         Args:
-            query: text of the query.
-            document: its text, or its vector as `encode_document` gave it.
+            query: Text of the query.
+            document: Its text, or its vector as `encode_document` gave it.
 
         Returns:
             The score and the contribution of each token that both sides hold, largest first.
