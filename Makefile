@@ -3,10 +3,11 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
+OLDEST := .venv-oldest
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart small-recipes prepared ablation mini test lint types unit clean
+.PHONY: quickstart small-recipes prepared ablation mini test lint types unit test-oldest clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/st-l0 quickstart $(ARGS)
@@ -52,6 +53,10 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+# The unit tests on the oldest versions that pyproject.toml admits; run it when a lower bound or stock's names move.
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -64,5 +69,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev,eval,quickstart,report]'
 	touch $@
 
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,quickstart,report]' pytest
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
@@ -141,7 +141,7 @@ def mine(
         with tqdm(total=len(pairs), desc="mining", unit="query", disable=None if progress else True) as bar:
             for chunk in batched(pairs.items(), chunk_size):
                 texts = [queries[query] for query, _ in chunk]
-                vectors = cast("sp.csr_matrix", model.encode_query(texts, convert_to_scipy=True))
+                vectors = model.encode_query(texts, convert_to_scipy=True)
                 wanted = [documents for _, documents in chunk]
                 found = index.search(vectors, settings.depth[1] + max(map(len, wanted)))
                 known = _look_up(index, vectors, wanted, found)

@@ -80,7 +80,7 @@ def test_an_unknown_head_takes_the_stock_path(tmp_path, tiny_encoder):
     # [CLS] and the like may stay, because no query can match them.
     np.testing.assert_allclose(documents[:, 5:], expected[:, 5:], atol=1e-5)
     assert (documents[:, 5:] > 0).any()
-    with pytest.raises(InputError, match="fused_head"):
+    with pytest.raises(InputError, match="mlm_head"):
         tiny_encoder(str(tmp_path), activation=2)
 
 

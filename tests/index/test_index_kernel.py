@@ -74,7 +74,17 @@ def test_top_k_when_one_group_holds_all_the_best():
 @pytest.mark.parametrize("documents", [9, 4096])
 def test_top_k_orders_the_smallest_and_the_largest_floats(documents):
     scores = np.zeros(documents, dtype=np.float32)
-    scores[:9] = [1.0, 1e-45, np.inf, -0.0, -1.0, 3e38, -np.inf, 1e-45, np.nextafter(np.float32(1), 2)]
+    scores[:9] = [
+        1.0,
+        1e-45,
+        np.inf,
+        -0.0,
+        -1.0,
+        3e38,
+        -np.inf,
+        1e-45,
+        np.nextafter(np.float32(1), np.float32(2)),
+    ]
     assert kernel.top_k(scores, 8).tolist() == [2, 5, 8, 0, 1, 7]
     assert kernel.top_k(scores, 5).tolist() == [2, 5, 8, 0, 1]
 

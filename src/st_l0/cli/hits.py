@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp
-
     from st_l0.encoder.queries import QueryEncoder
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Index
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
 def print_hits(model: QueryEncoder | SparseEncoder, index: Index, query: str, k: int, explain: bool) -> bool:
     """Search and print; False for a query without a known word."""
-    vectors = cast("sp.csr_matrix", model.encode_query([query], convert_to_scipy=True))
+    vectors = model.encode_query([query], convert_to_scipy=True)
     if not vectors.nnz:
         return False
     console = Console(highlight=False)

@@ -9,12 +9,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.util import batch_to_device, select_max_active_dims
 from torch import Tensor
 from tqdm import tqdm
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, flat_max_logits, without_padding
+from st_l0.utils.stock import (
+    batch_to_device,
+    can_flatten_inputs,
+    forward_arguments,
+    select_max_active_dims,
+)
 
 # Texts tokenized together, in batches: enough for the tokenizer's threads and for close packing.
 _BATCHES_TOKENIZED = 8
@@ -42,15 +47,15 @@ def largest_logits(transformer: Transformer, head: MLMHead, features: dict[str, 
     """Largest logit of each vocabulary entry over the tokens of a text, floored at zero.
 
     Args:
-        transformer: the masked language model.
-        head: its head.
-        features: a batch as the model's tokenizer makes it, padded or one text after the other.
+        transformer: The masked language model.
+        head: Its head.
+        features: A batch as the model's tokenizer makes it, padded or one text after the other.
 
     Returns:
         ``(texts, vocabulary)``; see `st_l0.head.max_logits.flat_max_logits`.
     """
     model: Any = transformer.model
-    known = transformer.model_forward_params
+    known = forward_arguments(transformer)
     inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
     hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
     if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
@@ -73,21 +78,21 @@ def encode_texts(
     """Encode texts with a sparse encoder's model.
 
     Args:
-        model: the encoder.
-        texts: what to encode.
-        prompt: put before each text.
-        task: the route of the model, such as ``"document"``.
-        batch_size: texts of a batch of the longest; shorter ones go in batches of as many tokens, up to four
+        model: The encoder.
+        texts: What to encode.
+        prompt: Put before each text.
+        task: The route of the model, such as ``"document"``.
+        batch_size: Texts of a batch of the longest; shorter ones go in batches of as many tokens, up to four
             times as many texts.
-        max_active_dims: largest weights that a text keeps; ``None`` keeps all.
-        progress: whether to show a progress bar.
+        max_active_dims: Largest weights that a text keeps; ``None`` keeps all.
+        progress: Whether to show a progress bar.
 
     Returns:
         ``(texts, vocabulary)``, float32, in the order of ``texts``. Beside it the memory holds one batch, and
         for a moment the weights a second time.
 
     Raises:
-        InputError: a weight is not finite.
+        InputError: A weight is not finite.
     """
     model.eval()
     size = cast(int, model.get_embedding_dimension())
@@ -109,9 +114,9 @@ def pack(lengths: np.ndarray, *, tokens: int, texts: int) -> Iterator[slice]:
     longest.
 
     Args:
-        lengths: tokens of each text, ``(texts,)``, falling.
-        tokens: tokens of a batch at most, padding included; a longer text makes a batch alone.
-        texts: texts of a batch at most.
+        lengths: Tokens of each text, ``(texts,)``, falling.
+        tokens: Tokens of a batch at most, padding included; a longer text makes a batch alone.
+        texts: Texts of a batch at most.
 
     Yields:
         Where each batch begins and ends.
@@ -135,7 +140,7 @@ def _batches(
     The longest text sets the budget: ``batch_size`` times its tokens. Longest first: a lack of memory shows
     early.
     """
-    flat = model._can_flatten_inputs()  # no padding, and no way to cut what was tokenized together
+    flat = can_flatten_inputs(model)  # no padding, and no way to cut what was tokenized together
     together = batch_size if flat else _BATCHES_TOKENIZED * batch_size
     order = np.argsort([-len(text) for text in texts], kind="stable")
     longest = 1

@@ -34,7 +34,7 @@ def explain_match(
     """Split the dot product of two ``(1, vocabulary)`` rows into its tokens.
 
     Raises:
-        InputError: more or less than one row.
+        InputError: More or less than one row.
     """
     if query.shape[0] != 1 or document.shape[0] != 1:
         raise InputError(

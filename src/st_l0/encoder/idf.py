@@ -52,7 +52,7 @@ def document_frequencies(
         token id of the tokenizer plus one, and the number of texts.
 
     Raises:
-        InputError: there are no texts, or the tokenizer is not a fast one.
+        InputError: There are no texts, or the tokenizer is not a fast one.
     """
     from tokenizers import Tokenizer
     from tqdm.auto import tqdm
@@ -125,7 +125,7 @@ def compute_idf(
         Weights, float32, ``(vocabulary,)``; see `document_frequencies` and `idf`.
 
     Raises:
-        InputError: there are no texts, or the tokenizer is not a fast one.
+        InputError: There are no texts, or the tokenizer is not a fast one.
     """
     weights = idf(*document_frequencies(texts, tokenizer, batch_size=batch_size, progress=progress))
     weights[tokenizer.all_special_ids] = 0.0
@@ -179,7 +179,7 @@ def read_idf(
         Weights, float32, ``(vocabulary,)`` where ``vocabulary`` is the largest token id plus one.
 
     Raises:
-        InputError: the file cannot be read or is not one JSON object; a token occurs twice; a weight is not a
+        InputError: The file cannot be read or is not one JSON object; a token occurs twice; a weight is not a
             finite number of at least 0; or (unless dropped) entries are outside the vocabulary.
     """
     if unknown not in ("error", "drop"):

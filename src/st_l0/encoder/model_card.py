@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sentence_transformers.sparse_encoder.model_card import SparseEncoderModelCardData
+from sentence_transformers import SparseEncoderModelCardData
+
+from st_l0.utils.stock import default_model_id
 
 
 @dataclass
@@ -22,7 +24,7 @@ class ModelCardData(SparseEncoderModelCardData):
 
     def generate_usage_snippet(self) -> str:
         """The Python example of the card, which works with plain sentence-transformers."""
-        model_id = self.model_id or self._snippet_default_model_id
+        model_id = self.model_id or default_model_id(self)
         return f'''```python
 from sentence_transformers import SparseEncoder
 

@@ -1,4 +1,4 @@
-"""The stock modules of an encoder: built, repaired and read.
+"""The stock modules of an encoder: built, repaired and read; `st_l0.encoder.loading` loads them.
 
 A checkpoint holds stock classes only. An inference-free one::
 
@@ -18,8 +18,9 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,22 +28,19 @@ import numpy as np
 import torch
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
-from sentence_transformers.util import load_file_path
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from st_l0.encoder.idf import read_idf
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head, load_config, position_limit
+from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
-from st_l0.head.warm_start import warm_start_head
 
 logger = logging.getLogger(__name__)
 
 # Far below any logit, and inside the range of float16.
 _SILENT = -1e4
 
-_ACCESS = ("token", "cache_folder", "revision", "local_files_only")
 _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
 
 
@@ -68,7 +66,7 @@ class EncoderModules(NamedTuple):
 
 
 def find_encoder_modules(modules: Sequence[nn.Module]) -> EncoderModules | None:
-    """Find the parts among the modules of an encoder; ``None`` where either side is something else."""
+    """Find these modules among those of an encoder; ``None`` where either side is something else."""
     found = list(modules)
     expected: list[type] = [Transformer, SpladePooling]
     if len(found) == 1 and isinstance(found[0], Router):
@@ -79,18 +77,18 @@ def find_encoder_modules(modules: Sequence[nn.Module]) -> EncoderModules | None:
         expected = [SparseStaticEmbedding, *expected]
     if len(found) != len(expected) or not all(map(isinstance, found, expected)):
         return None
-    parts: list[Any] = list(found)
-    if len(parts) == 3:
-        return EncoderModules(*parts)
+    ordered: list[Any] = list(found)
+    if len(ordered) == 3:
+        return EncoderModules(*ordered)
     # Anything but a masked language model is left to stock.
-    return EncoderModules(None, *parts) if read_head(parts[0].model) is not None else None
+    return EncoderModules(None, *ordered) if read_head(ordered[0].model) is not None else None
 
 
 def encoder_modules(model: nn.Module) -> EncoderModules:
-    """The parts of an encoder.
+    """The modules of an encoder.
 
     Raises:
-        InputError: its documents go through something else than a masked language model.
+        InputError: Its documents go through something else than a masked language model.
     """
     modules = find_encoder_modules(list(model.children()))
     if modules is None:
@@ -105,7 +103,7 @@ def activation_name(activation: str | int) -> str:
     it, rather than read wrongly.
 
     Raises:
-        InputError: not a known name and not an integer from 0 to 3.
+        InputError: Not a known name and not an integer from 0 to 3.
     """
     if (
         isinstance(activation, int)
@@ -125,56 +123,6 @@ def extra_logs(pooling: SpladePooling) -> int:
     return _ACTIVATIONS.index(pooling.activation_function)
 
 
-class AnyDepthPooling(SpladePooling):
-    """Loader that admits more than one extra log; what it loads is a stock `SpladePooling`."""
-
-    @classmethod
-    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> SpladePooling:  # type: ignore[override]
-        """Load a `SpladePooling` whose activation may have 0 to 3 extra logs."""
-        hub_options = {key: kwargs[key] for key in ("subfolder", *_ACCESS) if key in kwargs}
-        config = cls.load_config(model_name_or_path, **hub_options)
-        activation = config.pop("activation_function", "relu")
-        return make_pooling(activation, **config)
-
-
-class TableLoader(SparseStaticEmbedding):
-    """Loader that reads a table given as JSON strictly; what it loads is a stock `SparseStaticEmbedding`.
-
-    Stock finds the file only from inside the checkpoint's folder, puts entries of unknown tokens on [UNK],
-    and lets absent tokens weigh 0.
-    """
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SparseStaticEmbedding:  # type: ignore[override]
-        """Load a table from weights or, where the configuration names one, from a JSON file."""
-        hub_options = {key: kwargs[key] for key in _ACCESS if key in kwargs}
-        config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub_options)
-        name = config.pop("path", None)
-        if name is None:
-            return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **hub_options)
-        found = (
-            load_file_path(model_name_or_path, name, subfolder=room, **hub_options)
-            for room in (subfolder, "")
-        )
-        file = next(filter(None, found), None)
-        if file is None:
-            raise InputError(f"{model_name_or_path}: {subfolder}/config.json names {name}, which is missing")
-        hub_options["cache_dir"] = hub_options.pop("cache_folder", None)
-        tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path, subfolder=subfolder, **hub_options)
-        return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(read_idf(file, tokenizer)), **config)
-
-
-# Present and former names of the stock classes that are loaded by ours.
-LOADERS: dict[str, type[nn.Module]] = {
-    f"sentence_transformers.sparse_encoder.{room}": loader
-    for kind, room_name, loader in (
-        ("SpladePooling", "splade_pooling", AnyDepthPooling),
-        ("SparseStaticEmbedding", "sparse_static_embedding", TableLoader),
-    )
-    for room in (f"modules.{room_name}.{kind}", f"models.{kind}", f"models.{kind}.{kind}")
-}
-
-
 def make_pooling(activation: str | int, pooling_strategy: str = "max", **config: Any) -> SpladePooling:
     """Build a stock pooling module with 0 to 3 extra logs."""
     if pooling_strategy not in SpladePooling.SPLADE_POOLING_MODES:
@@ -184,49 +132,20 @@ def make_pooling(activation: str | int, pooling_strategy: str = "max", **config:
     return pooling
 
 
-def start_document_encoder(
-    base_model: str, max_seq_length: int, warm_start: Iterable[str] | None, hub_options: HubOptions
-) -> Transformer:
-    """Load a masked language model; arguments as in `st_l0.SparseEncoder.from_mlm`.
-
-    Raises:
-        InputError: it cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
-    """
-    headless = not has_mlm_head(base_model, hub_options)
-    if headless and warm_start is None:
-        raise InputError(
-            f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
-        )
-    if not headless and warm_start is not None:
-        raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
-    loading = hub_options.for_transformers()
-    transformer: Transformer = Transformer(
-        base_model,
-        transformer_task="fill-mask",
-        max_seq_length=min(max_seq_length, position_limit(load_config(base_model, hub_options))),
-        model_kwargs=dict(loading),
-        processor_kwargs=dict(loading),
-        config_kwargs=dict(loading),
-    )
-    if warm_start is not None:
-        warm_start_head(transformer, warm_start)
-    return transformer
-
-
 def make_modules(
     transformer: Transformer, table: np.ndarray | None, activation: str | int, pooling: str = "max"
 ) -> list[nn.Module]:
     """Assemble query table and document encoder.
 
     Args:
-        transformer: the document encoder, with its MLM head.
-        table: query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary; ``None`` sends
+        transformer: The document encoder, with its MLM head.
+        table: Query weight of each token, ``(vocabulary,)``, the tokenizer's vocabulary; ``None`` sends
             queries through the transformer too.
-        activation: see `activation_name`.
+        activation: See `activation_name`.
         pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
 
     Raises:
-        InputError: the sizes of head, tokenizer and table do not fit.
+        InputError: The sizes of head, tokenizer and table do not fit.
     """
     tokenizer: Any = text_tokenizer(transformer)
     match_vocabulary(transformer)
@@ -289,7 +208,7 @@ def match_vocabulary(transformer: Transformer) -> None:
     of one size with query vectors of another and fail.
 
     Raises:
-        InputError: the head is smaller than the tokenizer's vocabulary.
+        InputError: The head is smaller than the tokenizer's vocabulary.
     """
     size = vocabulary_size(text_tokenizer(transformer))
     model: Any = transformer.model
@@ -331,3 +250,14 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
     """Ids of the special tokens, as far as a table of ``size`` entries has them."""
     # A token that was added after the weights were made has none.
     return [token for token in tokenizer.all_special_ids if token < size]
+
+
+def fingerprint(model: nn.Module, modules: EncoderModules | None) -> str:
+    """SHA-256 over the weights of a model and, where its modules are known, over its pooling."""
+    digest = hashlib.sha256()
+    if modules is not None:
+        pooling: Any = modules.pooling
+        digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -37,11 +37,11 @@ def encoder_precision(model: SparseEncoder, precision: str) -> Iterator[None]:
       products (AVX-512 VNNI, AVX-VNNI, AMX).
 
     Args:
-        model: the encoder; its weights stay as they are.
-        precision: one of the three.
+        model: The encoder; its weights stay as they are.
+        precision: One of the three.
 
     Raises:
-        InputError: another precision, one that this device cannot compute, or documents go through something
+        InputError: Another precision, one that this device cannot compute, or documents go through something
             else than a masked language model.
     """
     if precision not in PRECISIONS:

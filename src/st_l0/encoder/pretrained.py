@@ -80,7 +80,7 @@ def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder"
     ``idf.json`` beside it, as OpenSearch doc-v1 was published. ``other``: the rest, such as a bare model.
 
     Raises:
-        InputError: there is no model at all.
+        InputError: There is no model at all.
     """
     if hub_options.find(checkpoint, "modules.json") is None:
         if hub_options.find(checkpoint, "config.json") is None:
@@ -98,7 +98,7 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
     """The transformers configuration of a model.
 
     Raises:
-        InputError: there is no such model, or it cannot be reached.
+        InputError: There is no such model, or it cannot be reached.
     """
     from transformers import AutoConfig
 

@@ -74,7 +74,7 @@ class QueryLookup:
             matrix = self(texts, table)
             if np.diff(matrix.indptr).max(initial=0) <= max_active_dims:
                 return matrix
-            from sentence_transformers.util import select_max_active_dims  # which of equal weights: as stock
+            from st_l0.utils.stock import select_max_active_dims  # which of equal weights: as stock
 
             dense = as_torch(matrix).to_dense()
             return as_csr(select_max_active_dims(dense, max_active_dims))

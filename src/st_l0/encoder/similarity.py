@@ -40,7 +40,7 @@ def dot_scores(queries: Tensor, documents: Tensor) -> Tensor:
         Dense, shape ``(queries, documents)``.
 
     Raises:
-        InputError: a weight is NaN or infinite.
+        InputError: A weight is NaN or infinite.
     """
     rows, columns = as_csr(queries), as_csr(documents).T.tocsr()
     scores = torch.zeros(len(queries), len(documents))

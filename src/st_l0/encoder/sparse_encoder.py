@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
 import scipy.sparse as sp
-import sentence_transformers
 import torch
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
-from st_l0.encoder.documents import encode_texts, largest_logits
+from st_l0.encoder.documents import encode_texts
 from st_l0.encoder.explanation import Explanation, explain_match
+from st_l0.encoder.fused_encoder import FusedEncoder
 from st_l0.encoder.learned_queries import stock_query_side
+from st_l0.encoder.loading import LOADERS, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
-    LOADERS,
     EncoderModules,
-    extra_logs,
-    find_encoder_modules,
     make_modules,
     match_vocabulary,
     query_table,
     silence_special_tokens,
-    start_document_encoder,
     text_tokenizer,
 )
 from st_l0.encoder.pretrained import HubOptions, layout
 from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.similarity import dot_scores, has_fast_scores
 from st_l0.errors import InputError
-from st_l0.head.mlm_head import activate
 from st_l0.utils.sparse import as_csr, as_torch
+from st_l0.utils.stock import load_with, resolve_prompt
+
+Texts: TypeAlias = "str | Sequence[str]"
+Encoded: TypeAlias = "sp.csr_matrix | Tensor | list[Tensor]"
 
 
-class SparseEncoder(sentence_transformers.SparseEncoder):
+class SparseEncoder(FusedEncoder):
     """Inference-free sparse encoder: documents by a masked language model, queries by a table.
 
     It is a `sentence_transformers.SparseEncoder`, takes the same arguments and goes wherever one goes. Build
@@ -53,10 +52,9 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
     """
 
     model_card_data_class = ModelCardData
-    _module_classes = LOADERS
-    _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
+        load_with(self, LOADERS)
         super().__init__(model_name_or_path, **kwargs)
         self._query_encoder: QueryLookup | None = None
         modules = self._encoder_modules
@@ -81,21 +79,21 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
 
         Args:
             base_model: Hub id or folder of a transformers model.
-            idf: query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
+            idf: Query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
                 weight 1 on every token (SPLADE-doc, arXiv 2109.10086). ``None`` sends queries through the
                 model too: siamese SPLADE, which is not inference-free, as a baseline and as a teacher.
             activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
                 2504.14839); or the number of extra logs, 0 to 3.
             pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
-            max_seq_length: tokens after which a document is cut; a model with fewer positions cuts there. A
+            max_seq_length: Tokens after which a document is cut; a model with fewer positions cuts there. A
                 query that runs no model is cut where the positions end.
-            warm_start: texts for a closed-form start of the head (see `st_l0.head.warm_start`). Needed where
+            warm_start: Texts for a closed-form start of the head (see `st_l0.head.warm_start`). Needed where
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
-            device: where to put the model; ``None`` takes the best there is.
-            hub_options: token, revision and the like for the Hub.
+            device: Where to put the model; ``None`` takes the best there is.
+            hub_options: Token, revision and the like for the Hub.
 
         Raises:
-            InputError: the base model cannot be loaded, or has no MLM head and no texts to start one, or the
+            InputError: The base model cannot be loaded, or has no MLM head and no texts to start one, or the
                 IDF does not fit.
         """
         transformer = start_document_encoder(
@@ -121,15 +119,15 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         ``idf.json`` beside it (OpenSearch doc-v1).
 
         Args:
-            path_or_hub_id: folder or Hub id.
-            activation: only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
+            path_or_hub_id: Folder or Hub id.
+            activation: Only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
                 default) or ``"log1p_relu"`` (doc-v3).
             inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline.
-            kwargs: of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
+            kwargs: Of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
                 ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
 
         Raises:
-            InputError: there is no model, or it is not an inference-free checkpoint.
+            InputError: There is no model, or it is not an inference-free checkpoint.
         """
         name = str(path_or_hub_id)
         hub_options = HubOptions(
@@ -156,56 +154,12 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
         return model
 
-    @classmethod
-    def _load_with_module_classes(
-        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
-    ) -> Self:
-        # The trainer reloads states with the classes of the modules in memory, which would shadow ours.
-        return super()._load_with_module_classes(model_name_or_path, {**module_classes, **LOADERS}, **kwargs)
-
-    @property
-    def _encoder_modules(self) -> EncoderModules | None:
-        # Read again only where a module was exchanged, and the modules taken from `_modules`: through their
-        # attributes it takes as long as all the rest of a query.
-        try:
-            (router,) = self._modules.values()
-            routes = cast(Any, router)._modules["sub_modules"]._modules
-            modules = (router, *routes["query"]._modules.values(), *routes["document"]._modules.values())
-        except (ValueError, KeyError):  # no router
-            return find_encoder_modules(list(self.children()))
-        if self._modules_read is None or self._modules_read[0] != modules:
-            self._modules_read = (modules, find_encoder_modules([router]))
-        return self._modules_read[1]
-
-    @property
-    def inference_free(self) -> bool:
-        """Whether queries are a table and documents a masked language model."""
-        return self._encoder_modules is not None and self._encoder_modules.query is not None
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens after which a text is cut that goes through the model.
-
-        Queries that run no model have a limit of their own, ``tokenizer.model_max_length``. In stock this is
-        the larger limit of the two sides.
-        """
-        modules = self._encoder_modules
-        if modules is None:
-            return super().max_seq_length
-        return cast(int, modules.transformer.max_seq_length)
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        modules = self._encoder_modules
-        limited: Any = self[0] if modules is None else modules.transformer
-        limited.max_seq_length = value
-
     @property
     def query_weights(self) -> np.ndarray:
         """Weight of each token in a query, ``(vocabulary,)``, float32.
 
         Raises:
-            InputError: the model is not inference-free.
+            InputError: The model is not inference-free.
         """
         query = cast(SparseStaticEmbedding, self._inference_free_modules().query)
         return cast(np.ndarray, np.maximum(self._table(query.weight), 0))
@@ -215,29 +169,21 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
         return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
 
-    def _inference_free_modules(self) -> EncoderModules:
-        modules = self._encoder_modules
-        if modules is None or modules.query is None:
-            raise InputError("this model's queries run a model: it is not inference-free")
-        return modules
-
-    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Run a batch; documents take the fused head where they can (same values as stock)."""
-        modules = self._encoder_modules
-        if modules is None:
-            return super().forward(input, **kwargs)
-        if modules.query is not None and (kwargs.get("task") or input.get("task")) == "query":
-            return super().forward(input, **kwargs)
-        logs = extra_logs(modules.pooling)
-        head = modules.fused_head
-        if head is None:
-            if logs > 1:
-                name = modules.pooling.activation_function
-                raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.head.mlm_head")
-            return super().forward(input, **kwargs)
-        input["sentence_embedding"] = activate(largest_logits(modules.transformer, head, input), logs)
-        return input
-
+    @overload  # type: ignore[override]
+    def encode_query(
+        self, inputs: Texts, *, convert_to_scipy: Literal[True], **options: Any
+    ) -> sp.csr_matrix: ...
+    @overload
+    def encode_query(
+        self,
+        inputs: Texts,
+        *,
+        convert_to_scipy: Literal[False] = ...,
+        convert_to_tensor: Literal[True] = ...,
+        **options: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode_query(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
     def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
         """Encode queries; arguments as in `encode`."""
         as_row = kwargs == {"convert_to_scipy": True}
@@ -251,6 +197,39 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         stock: Any = super().encode_query
         return stock(inputs, *args, **kwargs)
 
+    @overload  # type: ignore[override]
+    def encode_document(
+        self, inputs: Texts, *, convert_to_scipy: Literal[True], **options: Any
+    ) -> sp.csr_matrix: ...
+    @overload
+    def encode_document(
+        self,
+        inputs: Texts,
+        *,
+        convert_to_scipy: Literal[False] = ...,
+        convert_to_tensor: Literal[True] = ...,
+        **options: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode_document(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
+    def encode_document(self, *args: Any, **kwargs: Any) -> Any:
+        """Encode documents; arguments as in `encode`."""
+        stock: Any = super().encode_document
+        return stock(*args, **kwargs)
+
+    @overload  # type: ignore[override]
+    def encode(self, inputs: Texts, *, convert_to_scipy: Literal[True], **options: Any) -> sp.csr_matrix: ...
+    @overload
+    def encode(
+        self,
+        inputs: Texts,
+        *,
+        convert_to_scipy: Literal[False] = ...,
+        convert_to_tensor: Literal[True] = ...,
+        **options: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
     def encode(
         self,
         inputs: str | Sequence[str],
@@ -301,7 +280,7 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             return as_csr(embeddings) if convert_to_scipy else embeddings
         if batch_size <= 0:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
-        prompt = self._resolve_prompt(prompt, prompt_name)
+        prompt = resolve_prompt(self, prompt, prompt_name)
         limit = max_active_dims or self.max_active_dims
         if modules.query is not None and kwargs.get("task") == "query":
             queries = [prompt + text for text in texts] if prompt else texts
@@ -338,16 +317,6 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
             encoder = self._query_encoder = QueryLookup(tokenizer, limit)
         return encoder
 
-    def fingerprint(self) -> str:
-        """SHA-256 over activation and weights: two models with one fingerprint compute the same vectors."""
-        pooling: Any = None if self._encoder_modules is None else self._encoder_modules.pooling
-        digest = hashlib.sha256()
-        if pooling is not None:
-            digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
-        for parameter in self.parameters():
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
     def query_fingerprint(self) -> str:
         """SHA-256 over all that query vectors depend on: table, tokenizer, cut, prompt, most active dims.
 
@@ -361,17 +330,17 @@ class SparseEncoder(sentence_transformers.SparseEncoder):
         """Say which tokens make the score of a query and a document.
 
         Args:
-            query: text of the query.
-            document: its text, or its vector as `encode_document` gave it.
+            query: Text of the query.
+            document: Its text, or its vector as `encode_document` gave it.
 
         Returns:
             The score and the contribution of each token that both sides hold, largest first.
         """
         modules = self._inference_free_modules()
         if isinstance(document, str):
-            document = cast(sp.csr_matrix, self.encode_document([document], convert_to_scipy=True))
-        matrix = cast(sp.csr_matrix, self.encode_query([query], convert_to_scipy=True))
-        return explain_match(matrix, as_csr(document), modules.tokenizer)
+            document = self.encode_document([document], convert_to_scipy=True)
+        vector = self.encode_query([query], convert_to_scipy=True)
+        return explain_match(vector, as_csr(document), modules.tokenizer)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save with stock classes only; arguments as in sentence-transformers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import scipy.sparse as sp
 
@@ -47,11 +47,8 @@ def encode_stream(
     if window < 1:
         raise InputError(f"window must be at least 1, not {window}")
     for some in batched(texts, window):
-        yield cast(
-            sp.csr_matrix,
-            model.encode_document(
-                some, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
-            ),
+        yield model.encode_document(
+            some, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
         )
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
 from st_l0.losses.ranking import RankingLoss
 from st_l0.losses.regularizers import Regularizer
 from st_l0.utils.distributed import all_gather, all_reduce_sum
+from st_l0.utils.stock import embed_columns
 
 # An odd multiplier of 64 bits: a polynomial hash modulo 2**64, Knuth's MMIX constant.
 _HASH = 6364136223846793005

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers.util import get_device_name
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from st_l0.encoder.pretrained import HubOptions, layout, load_config
@@ -18,6 +17,7 @@ from st_l0.teachers.bm25 import BM25Teacher
 from st_l0.teachers.models import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
 from st_l0.teachers.protocol import Teacher
 from st_l0.teachers.vectors import VectorTeacher
+from st_l0.utils.stock import get_device_name
 
 
 def split_spec(spec: str) -> tuple[str, str]:

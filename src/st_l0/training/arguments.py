@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.optimization import get_scheduler
 
 from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe
 from st_l0.utils.distributed import launched
+from st_l0.utils.stock import get_reporting_integration_callbacks, use_one_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def training_arguments(
             arguments.n_gpu,
             arguments.n_gpu,
         )
-        arguments._n_gpu = 1
+        use_one_gpu(arguments)
     return arguments
 
 

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
+from st_l0.utils.stock import prepare_inputs
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -90,7 +91,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         """A column of queries as the collator makes it, on the device."""
         dataset = {name: inputs[name] for name in ("dataset_name",) if name in inputs}
         collator: Any = self.data_collator
-        return dict(self._prepare_inputs(collator.collate([{column: query, **dataset} for query in queries])))
+        return dict(prepare_inputs(self, collator.collate([{column: query, **dataset} for query in queries])))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; a training log gets the loss's statistics and the speed since the last one."""

@@ -1,0 +1,80 @@
+"""Stock's encoder, aware of the modules that it is made of."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sentence_transformers
+from torch import nn
+
+from st_l0.encoder.documents import largest_logits
+from st_l0.encoder.modules import EncoderModules, extra_logs, find_encoder_modules, fingerprint
+from st_l0.errors import InputError
+from st_l0.head.mlm_head import activate
+from st_l0.utils.stock import routed_modules
+
+
+class FusedEncoder(sentence_transformers.SparseEncoder):
+    """A sparse encoder that runs its documents through the fused head, and whose values are stock's."""
+
+    _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
+
+    @property
+    def _encoder_modules(self) -> EncoderModules | None:
+        modules = routed_modules(self)
+        if modules is None:
+            return find_encoder_modules(list(self.children()))
+        # Read again only where a module was exchanged.
+        if self._modules_read is None or self._modules_read[0] != modules:
+            self._modules_read = (modules, find_encoder_modules([cast(nn.Module, modules[0])]))
+        return self._modules_read[1]
+
+    def _inference_free_modules(self) -> EncoderModules:
+        modules = self._encoder_modules
+        if modules is None or modules.query is None:
+            raise InputError("this model's queries run a model: it is not inference-free")
+        return modules
+
+    @property
+    def inference_free(self) -> bool:
+        """Whether queries are a table and documents a masked language model."""
+        return self._encoder_modules is not None and self._encoder_modules.query is not None
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens after which a text is cut that goes through the model.
+
+        Queries that run no model have a limit of their own, ``tokenizer.model_max_length``. In stock this is
+        the larger limit of the two sides.
+        """
+        modules = self._encoder_modules
+        if modules is None:
+            return super().max_seq_length
+        return cast(int, modules.transformer.max_seq_length)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        modules = self._encoder_modules
+        limited: Any = self[0] if modules is None else modules.transformer
+        limited.max_seq_length = value
+
+    def fingerprint(self) -> str:
+        """SHA-256 over activation and weights: two models with one fingerprint compute the same vectors."""
+        return fingerprint(self, self._encoder_modules)
+
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Run a batch; documents take the fused head where they can (same values as stock)."""
+        modules = self._encoder_modules
+        if modules is None:
+            return super().forward(input, **kwargs)
+        if modules.query is not None and (kwargs.get("task") or input.get("task")) == "query":
+            return super().forward(input, **kwargs)
+        logs = extra_logs(modules.pooling)
+        head = modules.fused_head
+        if head is None:
+            if logs > 1:
+                name = modules.pooling.activation_function
+                raise NotImplementedError(f"{name} needs max pooling and a head known to st_l0.head.mlm_head")
+            return super().forward(input, **kwargs)
+        input["sentence_embedding"] = activate(largest_logits(modules.transformer, head, input), logs)
+        return input
