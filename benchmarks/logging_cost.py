@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from st_l0.losses import FlopsLoss, InfoNCELoss, SparseRetrievalLoss
+from st_l0.losses import InfoNCELoss, L0MaskFlopsLoss, SparseRetrievalLoss
 
 VOCABULARY, QUERIES, DOCUMENTS, ACTIVE = 30_522, 32, 2, 175
 REPEATS = 15
@@ -50,8 +50,8 @@ def step(loss: SparseRetrievalLoss, features: list[dict[str, Tensor]]) -> tuple[
 def main() -> None:
     """Time all three in turn, so that what disturbs one disturbs the others."""
     features = [column(0, 10), *(column(1 + i, ACTIVE) for i in range(DOCUMENTS))]
-    loss = SparseRetrievalLoss(Given(), InfoNCELoss(), FlopsLoss(200), 0.01)
-    bare = SparseRetrievalLoss(Given(), InfoNCELoss(), FlopsLoss(200), 0.01)
+    loss = SparseRetrievalLoss(Given(), InfoNCELoss(), L0MaskFlopsLoss(200), 0.01)
+    bare = SparseRetrievalLoss(Given(), InfoNCELoss(), L0MaskFlopsLoss(200), 0.01)
     bare._watch = lambda *args: None  # type: ignore[method-assign]
     kinds = {"no log at all": (bare, True), "not logged": (loss, False), "logged": (loss, True)}
     times: dict[str, list[float]] = {name: [] for name in kinds}

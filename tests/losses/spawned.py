@@ -11,10 +11,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from st_l0 import SparseEncoder
 from st_l0.losses import (
+    DFFlopsLoss,
     DocumentFrequencyWeights,
     FlopsLoss,
+    IDFFlopsLoss,
     InfoNCELoss,
     KLDivergenceLoss,
+    L0ActivationFlopsLoss,
+    L0MaskFlopsLoss,
     L1Loss,
     MarginMSELoss,
     SparseRetrievalLoss,
@@ -78,6 +82,13 @@ def regularizers():
         for positions in (1, 2):
             for name, chosen in options.items():
                 yield f"{kind.__name__} {name} {positions}", kind(positions=positions, **chosen)
+    for named in (
+        L0MaskFlopsLoss(3),
+        L0ActivationFlopsLoss(),
+        IDFFlopsLoss(factors),
+        DFFlopsLoss(SIZE, alpha=0.4, beta=2),
+    ):
+        yield type(named).__name__, named
 
 
 def rankings():
@@ -88,7 +99,7 @@ def rankings():
         yield f"margin {in_batch}", MarginMSELoss(in_batch_negatives=in_batch), "own"
     yield "kl complete", KLDivergenceLoss(0.7, in_batch_negatives=True), "complete"
     yield "margin complete", MarginMSELoss(in_batch_negatives=True), "complete"
-    yield "kl further", KLDivergenceLoss(0.7, in_batch_negatives=True), "further"
+    yield "kl extra", KLDivergenceLoss(0.7, in_batch_negatives=True), "extra_queries"
     both = {"kl": (KLDivergenceLoss(in_batch_negatives=True), 0.5), "nce": (InfoNCELoss(3.0), 2.0)}
     yield "weighted", WeightedRankingLoss(both), "own"
 
@@ -101,7 +112,7 @@ def plain(dtype, cuts):
         "own": part(torch.tensor(own, dtype=dtype), cuts),
         "complete": part(torch.tensor(complete, dtype=dtype), cuts),
     }
-    teachers["further"] = torch.cat([teachers["complete"], teachers["complete"].flip(1)])
+    teachers["extra_queries"] = torch.cat([teachers["complete"], teachers["complete"].flip(1)])
     keys = [part(torch.tensor(texts), cuts) for texts in keys]
     mine = [part(torch.tensor(vectors, dtype=dtype), cuts) for vectors in rows]
     found = {}
@@ -119,7 +130,7 @@ def plain(dtype, cuts):
         for texts in (None, keys):
 
             def ranking(columns, loss=loss, teacher=teacher, texts=texts):
-                if teacher == "further":  # the positives once more, as queries without documents
+                if teacher == "extra_queries":  # the positives once more, as queries without documents
                     columns = [torch.cat(columns[:2]), *columns[1:]]
                     texts = None if texts is None else [torch.cat(texts[:2]), *texts[1:]]
                 value = loss.compute_loss_from_embeddings(columns, teachers[teacher], keys=texts)
@@ -134,7 +145,7 @@ def plain(dtype, cuts):
                 "margin": (MarginMSELoss(in_batch_negatives=True), 0.1),
             }
         ),
-        FlopsLoss(2, positions=2),
+        FlopsLoss(threshold=2, positions=2),
         0.3,
         query_regularizer=L1Loss(top_k=1),
         query_regularizer_weight=0.2,
@@ -187,7 +198,11 @@ def texts_of_batch(seed):
 def configurations(model, name):
     """A loss around ``model``, which teacher scores it gets, and how the batch is divided."""
     if name == "contrastive, mask":
-        return SparseRetrievalLoss(model, InfoNCELoss(3.0), FlopsLoss(20), 0.02, ramp_steps=5), None, EVEN
+        return (
+            SparseRetrievalLoss(model, InfoNCELoss(3.0), FlopsLoss(threshold=20), 0.02, ramp_steps=5),
+            None,
+            EVEN,
+        )
     if name == "distilled, document frequency":
         ranking = WeightedRankingLoss(
             {

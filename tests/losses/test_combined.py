@@ -1,4 +1,4 @@
-"""Ranking and sparsity in one loss: its parts, the ramp, and what the log is told."""
+"""Ranking and sparsity in one loss: its terms, the ramp, and what the log is told."""
 
 import math
 
@@ -22,7 +22,7 @@ from st_l0.losses import (
 
 def build(weight=1.0, *, threshold=None, positions=1, **options):
     return SparseRetrievalLoss(
-        Given(), InfoNCELoss(), FlopsLoss(threshold, positions=positions), weight, **options
+        Given(), InfoNCELoss(), FlopsLoss(threshold=threshold, positions=positions), weight, **options
     )
 
 
@@ -30,8 +30,8 @@ def build(weight=1.0, *, threshold=None, positions=1, **options):
 CONTRASTIVE = (math.log(3 + math.exp(-1)) + math.log(3 + math.exp(-2))) / 2
 
 
-def numbers(parts):
-    return {name: part.item() for name, part in parts.items()}
+def numbers(terms):
+    return {name: term.item() for name, term in terms.items()}
 
 
 def test_parts_by_hand():
@@ -44,17 +44,17 @@ def test_parts_by_hand():
 
 def test_positions_are_the_document_columns():
     # Positives 1, 1, 3 and negatives 2, 2, 1 over two documents each.
-    parts = build(2.0, positions=2)(batch())
-    assert parts["document_regularizer_loss"].item() == 2 * ((1 + 1 + 9) + (4 + 4 + 1)) / 4
+    terms = build(2.0, positions=2)(batch())
+    assert terms["document_regularizer_loss"].item() == 2 * ((1 + 1 + 9) + (4 + 4 + 1)) / 4
 
 
 def test_queries_have_a_penalty_of_their_own():
     # Means 1/2, 1, 0 over two queries.
     for regularizer_, expected in ((L1Loss(), 1.5), (FlopsLoss(), 0.25 + 1)):
         loss = build(0.5, query_regularizer=regularizer_, query_regularizer_weight=3.0)
-        parts = numbers(loss(batch()))
-        assert parts.pop("query_regularizer_loss") == 3 * expected
-        assert parts == numbers(build(0.5)(batch()))
+        terms = numbers(loss(batch()))
+        assert terms.pop("query_regularizer_loss") == 3 * expected
+        assert terms == numbers(build(0.5)(batch()))
     # At weight 0 it is there, to be seen in the log, and counts nothing.
     assert build(0.5, query_regularizer=L1Loss())(batch())["query_regularizer_loss"].item() == 0
 
@@ -91,7 +91,7 @@ def test_equals_independent_implementations(seed):
     loss = SparseRetrievalLoss(
         Given(),
         ranking,
-        FlopsLoss(3, extra_logs=1, positions=2),
+        FlopsLoss(threshold=3, extra_logs=1, positions=2),
         0.4,
         query_regularizer=L1Loss(top_k=1),
         query_regularizer_weight=0.3,
@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_the_formula():
         {"kl": (KLDivergenceLoss(in_batch_negatives=True), 1.0), "margin": (MarginMSELoss(), 0.2)}
     )
     options = {"query_regularizer": FlopsLoss(), "query_regularizer_weight": 0.3}
-    loss = SparseRetrievalLoss(Given(), ranking, FlopsLoss(1, positions=2), 0.4, **options)
+    loss = SparseRetrievalLoss(Given(), ranking, FlopsLoss(threshold=1, positions=2), 0.4, **options)
     vectors = [torch.tensor(rows, dtype=torch.float64).clamp(min=0.01) for rows in columns]
 
     def total(*given):
@@ -157,8 +157,8 @@ def test_the_ramp_weighs_loss_and_gradient_of_both_sides():
     for step in (0, 3):
         loss.set_step(step)
         vectors = [torch.tensor(rows, requires_grad=True) for rows in (QUERIES, POSITIVES)]
-        parts = loss([column(rows, texts) for rows, texts in zip(vectors, ([1, 2], [3, 4]), strict=True)])
-        penalties = [parts["document_regularizer_loss"], parts["query_regularizer_loss"]]
+        terms = loss([column(rows, texts) for rows, texts in zip(vectors, ([1, 2], [3, 4]), strict=True)])
+        penalties = [terms["document_regularizer_loss"], terms["query_regularizer_loss"]]
         sum(penalties).backward()
         values.append([penalty.item() for penalty in penalties])
         gradients.append([rows.grad for rows in vectors])
@@ -176,16 +176,16 @@ def test_with_an_encoder(tiny_encoder):
         model.preprocess(list(part), task="query" if index == 0 else "document")
         for index, part in enumerate(texts)
     ]
-    loss = SparseRetrievalLoss(model, InfoNCELoss(5.0), FlopsLoss(3), 0.1)
-    parts = loss(features)
-    sum(parts.values()).backward()
+    loss = SparseRetrievalLoss(model, InfoNCELoss(5.0), FlopsLoss(threshold=3), 0.1)
+    terms = loss(features)
+    sum(terms.values()).backward()
     documents = model.encode_document([*texts[1], *texts[2]]).to_dense()
     queries = model.encode_query(list(texts[0])).to_dense()
-    penalty = FlopsLoss(3).compute_loss_from_embeddings(documents).item()
+    penalty = FlopsLoss(threshold=3).compute_loss_from_embeddings(documents).item()
     scores = queries @ documents.T / 5
     ranking = nn.functional.cross_entropy(scores, torch.arange(2)).item()
-    assert parts["document_regularizer_loss"].item() == pytest.approx(0.1 * penalty, rel=1e-5)
-    assert parts["ranking_loss"].item() == pytest.approx(ranking, rel=1e-4)
+    assert terms["document_regularizer_loss"].item() == pytest.approx(0.1 * penalty, rel=1e-5)
+    assert terms["ranking_loss"].item() == pytest.approx(ranking, rel=1e-4)
     active = (documents != 0).sum(1).float().mean().item()
     assert loss.pop_statistics()["document_active_dims"] == pytest.approx(active, abs=1e-4)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -215,7 +215,7 @@ def test_refuses_a_negative_ramp():
 
 
 def test_says_what_it_is():
-    loss = build(0.04, ramp_steps=10)
+    loss = build(0.04, threshold=200, ramp_steps=10)
     assert loss.get_config_dict() == {
         "ranking": loss.ranking,
         "document_regularizer": loss.document_regularizer,

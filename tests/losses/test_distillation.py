@@ -76,7 +76,7 @@ def test_divergence_in_the_batch_with_complete_scores_by_hand():
         assert value(loss, COLUMNS, given, keys) == pytest.approx((first + second) / 2, rel=1e-14)
 
 
-def test_further_queries_by_hand():
+def test_extra_queries_by_hand():
     # A third query like the first, without documents of its own; the teacher gives it no preference.
     columns = [[*QUERIES, [1.0, 0.0]], POSITIVES, NEGATIVES]
     given = [[math.log(5), 0.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4]

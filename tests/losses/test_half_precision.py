@@ -54,7 +54,7 @@ RANKINGS = {
 }
 REGULARIZERS = {
     "flops": FlopsLoss(),
-    "mask": FlopsLoss(10),
+    "mask": FlopsLoss(threshold=10),
     "top-k": L1Loss(top_k=5),
     "decoupled": FlopsLoss(extra_logs=1),
     "weights": FlopsLoss(token_weights=torch.linspace(0, 2, SIZE)),
@@ -161,7 +161,7 @@ def test_a_training_step_under_autocast(trained, dtype):
     for enabled in (False, True):
         model = copy.deepcopy(trained)
         frequency = DocumentFrequencyWeights(SIZE, alpha=0.3)
-        loss = SparseRetrievalLoss(model, ranking, FlopsLoss(10, token_weights=frequency), 0.05)
+        loss = SparseRetrievalLoss(model, ranking, FlopsLoss(threshold=10, token_weights=frequency), 0.05)
         with torch.autocast("cpu", dtype=dtype, enabled=enabled):
             total = sum(loss(features(model), SCORES).values())
         total.backward()
@@ -209,7 +209,7 @@ def test_ranking_of_huge_logits(dtype, name):
 def test_penalties_of_huge_weights(dtype, kind):
     embeddings = torch.full((64, 5), 1e4, dtype=dtype, requires_grad=True)
     weight = embeddings[0, 0].item()  # what the dtype makes of 1e4
-    loss = kind(3).compute_loss_from_embeddings(embeddings)
+    loss = kind(threshold=3).compute_loss_from_embeddings(embeddings)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(5 * (weight**2 if kind is FlopsLoss else weight), rel=1e-6)
     loss.backward()
@@ -246,7 +246,7 @@ def test_huge_hidden_states_through_the_head(dtype):
         total = sum(
             ranking.compute_loss_from_embeddings(columns, labels) for ranking, labels in RANKINGS.values()
         )
-        total = total + FlopsLoss(2).compute_loss_from_embeddings(documents)
+        total = total + FlopsLoss(threshold=2).compute_loss_from_embeddings(documents)
     total.backward()
     assert total.isfinite()
     assert decoder.weight.grad.isfinite().all()

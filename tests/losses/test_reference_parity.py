@@ -38,19 +38,19 @@ def test_the_reference_sums_over_positions_where_stock_pools():
 def test_the_reference_masks_within_each_position():
     # Active dims 2, 2 | 2, 2, but with a first negative of one: it is free and counts in its position's mean.
     documents = [*POSITIVES, [0.0, 0.0, 1.0], NEGATIVES[1]]
-    assert value(FlopsLoss(1, positions=2), documents) == (4 + 0 + 1) + (0 + 1 + 0.25)
-    assert value(FlopsLoss(1), documents) == 1 + 0.25 + 0.75**2
+    assert value(FlopsLoss(threshold=1, positions=2), documents) == (4 + 0 + 1) + (0 + 1 + 0.25)
+    assert value(FlopsLoss(threshold=1), documents) == 1 + 0.25 + 0.75**2
 
 
 @pytest.mark.parametrize("threshold", [None, 0, 3, 5, 8])
 def test_pooled_is_stock_on_one_process(threshold):
     rows = torch.tensor(random_rows(random.Random(4), 12, 10), dtype=torch.float64)
     gradients = []
-    for loss in (FlopsLoss(threshold), stock.FlopsLoss(None, threshold)):
+    for loss in (FlopsLoss(threshold=threshold), stock.FlopsLoss(None, threshold)):
         embeddings = rows.clone().requires_grad_()
         loss.compute_loss_from_embeddings(embeddings).backward()
         gradients.append(embeddings.grad)
-    assert value(FlopsLoss(threshold), rows) == pytest.approx(
+    assert value(FlopsLoss(threshold=threshold), rows) == pytest.approx(
         value(stock.FlopsLoss(None, threshold), rows), rel=1e-14
     )
     # Where a weight is 0, ours is 0 too; stock leaves that to the model's relu.
@@ -116,7 +116,7 @@ def test_idf_aware_penalty_is_flops_of_the_document_weights(threshold, positions
         queries = binary if effective else binary * idf
         factors = inverse(idf) if effective else None
         penalty = FlopsLoss(
-            threshold, token_weights=factors, positions=positions
+            threshold=threshold, token_weights=factors, positions=positions
         ).compute_loss_from_embeddings(documents)
         rank = ranking.compute_loss_from_embeddings([queries, documents[:3], documents[3:]])
         of_penalty = torch.autograd.grad(penalty, [start, weights], retain_graph=True)
@@ -137,14 +137,14 @@ def test_decoupled_activation_penalises_more_logs_than_it_ranks_with(logs):
     logged = documents
     for _ in range(logs):
         logged = torch.log(1 + logged)
-    decoupled = FlopsLoss(3, extra_logs=logs).compute_loss_from_embeddings(documents)
-    coupled = FlopsLoss(3).compute_loss_from_embeddings(logged)
+    decoupled = FlopsLoss(threshold=3, extra_logs=logs).compute_loss_from_embeddings(documents)
+    coupled = FlopsLoss(threshold=3).compute_loss_from_embeddings(logged)
     assert decoupled.item() == pytest.approx(coupled.item(), rel=1e-14)
     gradients = [torch.autograd.grad(loss, documents)[0] for loss in (decoupled, coupled)]
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
     # The ranking loss is given w itself, of which the penalty leaves nothing changed.
     before = documents.detach().clone()
-    FlopsLoss(3, extra_logs=logs).compute_loss_from_embeddings(documents)
+    FlopsLoss(threshold=3, extra_logs=logs).compute_loss_from_embeddings(documents)
     assert torch.equal(documents.detach(), before)
     ranked = InfoNCELoss().compute_loss_from_embeddings([weights[0], *documents.split(5)], keys=keys)
     alone = InfoNCELoss().compute_loss_from_embeddings(weights, keys=keys)

@@ -7,10 +7,14 @@ from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, Splade
 from torch.nn import functional
 
 from st_l0.losses import (
+    DFFlopsLoss,
     DocumentFrequencyWeights,
     FlopsLoss,
+    IDFFlopsLoss,
     InfoNCELoss,
     KLDivergenceLoss,
+    L0ActivationFlopsLoss,
+    L0MaskFlopsLoss,
     L1Loss,
     MarginMSELoss,
     WeightedRankingLoss,
@@ -28,14 +32,22 @@ FACTORS = torch.linspace(0, 2, SIZE)
 
 REGULARIZERS = {
     "flops": lambda: (FlopsLoss(), 2, {}),
-    "mask": lambda: (FlopsLoss(45), 2, {"threshold": 45}),
+    "mask": lambda: (FlopsLoss(threshold=45), 2, {"threshold": 45}),
     "top-k": lambda: (FlopsLoss(top_k=9), 2, {"top_k": 9}),
     "decoupled": lambda: (FlopsLoss(extra_logs=1), 2, {"extra_logs": 1}),
     "positions": lambda: (FlopsLoss(positions=2), 2, {"positions": 2}),
     "weights": lambda: (FlopsLoss(token_weights=FACTORS), 2, {"factors": FACTORS.tolist()}),
-    "frequency": lambda: (FlopsLoss(token_weights=DocumentFrequencyWeights(SIZE, alpha=0.3)), 2, None),
+    "frequency": lambda: (
+        FlopsLoss(token_weights=DocumentFrequencyWeights(SIZE, alpha=0.3)),
+        2,
+        {"alpha": 0.3},
+    ),
+    "l0-mask": lambda: (L0MaskFlopsLoss(50), 2, {"threshold": 50}),
+    "l0-activation": lambda: (L0ActivationFlopsLoss(2), 2, {"extra_logs": 2}),
+    "idf": lambda: (IDFFlopsLoss(1 + FACTORS), 2, {"factors": (1 / (1 + FACTORS)).tolist()}),
+    "df": lambda: (DFFlopsLoss(SIZE, alpha=0.2), 2, {"alpha": 0.2}),
     "l1": lambda: (L1Loss(), 1, {}),
-    "l1-mask": lambda: (L1Loss(45), 1, {"threshold": 45}),
+    "l1-mask": lambda: (L1Loss(threshold=45), 1, {"threshold": 45}),
     "l1-top-k": lambda: (L1Loss(top_k=9), 1, {"top_k": 9}),
 }
 RANKINGS = {
@@ -76,18 +88,18 @@ def vectors(model):
 
 
 def run(model, loss):
-    """Loss parts and the gradient of all parameters."""
+    """Loss terms and the gradient of all parameters."""
     model.zero_grad()
-    parts = loss(features(model), SCORES)
-    sum(parts.values()).backward()
+    terms = loss(features(model), SCORES)
+    sum(terms.values()).backward()
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    return {name: part.item() for name, part in parts.items()}, torch.cat(grads).clone()
+    return {name: term.item() for name, term in terms.items()}, torch.cat(grads).clone()
 
 
 def assert_same(one, other):
     total = sum(one[0].values())
     assert sum(other[0].values()) == pytest.approx(total, rel=1e-6)
-    # The cached loss puts the rounding of the sum on one of the parts.
+    # The cached loss puts the rounding of the sum on one of the terms.
     assert other[0] == pytest.approx(one[0], rel=1e-5, abs=1e-6 * total)
     assert one[1].norm() > 0
     assert (one[1] - other[1]).norm() < 1e-5 * one[1].norm()
@@ -103,8 +115,8 @@ def test_regularizers_of_documents(tiny_encoder, name):
     ]
     _, *documents = vectors(model)
     rows = [row for column in documents for row in column]
-    if settings is None:
-        frequency = DocumentFrequencyWeights(SIZE, alpha=0.3)
+    if "alpha" in settings:
+        frequency = DocumentFrequencyWeights(SIZE, **settings)
         settings = {"factors": frequency.observe(torch.tensor(rows) != 0).tolist()}
     expected = 0.5 * regularizer(rows, power, **settings)
     assert expected > 0
@@ -133,7 +145,7 @@ def test_regularizers_of_queries(tiny_encoder, name):
         options = {"query_regularizer_weight": 0.7, "query_regularizer": REGULARIZERS[name]()[0]}
         found.append(run(model, make(model, InfoNCELoss(9.0), 0.5, document_regularizer=L1Loss(), **options)))
     rows = vectors(model)[0]
-    if settings is not None:
+    if "alpha" not in settings:
         expected = 0.7 * regularizer(rows, power, **settings)
         assert found[0][0]["query_regularizer_loss"] == pytest.approx(expected, rel=1e-4)
     assert_same(*found)
@@ -142,13 +154,13 @@ def test_regularizers_of_queries(tiny_encoder, name):
 def test_a_table_of_queries_can_be_penalised(tiny_encoder, idf_weights):
     """The queries of an inference-free encoder have a value, and no gradient to give."""
     model = tiny_encoder().eval()
-    parts, _ = run(model, SpladeLoss(model, InfoNCELoss(9.0), 0.5, 0.7, L1Loss(), L1Loss()))
+    terms, _ = run(model, SpladeLoss(model, InfoNCELoss(9.0), 0.5, 0.7, L1Loss(), L1Loss()))
     expected = sum(sum(row) for row in vectors(model)[0]) / 4
-    assert parts["query_regularizer_loss"] == pytest.approx(0.7 * expected, rel=1e-5)
+    assert terms["query_regularizer_loss"] == pytest.approx(0.7 * expected, rel=1e-5)
 
 
 def test_document_frequencies_count_each_batch_once(tiny_encoder):
-    """The cached loss runs the model twice, and each time in parts."""
+    """The cached loss runs the model twice, and each time in pieces."""
     model = tiny_encoder().eval()
     for make in (SpladeLoss, cached):
         frequency = DocumentFrequencyWeights(SIZE, refresh_steps=10)
@@ -174,9 +186,9 @@ def test_ranking_losses(tiny_encoder, name):
 
 def test_weighted_ranking_loss(tiny_encoder):
     model = tiny_encoder().eval()
-    parts = {name.replace("-", "_"): (make()[0], 0.1 + i) for i, (name, make) in enumerate(RANKINGS.items())}
+    terms = {name.replace("-", "_"): (make()[0], 0.1 + i) for i, (name, make) in enumerate(RANKINGS.items())}
     found = [
-        run(model, make(model, WeightedRankingLoss(parts), 0.001, document_regularizer=FlopsLoss()))
+        run(model, make(model, WeightedRankingLoss(terms), 0.001, document_regularizer=FlopsLoss()))
         for make in (SpladeLoss, cached)
     ]
     columns = vectors(model)
@@ -195,8 +207,8 @@ def test_complete_scores_in_stock(tiny_encoder):
         (MarginMSELoss(in_batch_negatives=True), margin_mse(columns, complete.tolist(), None, True)),
     ):
         for make in (SpladeLoss, cached):
-            parts = make(model, ranking, 0.0)(features(model), complete)
-            assert parts["base_loss"].item() == pytest.approx(expected, rel=1e-4)
+            terms = make(model, ranking, 0.0)(features(model), complete)
+            assert terms["base_loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_keys_is_cross_entropy(tiny_encoder):
@@ -204,13 +216,18 @@ def test_without_keys_is_cross_entropy(tiny_encoder):
     queries, *documents = (torch.tensor(column) for column in vectors(model))
     scores = queries @ torch.cat(documents).T / 9
     expected = functional.cross_entropy(scores, torch.arange(4)).item()
-    parts, _ = run(model, SpladeLoss(model, InfoNCELoss(9.0), 0.0))
-    assert parts["base_loss"] == pytest.approx(expected, rel=1e-5)
+    terms, _ = run(model, SpladeLoss(model, InfoNCELoss(9.0), 0.0))
+    assert terms["base_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_stock_describes_ours(tiny_encoder):
     config = SpladeLoss(
-        tiny_encoder(), InfoNCELoss(), 0.5, document_regularizer=FlopsLoss(200)
+        tiny_encoder(), InfoNCELoss(), 0.5, document_regularizer=FlopsLoss(threshold=200)
     ).get_config_dict()
     assert config["document_regularizer_threshold"] == 200
     assert config["document_regularizer"] == "FlopsLoss"
+    config = SpladeLoss(
+        tiny_encoder(), InfoNCELoss(), 0.5, document_regularizer=L0MaskFlopsLoss(200)
+    ).get_config_dict()
+    assert config["document_regularizer_threshold"] == 200
+    assert config["document_regularizer"] == "L0MaskFlopsLoss"

@@ -29,23 +29,23 @@ def test_numbers_by_hand():
         {"margin": (MarginMSELoss(), 0.5), "own": (InfoNCELoss(in_batch_negatives=False), 2.0)}
     )
     embeddings = [torch.tensor(column) for column in (QUERIES, POSITIVES, NEGATIVES)]
-    parts = loss.compute_loss_from_embeddings(embeddings, torch.tensor([[5.0, 2.0], [1.0, 0.0]]))
-    assert list(parts) == ["margin_loss", "own_loss"]
+    terms = loss.compute_loss_from_embeddings(embeddings, torch.tensor([[5.0, 2.0], [1.0, 0.0]]))
+    assert list(terms) == ["margin_loss", "own_loss"]
     # Scores 1, 0 and 2, 4: margins 1 and -2 where 3 and 1 are wanted.
-    assert parts["margin_loss"].item() == 0.5 * (2**2 + 3**2) / 2
+    assert terms["margin_loss"].item() == 0.5 * (2**2 + 3**2) / 2
     expected = 2 * (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
-    assert parts["own_loss"].item() == pytest.approx(expected, rel=1e-6)
+    assert terms["own_loss"].item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_an_independent_implementation(seed):
     columns, keys, own, _ = random_batch(seed)
-    parts = three().compute_loss_from_embeddings(
+    terms = three().compute_loss_from_embeddings(
         [torch.tensor(column, dtype=torch.float64) for column in columns],
         torch.tensor(own, dtype=torch.float64),
         keys=[torch.tensor(column) for column in keys],
     )
-    assert {name: part.item() for name, part in parts.items()} == pytest.approx(
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
         {
             "kl_loss": 2 * kl(columns, own, keys, 0.7, True),
             "margin_mse_loss": 0.05 * margin_mse(columns, own, keys),
@@ -69,20 +69,20 @@ def test_the_gradient_is_that_of_the_formula():
 def test_sums_may_be_nested():
     inner = WeightedRankingLoss({"a": (InfoNCELoss(), 2.0), "b": (MarginMSELoss(), 3.0)})
     columns, keys, own, _ = random_batch(6)
-    parts = WeightedRankingLoss({"both": (inner, 0.5)}).compute_loss_from_embeddings(
+    terms = WeightedRankingLoss({"both": (inner, 0.5)}).compute_loss_from_embeddings(
         [torch.tensor(column, dtype=torch.float64) for column in columns],
         torch.tensor(own, dtype=torch.float64),
         keys=[torch.tensor(column) for column in keys],
     )
     expected = 0.5 * (2 * infonce(columns, keys) + 3 * margin_mse(columns, own))
-    assert parts["both_loss"].item() == pytest.approx(expected, rel=1e-12)
+    assert terms["both_loss"].item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_one_query_with_one_document():
     given = [torch.tensor([[1.0, 2.0]], requires_grad=True) for _ in range(2)]
-    parts = three().compute_loss_from_embeddings(given, torch.tensor([[3.0]]))
-    assert [part.item() for part in parts.values()] == [0, 0, 0]
-    sum(parts.values()).backward()
+    terms = three().compute_loss_from_embeddings(given, torch.tensor([[3.0]]))
+    assert [term.item() for term in terms.values()] == [0, 0, 0]
+    sum(terms.values()).backward()
     assert not any(column.grad.any() for column in given)
 
 
@@ -93,7 +93,7 @@ def test_refuses_a_weight_that_makes_no_sense(weight):
     assert str(refused.value) == f"the weight of ranking loss kl must be positive, not {weight}"
 
 
-def test_refuses_no_parts():
+def test_refuses_no_terms():
     with pytest.raises(InputError) as refused:
         WeightedRankingLoss({})
     assert str(refused.value) == "give at least one ranking loss"

@@ -126,11 +126,11 @@ def batches(folder, rank=None):
         counted.asked.clear()
         scores = EnsembleTeacher([*teachers, counted]).score_batch(ROWS[mine], [c[mine] for c in COLUMNS])
         found[cut] = scores, sorted({document for _, document in counted.asked})
-    # More queries than documents: those of the batch, and further ones.
+    # More queries than documents: those of the batch, and extra ones.
     mine = slice(None) if rank is None else slice(0, 3) if rank == 0 else slice(3, None)
-    further = [text[::-1] for text in ROWS[mine]]
+    extra_queries = [text[::-1] for text in ROWS[mine]]
     columns = [column[mine] for column in COLUMNS]
-    found["further"] = EnsembleTeacher(teachers).score_batch([*ROWS[mine], *further], columns)
+    found["extra_queries"] = EnsembleTeacher(teachers).score_batch([*ROWS[mine], *extra_queries], columns)
     broken = Table({(q, d): math.nan if (q, d) == (ROWS[0], "milk stone") else 1 for q, d in counted.scores})
     mine = slice(None) if rank is None else slice(0, 3) if rank == 0 else slice(3, None)
     found["broken"] = message(EnsembleTeacher([broken]).score_batch, ROWS[mine], [c[mine] for c in COLUMNS])
@@ -155,10 +155,10 @@ def test_two_processes_are_one(tmp_path, mlm_folder):
         torch.testing.assert_close(torch.cat([first[cut][0], second[cut][0]]), whole, rtol=1e-5, atol=1e-4)
         # Each document was read by one process only.
         assert len(first[cut][1]) == 2 * cut and sorted(first[cut][1] + second[cut][1]) == documents
-    parts = [first["further"], second["further"]]
-    assert [part.shape for part in parts] == [(6, 16), (10, 16)]
-    in_order = torch.cat([parts[0][:3], parts[1][:5], parts[0][3:], parts[1][5:]])
-    torch.testing.assert_close(in_order, alone["further"], rtol=1e-5, atol=1e-4)
+    scores = [first["extra_queries"], second["extra_queries"]]
+    assert [part.shape for part in scores] == [(6, 16), (10, 16)]
+    in_order = torch.cat([scores[0][:3], scores[1][:5], scores[0][3:], scores[1][5:]])
+    torch.testing.assert_close(in_order, alone["extra_queries"], rtol=1e-5, atol=1e-4)
     # All know the reason, also the one without the query and the one without the document.
     assert first["broken"] == second["broken"] == alone["broken"]
     assert f"query {ROWS[0]!r}" in alone["broken"]

@@ -111,7 +111,7 @@ def test_half_precision_and_checkpointing(recipe):
         assert checkpointing == tokens * (4 * (8 * 32 + 2 * 48) + 2 * 4 * 32 + 20 * 32) + vectors
 
 
-def test_a_further_query_keeps_its_vector(recipe):
+def test_an_extra_query_keeps_its_vector(recipe):
     loss = {"ranking": {"kl": 1.0}, "in_batch_negatives": True}
     few, many = (
         dry_run(recipe(loss=loss, teachers={"models": ["bm25:statistics.json"], "extra_queries": number}))

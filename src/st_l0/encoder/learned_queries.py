@@ -50,7 +50,7 @@ class LearnedScores(nn.Module):
     every token, as SPLADE-doc.
 
     Args:
-        embeddings: word embeddings of the base model, ``(vocabulary, hidden)``; they are copied and stay as
+        embeddings: Word embeddings of the base model, ``(vocabulary, hidden)``; they are copied and stay as
             they are.
         token_mask: 0 for special tokens, 1 for others, ``(vocabulary,)``.
 
@@ -80,7 +80,7 @@ def train_query_table(modules: EncoderModules, kind: str) -> None:
     """Make the query weights of an inference-free encoder trainable.
 
     Args:
-        modules: the modules of the encoder.
+        modules: The modules of the encoder.
         kind: ``"trained_table"`` (one weight a token, from the table that is there) or ``"learned_scores"``
             (`LearnedScores`).
     """

@@ -36,10 +36,10 @@ def max_logits(hidden: Tensor, attention_mask: Tensor, decoder: nn.Linear) -> Te
     first token takes the gradient).
 
     Args:
-        hidden: output of the head's transform, ``(documents, tokens, hidden)``.
+        hidden: Output of the head's transform, ``(documents, tokens, hidden)``.
         attention_mask: 1 for a token, 0 for padding, ``(documents, tokens)``. Whatever stands at a padded
             position, infinities included, has no influence.
-        decoder: the head's last layer, ``hidden`` to ``vocabulary``.
+        decoder: The head's last layer, ``hidden`` to ``vocabulary``.
 
     Returns:
         Non-negative values, ``(documents, vocabulary)``, in the dtype of ``hidden`` (under autocast in the
@@ -74,9 +74,9 @@ def flat_max_logits(hidden: Tensor, offsets: Tensor, decoder: nn.Linear) -> Tens
     """`max_logits` of documents without padding.
 
     Args:
-        hidden: tokens of all documents one after the other, ``(tokens, hidden)``.
-        offsets: where each document begins and the last one ends, ``(documents + 1,)``.
-        decoder: the head's last layer, ``hidden`` to ``vocabulary``.
+        hidden: Tokens of all documents one after the other, ``(tokens, hidden)``.
+        offsets: Where each document begins and the last one ends, ``(documents + 1,)``.
+        decoder: The head's last layer, ``hidden`` to ``vocabulary``.
 
     Returns:
         As `max_logits`; zeros for a document without tokens.

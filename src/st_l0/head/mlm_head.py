@@ -19,10 +19,10 @@ class MLMHead:
     """The two parts of a masked-language-model head.
 
     Attributes:
-        transform: hidden states ``(..., hidden)`` to ``(..., hidden)``: dense, activation, layer norm.
-        dense: the linear layer inside ``transform``.
-        norm: the layer norm inside ``transform``.
-        decoder: hidden to vocabulary logits, with or without bias.
+        transform: Hidden states ``(..., hidden)`` to ``(..., hidden)``: dense, activation, layer norm.
+        dense: The linear layer inside ``transform``.
+        norm: The layer norm inside ``transform``.
+        decoder: Hidden to vocabulary logits, with or without bias.
     """
 
     transform: Callable[[Tensor], Tensor]

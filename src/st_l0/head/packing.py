@@ -37,7 +37,7 @@ class PackedTokens:
     """Which tokens belong to which document, and how many are multiplied at a time.
 
     Args:
-        lengths: tokens of each document, above 0.
+        lengths: Tokens of each document, above 0.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:

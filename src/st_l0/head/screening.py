@@ -61,11 +61,11 @@ def upper_bounds(
     finite.
 
     Args:
-        hidden: tokens of all documents, one after the other, ``(tokens, hidden)``, float32.
-        segments: which of them belong to a document; none is empty.
-        weight: of the decoder, ``(vocabulary, hidden)``, float32.
-        bias: of the decoder, ``(vocabulary,)``, or ``None``.
-        out: takes the bounds, ``(documents, vocabulary)``, float32.
+        hidden: Tokens of all documents, one after the other, ``(tokens, hidden)``, float32.
+        segments: Which of them belong to a document; none is empty.
+        weight: Of the decoder, ``(vocabulary, hidden)``, float32.
+        bias: Of the decoder, ``(vocabulary,)``, or ``None``.
+        out: Takes the bounds, ``(documents, vocabulary)``, float32.
 
     Returns:
         ``out``.

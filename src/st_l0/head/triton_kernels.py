@@ -56,7 +56,7 @@ def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor
     dtype and a range of lengths tries a few tile sizes, which takes seconds.
 
     Args:
-        hidden: real tokens of all documents one after the other, ``(tokens, hidden)``, contiguous; float32,
+        hidden: Real tokens of all documents one after the other, ``(tokens, hidden)``, contiguous; float32,
             float16 or bfloat16.
         weight: ``(vocabulary, hidden)``, contiguous, in the dtype of ``hidden``.
         bias: ``(vocabulary,)`` or ``None``.
@@ -105,12 +105,12 @@ def backward(
     """Gradients of `forward` through its active entries; summed in float32, always in the same order.
 
     Args:
-        grad: of the values, ``(documents, vocabulary)``.
-        values: what `forward` gave. Active is what is not 0: NaN counts, so that it shows in the gradients.
-        winners: what `forward` gave.
-        hidden: what `forward` took, ``(tokens, hidden)``.
-        weight: what `forward` took, ``(vocabulary, hidden)``.
-        needs_bias: whether to give the gradient of the bias as well.
+        grad: Of the values, ``(documents, vocabulary)``.
+        values: What `forward` gave. Active is what is not 0: NaN counts, so that it shows in the gradients.
+        winners: What `forward` gave.
+        hidden: What `forward` took, ``(tokens, hidden)``.
+        weight: What `forward` took, ``(vocabulary, hidden)``.
+        needs_bias: Whether to give the gradient of the bias as well.
 
     Returns:
         Gradients of ``hidden``, of ``weight`` and, if asked for, of the bias; float32.

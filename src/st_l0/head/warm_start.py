@@ -38,15 +38,15 @@ def warm_start_head(
     """Set dense layer, layer norm and decoder bias of the MLM head; the decoder stays tied to the embeddings.
 
     Args:
-        transformer: a fill-mask `Transformer` with a fresh head; changed in place.
-        texts: running text of the kind to be indexed; read until ``tokens`` tokens were seen.
-        tokens: how many tokens to fit on.
-        decoder_bias: start of the decoder's bias. On MiniLM -8 leaves some 660 active dims a document at the
+        transformer: A fill-mask `Transformer` with a fresh head; changed in place.
+        texts: Running text of the kind to be indexed; read until ``tokens`` tokens were seen.
+        tokens: How many tokens to fit on.
+        decoder_bias: Start of the decoder's bias. On MiniLM -8 leaves some 660 active dims a document at the
             first steps, -5 some 5,500.
-        batch_size: texts a forward pass.
+        batch_size: Texts a forward pass.
 
     Raises:
-        InputError: the head is not of a known kind, or ``texts`` holds fewer tokens than the hidden size.
+        InputError: The head is not of a known kind, or ``texts`` holds fewer tokens than the hidden size.
     """
     model: Any = transformer.model
     tokenizer: Any = transformer.tokenizer

@@ -3,14 +3,25 @@
 from st_l0.losses.combined import SparseRetrievalLoss
 from st_l0.losses.distillation import KLDivergenceLoss, MarginMSELoss
 from st_l0.losses.document_frequency import DocumentFrequencyWeights
+from st_l0.losses.flops import (
+    DFFlopsLoss,
+    FlopsLoss,
+    IDFFlopsLoss,
+    L0ActivationFlopsLoss,
+    L0MaskFlopsLoss,
+)
 from st_l0.losses.ranking import InfoNCELoss, WeightedRankingLoss
-from st_l0.losses.regularizers import FlopsLoss, L1Loss, convert_weight, inverse
+from st_l0.losses.regularizers import L1Loss, convert_weight, inverse
 
 __all__ = [
+    "DFFlopsLoss",
     "DocumentFrequencyWeights",
     "FlopsLoss",
+    "IDFFlopsLoss",
     "InfoNCELoss",
     "KLDivergenceLoss",
+    "L0ActivationFlopsLoss",
+    "L0MaskFlopsLoss",
     "L1Loss",
     "MarginMSELoss",
     "SparseRetrievalLoss",

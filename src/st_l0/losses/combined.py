@@ -22,26 +22,40 @@ class SparseRetrievalLoss(nn.Module):
     """Ranking loss plus weighted sparsity penalties on the documents and, where queries run a model, on them.
 
     Columns are queries, then the documents of each position (positives, first negatives ...); labels are
-    teacher scores. Further queries, which have no documents of their own, may follow the others. Equal texts
+    teacher scores. Extra queries, which have no documents of their own, may follow the others. Equal texts
     are recognised by their token ids, and the ranking loss is told, so that another query's own positive is
     never a negative.
 
     Args:
-        model: the encoder.
-        ranking: such as `InfoNCELoss` or `WeightedRankingLoss`.
-        document_regularizer: such as `FlopsLoss`.
-        document_regularizer_weight: lambda_d at its peak.
-        query_regularizer: the same for the queries; needed where ``query_regularizer_weight`` is not 0.
-        query_regularizer_weight: lambda_q at its peak.
-        ramp_steps: optimizer steps over which both weights grow as ``((step + 1) / ramp_steps) ** 2``; 0
+        model: The encoder.
+        ranking: Such as `InfoNCELoss` or `WeightedRankingLoss`.
+        document_regularizer: Such as `FlopsLoss`.
+        document_regularizer_weight: λ_d at its peak.
+        query_regularizer: The same for the queries; needed where ``query_regularizer_weight`` is not 0.
+        query_regularizer_weight: λ_q at its peak.
+        ramp_steps: Optimizer steps over which both weights grow as ``((step + 1) / ramp_steps) ** 2``; 0
             starts at the peak. The trainer's callback calls `set_step`.
 
     Attributes:
-        log_statistics: whether the coming batches are counted for `pop_statistics`; the trainer's callback
+        log_statistics: Whether the coming batches are counted for `pop_statistics`; the trainer's callback
             sets it for the steps that are logged, so that the others pay nothing.
 
     Raises:
-        InputError: a negative weight or ramp, or a query weight without a query regularizer.
+        InputError: A negative weight or ramp, or a query weight without a query regularizer.
+
+    Example:
+        A toy encoder, whose vectors stand in the features:
+
+        >>> from st_l0.losses import InfoNCELoss, L0MaskFlopsLoss
+        >>> class Given(nn.Module):
+        ...     def forward(self, features):
+        ...         return {"sentence_embedding": features["vectors"]}
+        >>> def column(text, vector):
+        ...     ids = torch.tensor([[text]])
+        ...     return {"input_ids": ids, "attention_mask": ids > 0, "vectors": torch.tensor([vector])}
+        >>> batch = [column(1, [1.0, 0.0]), column(2, [3.0, 1.0]), column(3, [1.0, 0.0])]
+        >>> SparseRetrievalLoss(Given(), InfoNCELoss(), L0MaskFlopsLoss(1), 0.5)(batch)
+        {'ranking_loss': tensor(0.1269), 'document_regularizer_loss': tensor(1.2500)}
     """
 
     def __init__(
@@ -87,22 +101,22 @@ class SparseRetrievalLoss(nn.Module):
     def forward(
         self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Loss parts of one batch; the trainer sums and logs them."""
+        """Loss terms of one batch; the trainer sums and logs them."""
         features = list(sentence_features)
         keys = [text_keys(column["input_ids"], column["attention_mask"]) for column in features]
         embeddings = embed_columns(self.model, features)
         ranking = self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys)
-        parts = ranking if isinstance(ranking, dict) else {"ranking_loss": ranking}
-        # Further queries are chosen ones: neither statistics nor penalties are meant for them.
+        terms = ranking if isinstance(ranking, dict) else {"ranking_loss": ranking}
+        # Extra queries are chosen ones: neither statistics nor penalties are meant for them.
         queries, documents = embeddings[0][: len(embeddings[1])], torch.cat(embeddings[1:])
         penalty = self.document_regularizer.compute_loss_from_embeddings(documents)
-        parts["document_regularizer_loss"] = penalty * self.weights["document_regularizer_weight"]
+        terms["document_regularizer_loss"] = penalty * self.weights["document_regularizer_weight"]
         if self.query_regularizer is not None:
             penalty = self.query_regularizer.compute_loss_from_embeddings(queries)
-            parts["query_regularizer_loss"] = penalty * self.weights["query_regularizer_weight"]
+            terms["query_regularizer_loss"] = penalty * self.weights["query_regularizer_weight"]
         if self.log_statistics:
             self._watch(queries, documents)
-        return parts
+        return terms
 
     @torch.no_grad()
     def _watch(self, queries: Tensor, documents: Tensor) -> None:
@@ -147,7 +161,7 @@ class SparseRetrievalLoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        """BibTeX of the parts."""
+        """BibTeX of the terms."""
         return str(self.ranking.citation) + str(self.document_regularizer.citation)
 
 

@@ -5,7 +5,7 @@ Teacher scores are the trainer's labels, of one of two shapes:
 - ``(queries, documents_per_query)``: the scores of each query's own documents;
 - ``(queries, documents of all devices)``: the scores of all documents of the batch in the order of
   `BatchScores.all`, which live teachers give (see `st_l0.teachers.EnsembleTeacher.score_batch`). It needs
-  ``in_batch_negatives``, and is the only one for a batch with further queries (`st_l0.teachers.QueryPool`),
+  ``in_batch_negatives``, and is the only one for a batch with extra queries (`st_l0.teachers.QueryPool`),
   which the divergence takes like the others and the margins leave out.
 """
 
@@ -30,12 +30,19 @@ class KLDivergenceLoss(nn.Module):
 
     Args:
         temperature: T > 0.
-        in_batch_negatives: the documents of the other queries are candidates too. Where the teacher scored
+        in_batch_negatives: The documents of the other queries are candidates too. Where the teacher scored
             the own documents only, it gives the others no probability, except that a document that is known
             to be right, or equals an own document, is no candidate (see `BatchScores.false_negative_mask`).
 
     Raises:
         InputError: ``temperature`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> query, positive, negative = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[1.0, 0.0]]])
+        >>> teacher_scores = torch.tensor([[1.0, 1.0]])
+        >>> KLDivergenceLoss().compute_loss_from_embeddings([query, positive, negative], teacher_scores)
+        tensor(0.1201)
 
     Source: Hinton et al., 2015, https://arxiv.org/abs/1503.02531; as in the reference implementation of
     https://arxiv.org/abs/2504.14839 both sides are divided by T, and the loss is not multiplied by its
@@ -59,18 +66,18 @@ class KLDivergenceLoss(nn.Module):
         """Loss of this batch.
 
         Args:
-            embeddings: queries, then the documents of each position, each ``(queries, vocabulary)``.
-            labels: teacher scores, see above.
-            keys: identity of each text, see `InfoNCELoss`.
+            embeddings: Queries, then the documents of each position, each ``(queries, vocabulary)``.
+            labels: Teacher scores, see above.
+            keys: Identity of each text, see `InfoNCELoss`.
 
         Returns:
             A scalar: on one device the mean over the queries; on several their average is the mean over all.
 
         Raises:
-            InputError: no teacher scores, some of another shape, or some that are not finite.
+            InputError: No teacher scores, some of another shape, or some that are not finite.
         """
         batch = BatchScores(embeddings, keys, labels)
-        student = batch.all(further=True) if self.in_batch_negatives else batch.own()
+        student = batch.all(extra_queries=True) if self.in_batch_negatives else batch.own()
         teacher, complete = _teacher_scores(
             labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
         )
@@ -115,10 +122,17 @@ class MarginMSELoss(nn.Module):
     A query with one document has no margin: its loss is 0.
 
     Args:
-        in_batch_negatives: the documents of the other queries count too. Where the teacher scored the own
+        in_batch_negatives: The documents of the other queries count too. Where the teacher scored the own
             documents only, another query's document is taken to be at most as good as the worst own one: its
             error counts only where the student's margin is smaller than ``t_0 - min_d t_d``. A document that
             is known to be right, or equals an own one, does not count.
+
+    Example:
+        >>> import torch
+        >>> query, positive, negative = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[1.0, 0.0]]])
+        >>> teacher_scores = torch.tensor([[3.0, 0.0]])
+        >>> MarginMSELoss().compute_loss_from_embeddings([query, positive, negative], teacher_scores)
+        tensor(4.)
 
     Source: Hofstätter et al., 2020, https://arxiv.org/abs/2010.02666.
     """

@@ -22,13 +22,19 @@ class DocumentFrequencyWeights(nn.Module):
     all devices since the last estimate, first from the first batch alone.
 
     Args:
-        vocabulary_size: number of tokens.
-        alpha: the share at which the factor is 1/2, between 0 and 1.
-        beta: steepness there.
-        refresh_steps: batches between two estimates.
+        vocabulary_size: Number of tokens.
+        alpha: The share at which the factor is 1/2, between 0 and 1.
+        beta: Steepness there.
+        refresh_steps: Batches between two estimates.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> weights = DocumentFrequencyWeights(3, alpha=0.5)
+        >>> weights.observe(torch.tensor([[True, False, True], [False, False, True]]))
+        tensor([0.5000, 0.0000, 1.0000], dtype=torch.float64)
 
     Source: DF-FLOPS, Porco et al., 2025, https://arxiv.org/abs/2505.15070. There the frequencies are those of
     a validation pass every 100 steps; here they are those of the training batches, which costs nothing.
@@ -62,13 +68,13 @@ class DocumentFrequencyWeights(nn.Module):
         """Count a batch of this device, estimate anew when it is time, and give the factors.
 
         Args:
-            active: which document uses which token, bool ``(documents, vocabulary)``.
+            active: Which document uses which token, bool ``(documents, vocabulary)``.
 
         Returns:
             The factors, float64 ``(vocabulary,)``, equal on all devices. In eval mode nothing is counted.
 
         Raises:
-            InputError: another vocabulary.
+            InputError: Another vocabulary.
         """
         if active.shape[1] != len(self.counts):
             raise InputError(

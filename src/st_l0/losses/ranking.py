@@ -46,10 +46,17 @@ class InfoNCELoss(nn.Module):
 
     Args:
         temperature: T > 0.
-        in_batch_negatives: without them a query's candidates are its own documents only.
+        in_batch_negatives: Without them a query's candidates are its own documents only.
 
     Raises:
         InputError: ``temperature`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> positives = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> InfoNCELoss().compute_loss_from_embeddings([queries, positives])
+        tensor(0.2201)
 
     Source: van den Oord et al., 2018, https://arxiv.org/abs/1807.03748
     """
@@ -71,10 +78,10 @@ class InfoNCELoss(nn.Module):
         """Loss of this batch.
 
         Args:
-            embeddings: queries, positives, then any number of hard negatives, each ``(queries, vocabulary)``.
-                Further queries, which have no positive, are left out.
-            labels: not used, but for their number of rows (see `BatchScores`).
-            keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
+            embeddings: Queries, positives, then any number of hard negatives, each ``(queries, vocabulary)``.
+                Extra queries, which have no positive, are left out.
+            labels: Not used, but for their number of rows (see `BatchScores`).
+            keys: Identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
                 keys mean equal texts. Without them, as under stock `SpladeLoss`, no two texts count as equal.
 
         Returns:
@@ -109,23 +116,31 @@ class InfoNCELoss(nn.Module):
 
 
 class WeightedRankingLoss(nn.Module):
-    """A weighted sum of ranking losses, each a part of the log.
+    """A weighted sum of ranking losses, each a term of its own in the log.
 
     Args:
-        parts: name of each part, such as ``"kl"``, to the loss and its weight.
+        terms: Name of each term, such as ``"kl"``, to the loss and its weight.
 
     Raises:
-        InputError: there is no part, or a weight is not positive.
+        InputError: There is no term, or a weight is not positive.
+
+    Example:
+        >>> import torch
+        >>> from st_l0.losses import MarginMSELoss
+        >>> query, positive, negative = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[1.0, 0.0]]])
+        >>> loss = WeightedRankingLoss({"margin": (MarginMSELoss(), 0.5), "infonce": (InfoNCELoss(), 1.0)})
+        >>> loss.compute_loss_from_embeddings([query, positive, negative], torch.tensor([[3.0, 0.0]]))
+        {'margin_loss': tensor(2.), 'infonce_loss': tensor(0.3133)}
     """
 
-    def __init__(self, parts: Mapping[str, tuple[RankingLoss, float]]) -> None:
+    def __init__(self, terms: Mapping[str, tuple[RankingLoss, float]]) -> None:
         super().__init__()
-        if not parts:
+        if not terms:
             raise InputError("give at least one ranking loss")
-        for name, (_, weight) in parts.items():
+        for name, (_, weight) in terms.items():
             if not weight > 0:
                 raise InputError(f"the weight of ranking loss {name} must be positive, not {weight}")
-        self.parts = dict(parts)
+        self.terms = dict(terms)
 
     def compute_loss_from_embeddings(
         self,
@@ -134,21 +149,21 @@ class WeightedRankingLoss(nn.Module):
         *,
         keys: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """The weighted parts, ``"<name>_loss"`` to a scalar; arguments as in `InfoNCELoss`."""
+        """The weighted terms, ``"<name>_loss"`` to a scalar; arguments as in `InfoNCELoss`."""
         found = {}
-        for name, (loss, weight) in self.parts.items():
-            part = loss.compute_loss_from_embeddings(embeddings, labels, keys=keys)
-            total = torch.stack(list(part.values())).sum() if isinstance(part, dict) else part
+        for name, (loss, weight) in self.terms.items():
+            term = loss.compute_loss_from_embeddings(embeddings, labels, keys=keys)
+            total = torch.stack(list(term.values())).sum() if isinstance(term, dict) else term
             found[f"{name}_loss"] = weight * total
         return found
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""
         return {
-            name: {"weight": weight, **loss.get_config_dict()} for name, (loss, weight) in self.parts.items()
+            name: {"weight": weight, **loss.get_config_dict()} for name, (loss, weight) in self.terms.items()
         }
 
     @property
     def citation(self) -> str:
-        """BibTeX of the parts."""
-        return "".join(loss.citation for loss, _ in self.parts.values())
+        """BibTeX of the terms."""
+        return "".join(loss.citation for loss, _ in self.terms.values())

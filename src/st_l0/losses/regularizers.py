@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
+from st_l0.losses import citations
 from st_l0.losses.document_frequency import DocumentFrequencyWeights
 from st_l0.utils.distributed import all_reduce_sum
 
@@ -18,9 +19,12 @@ class Regularizer(nn.Module):
     Of the activations ``w``, ``(documents, vocabulary)``, each vocabulary entry gets one mean over the
     documents of **all** devices::
 
-        m_j = c_j / N * sum_i free_ij * log1p^k(|w_ij|)
+        m_j     = c_j / N * sum_i mask_i * rest_ij * log1p^k(|w_ij|)
+        mask_i  = active_dims_i > threshold
+        rest_ij = |w_ij| is not among the top_k largest of document i
 
-    which ``penalty`` of the subclass turns into a number. The value and its gradient do not depend on the
+    where a condition is 1 if it holds, else 0, and what is not asked for holds always. ``penalty`` of the
+    subclass turns the means into a number. The value and its gradient do not depend on the
     number of devices that share a batch (stock `FlopsLoss` computes a penalty for each device's part, which
     is larger the smaller the part).
 
@@ -28,31 +32,33 @@ class Regularizer(nn.Module):
     or of `SparseRetrievalLoss`.
 
     Args:
-        threshold: active dims that a document keeps for free (l0 mask): ``free_ij`` is 1 where document i has
-            **more than** that many, else 0. ``None`` penalises all. N counts masked documents too, so the
-            penalty fades as documents become sparse.
-        top_k: the k largest weights of a document are free, the others are penalised (a baseline).
-        extra_logs: k, the number of logs taken before the mean: the decoupled l0 activation, which ranks with
+        threshold: Active dims that a document keeps for free (l0 mask); one with more is penalised as a
+            whole. ``None`` penalises all. N counts the free documents too, so the penalty fades as documents
+            become sparse.
+        top_k: The k largest weights of a document are free, the others are penalised (a baseline).
+        extra_logs: Number k of logs taken before the mean: the decoupled l0 activation, which ranks with
             w and penalises log(1 + w). 0 where the model's own activation has the logs already.
-        token_weights: c, a factor for each vocabulary entry, ``(vocabulary,)``, or
+        token_weights: Factor c of each vocabulary entry, ``(vocabulary,)``, or
             `DocumentFrequencyWeights` for factors that follow the training (DF-FLOPS). With
             ``token_weights=inverse(idf)`` FLOPS of effective weights ``u = idf * w`` is FLOPS of ``w``.
-        positions: number of documents a query has. With 1 all documents are pooled into one mean, as in
-            stock. With n the batch is cut into n equal parts (all positives, all first negatives ...), each
+        positions: Number of documents a query has. With 1 all documents are pooled into one mean, as in
+            stock. With n the batch is cut into n equal blocks (all positives, all first negatives ...), each
             has its own penalty, and they are summed: the reference implementation's form, for published
             weights; `convert_weight` converts.
 
     Raises:
-        InputError: an argument is negative, or a token weight is negative or not finite.
+        InputError: An argument is negative, or a token weight is negative or not finite.
 
-    Source: mask and activation: Shen et al., 2025, https://arxiv.org/abs/2504.14839. Effective weights: Geng
+    Source: Mask and activation: Shen et al., 2025, https://arxiv.org/abs/2504.14839. Effective weights: Geng
     et al., 2024, https://arxiv.org/abs/2411.04403.
     """
 
+    paper: str
+
     def __init__(
         self,
-        threshold: int | None = None,
         *,
+        threshold: int | None = None,
         top_k: int | None = None,
         extra_logs: int = 0,
         token_weights: Tensor | DocumentFrequencyWeights | None = None,
@@ -84,14 +90,14 @@ class Regularizer(nn.Module):
         """Penalty of this batch.
 
         Args:
-            embeddings: vectors of this device, ``(documents, vocabulary)``; with ``positions`` n all
+            embeddings: Vectors of this device, ``(documents, vocabulary)``; with ``positions`` n all
                 documents of the first position come first. The devices need not hold equally many.
 
         Returns:
             The penalty, a scalar.
 
         Raises:
-            InputError: the number of documents is not a multiple of ``positions``, or the token weights
+            InputError: The number of documents is not a multiple of ``positions``, or the token weights
                 belong to another vocabulary.
         """
         if len(embeddings) % self.positions:
@@ -108,9 +114,9 @@ class Regularizer(nn.Module):
         if self.top_k is not None:
             largest = weights.detach().topk(min(self.top_k, weights.shape[1])).indices
             weights = weights.scatter(1, largest, 0)
-        parts = weights.view(self.positions, -1, weights.shape[1])
-        count = torch.tensor(float(parts.shape[1]), dtype=weights.dtype, device=weights.device)
-        means = all_reduce_sum(parts.sum(1)) / all_reduce_sum(count)
+        blocks = weights.view(self.positions, -1, weights.shape[1])
+        count = torch.tensor(float(blocks.shape[1]), dtype=weights.dtype, device=weights.device)
+        means = all_reduce_sum(blocks.sum(1)) / all_reduce_sum(count)
         factors = self._factors(active)
         if factors is not None:
             means = means * factors.to(means)
@@ -142,50 +148,45 @@ class Regularizer(nn.Module):
 
     @property
     def citation(self) -> str:
-        """BibTeX of the source."""
-        return """
-@inproceedings{shen2025exploring,
-    title={Exploring $\\ell_0$ Sparsification for Inference-free Sparse Retrievers},
-    author={Shen, Xinjie and Geng, Zhichao and Yang, Yang},
-    booktitle={Proceedings of SIGIR},
-    year={2025},
-    url={https://arxiv.org/abs/2504.14839},
-}
-"""
-
-
-class FlopsLoss(Regularizer):
-    """FLOPS: the sum over the vocabulary of the squared mean activation.
-
-    With the means ``m_j`` of `Regularizer`::
-
-        loss = sum_j m_j ** 2
-
-    ===========================  ===========================================================================
-    plain FLOPS                  ``FlopsLoss()``
-    l0 mask                      ``FlopsLoss(200)``
-    decoupled l0 activation      ``FlopsLoss(extra_logs=1)``
-    IDF-aware, of ``idf * w``    ``FlopsLoss(token_weights=inverse(idf))``
-    DF-FLOPS                     ``FlopsLoss(token_weights=DocumentFrequencyWeights(vocabulary_size))``
-    ===========================  ===========================================================================
-
-    Arguments as in `Regularizer`.
-
-    Source: Paria et al., 2020, https://arxiv.org/abs/2004.05665; SPLADE, https://arxiv.org/abs/2107.05720.
-    """
-
-    def penalty(self, means: Tensor) -> Tensor:
-        """The squares."""
-        return means.square()
+        """BibTeX of the papers whose methods it uses."""
+        papers = [self.paper]
+        if self.threshold is not None or self.extra_logs:
+            papers.append(citations.L0)
+        if self.token_weights is not None:
+            papers.append(citations.IDF_AWARE_FLOPS)
+        if self.document_frequency is not None:
+            papers.append(citations.DF_FLOPS)
+        return "".join(papers)
 
 
 class L1Loss(Regularizer):
-    """The mean l1 norm of the vectors, ``sum_j m_j`` with the means of `Regularizer`.
+    """The mean l1 norm of the vectors.
 
-    Arguments as in `Regularizer`. ``L1Loss(top_k=k)`` pulls all but the k largest weights to 0.
+    With the means ``m_j`` of `Regularizer`::
 
-    Source: SNRM, Zamani et al., 2018; SPLADE, https://arxiv.org/abs/2107.05720.
+        loss = sum_j m_j
+
+    ``L1Loss(top_k=k)`` is the top-k baseline: it pulls all but the k largest weights of a document to 0.
+
+    Args:
+        options: As of `Regularizer`, by name.
+
+    Raises:
+        InputError: As `Regularizer`.
+
+    Example:
+        >>> import torch
+        >>> documents = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+        >>> L1Loss().compute_loss_from_embeddings(documents)
+        tensor(2.)
+        >>> L1Loss(top_k=1).compute_loss_from_embeddings(documents)
+        tensor(0.5000)
+
+    Source: SNRM, Zamani et al., 2018, https://doi.org/10.1145/3269206.3271800; SPLADE,
+    https://arxiv.org/abs/2107.05720.
     """
+
+    paper = citations.SNRM
 
     def penalty(self, means: Tensor) -> Tensor:
         """The means themselves."""
@@ -194,6 +195,16 @@ class L1Loss(Regularizer):
 
 def inverse(idf: Tensor) -> Tensor:
     """``1 / idf``, and 0 where the IDF is 0: such a token is in no effective weight.
+
+    Args:
+        idf: IDF of each token, ``(vocabulary,)``, 0 or more.
+
+    Returns:
+        The same shape and dtype.
+
+    Example:
+        >>> inverse(torch.tensor([2.0, 0.0, 0.5]))
+        tensor([0.5000, 0.0000, 2.0000])
 
     Source: IDF-aware FLOPS, https://arxiv.org/abs/2411.04403.
     """
@@ -208,12 +219,16 @@ def convert_weight(weight: float, positions: int, *, to: str) -> float:
     (25.3 against 12.1 in one example of two), so this is right to a few percent.
 
     Args:
-        weight: the weight in the other reduction.
-        positions: documents of a query.
+        weight: The weight in the other reduction.
+        positions: Documents of a query.
         to: ``"pooled"`` or ``"per_position"``, the reduction wanted.
 
     Raises:
         InputError: ``to`` is neither, or ``positions`` is not positive.
+
+    Example:
+        >>> convert_weight(0.04, 2, to="pooled")
+        0.08
     """
     if to not in ("pooled", "per_position") or positions < 1:
         raise InputError(

@@ -15,18 +15,18 @@ class BatchScores:
     """Dot products of this device's queries, in float32 at least: half precision rounds by up to 1 %.
 
     Args:
-        embeddings: queries, then the documents of each position (positives, first negatives ...), each
-            ``(queries, vocabulary)``. There may be more queries than that: the further ones have no documents
+        embeddings: Queries, then the documents of each position (positives, first negatives ...), each
+            ``(queries, vocabulary)``. There may be more queries than that: the extra ones have no documents
             of their own; ``labels`` must then have as many rows.
-        keys: identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
+        keys: Identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
             keys mean equal texts. Without them no two texts count as equal.
-        labels: teacher scores, one row a query, for the number of queries.
+        labels: Teacher scores, one row a query, for the number of queries.
 
     Attributes:
-        rows: number of queries with documents of their own.
+        rows: Number of queries with documents of their own.
 
     Raises:
-        InputError: there are no documents, or the columns have different lengths.
+        InputError: There are no documents, or the columns have different lengths.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class BatchScores:
         if not documents:
             raise InputError("a ranking loss needs queries and documents, but the batch has one column only")
         lengths = [len(column) for column in embeddings]
-        further = labels is not None and len(labels) == lengths[0] > lengths[1]
-        if len(set(lengths[1:] if further else lengths)) > 1:
+        extra_queries = labels is not None and len(labels) == lengths[0] > lengths[1]
+        if len(set(lengths[1:] if extra_queries else lengths)) > 1:
             raise InputError(
                 f"every query needs the same number of documents, but the columns have {lengths} rows"
             )
         self.rows = lengths[1]
-        self._further = queries
+        self._all_queries = queries
         self._queries, self._documents = queries[: self.rows], documents
         self._keys = None if keys is None else [keys[0][: self.rows], *keys[1:]]
 
@@ -55,14 +55,14 @@ class BatchScores:
             queries = _full(self._queries)
             return torch.stack([(queries * _full(column)).sum(1) for column in self._documents], dim=1)
 
-    def all(self, *, further: bool = False) -> Tensor:
+    def all(self, *, extra_queries: bool = False) -> Tensor:
         """Scores of all documents of all devices, ``(queries, documents of all devices)``.
 
         The documents of the first position come first, those of the first device first among them. With
-        ``further`` the rows of the further queries follow.
+        ``extra_queries`` the rows of those follow.
         """
         with self._full_precision():
-            queries = _full(self._further if further else self._queries)
+            queries = _full(self._all_queries if extra_queries else self._queries)
             return torch.cat([queries @ _full(all_gather(column)).T for column in self._documents], dim=1)
 
     def own_positions(self) -> Tensor:
@@ -107,7 +107,7 @@ def global_mean(values: Tensor) -> Tensor:
     A plain mean of each device's rows would weigh the rows of a device with few of them more.
 
     Args:
-        values: one number a row of this device, ``(rows,)``.
+        values: One number a row of this device, ``(rows,)``.
 
     Returns:
         A scalar; on one process the plain mean.

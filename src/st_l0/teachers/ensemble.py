@@ -24,6 +24,11 @@ def min_max(scores: Tensor) -> Tensor:
 
     Raises:
         InputError: A score is NaN or infinite.
+
+    Example:
+        >>> min_max(torch.tensor([[2.0, 6.0, 4.0], [3.0, 3.0, 3.0]]))
+        tensor([[0.0000, 1.0000, 0.5000],
+                [0.0000, 0.0000, 0.0000]])
     """
     if not scores.isfinite().all():
         raise InputError("scores hold NaN or infinity; leave those rows out or mend the teacher")
@@ -56,6 +61,20 @@ class EnsembleTeacher:
     Raises:
         InputError: There is no teacher, ``scale`` or a weight is not positive and finite, or there are not as
             many weights as teachers.
+
+    Example:
+        A toy teacher, which counts the words that query and document share:
+
+        >>> class Words:
+        ...     name, vocabulary = "words", None
+        ...     def score_pairs(self, queries, documents):
+        ...         pairs = zip(queries, documents)
+        ...         return torch.tensor([float(len({*q.split()} & {*d.split()})) for q, d in pairs])
+        ...     def score_all(self, queries, documents):
+        ...         return torch.stack([self.score_pairs([q] * len(documents), documents) for q in queries])
+        >>> ensemble = EnsembleTeacher([Words()], scale=10.0)
+        >>> ensemble.score_lists(["red ship"], [["a red ship", "a red stone", "snow"]])
+        [tensor([10.,  5.,  0.])]
 
     Source: Geng et al., 2024, https://arxiv.org/abs/2411.04403, heterogeneous knowledge distillation
     """

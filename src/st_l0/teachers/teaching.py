@@ -65,6 +65,21 @@ def teach(
     Raises:
         InputError: There are no rows, the folder holds something else (other teachers, scale, chunk size or
             rows), or a score is not finite.
+
+    Example:
+        A toy teacher, which prefers short documents:
+
+        >>> import tempfile, torch
+        >>> from st_l0.data import Row
+        >>> class Short:
+        ...     name, vocabulary = "short", None
+        ...     def score_pairs(self, queries, documents):
+        ...         return torch.tensor([-float(len(document)) for document in documents])
+        >>> rows = [Row("a query", ("a", "longer"))]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = teach(rows, EnsembleTeacher([Short()], scale=1.0), folder, progress=False)
+        ...     print((path / "part-000000.jsonl").read_text().strip())
+        {"query": "a query", "documents": ["a", "longer"], "scores": [1.0, 0.0]}
     """
     path = Path(output) / _STATE
     if chunk_size < 1:

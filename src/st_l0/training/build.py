@@ -16,10 +16,14 @@ from st_l0.encoder.pretrained import HubOptions, layout, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.losses import (
+    DFFlopsLoss,
     DocumentFrequencyWeights,
     FlopsLoss,
+    IDFFlopsLoss,
     InfoNCELoss,
     KLDivergenceLoss,
+    L0ActivationFlopsLoss,
+    L0MaskFlopsLoss,
     L1Loss,
     MarginMSELoss,
     SparseRetrievalLoss,
@@ -144,25 +148,37 @@ def _ranking(settings: Loss) -> WeightedRankingLoss:
 
 
 def _document_regularizer(settings: Loss, model: SparseEncoder, documents_per_query: int) -> Regularizer:
+    """The class of the method that the recipe names, or the family's where it combines several."""
     size = cast(int, model.get_embedding_dimension())
-    token_weights: Tensor | DocumentFrequencyWeights | None = None
-    if settings.token_weights == "df":
-        token_weights = DocumentFrequencyWeights(
-            size,
-            alpha=settings.df_alpha,
-            beta=settings.df_beta,
-            refresh_steps=settings.df_refresh_steps,
-        )
-    elif settings.token_weights is not None:
-        modules = encoder_modules(model)
-        token_weights = inverse(torch.from_numpy(read_idf(Path(settings.token_weights), modules.tokenizer)))
-    return _REGULARIZERS[settings.regularizer](
-        settings.threshold,
-        top_k=settings.top_k,
-        extra_logs=settings.extra_logs,
-        token_weights=token_weights,
-        positions=documents_per_query if settings.reduction == "per_position" else 1,
-    )
+    positions = documents_per_query if settings.reduction == "per_position" else 1
+    df: dict[str, Any] = {
+        "alpha": settings.df_alpha,
+        "beta": settings.df_beta,
+        "refresh_steps": settings.df_refresh_steps,
+    }
+    idf: Tensor | None = None
+    if settings.token_weights is not None and settings.token_weights != "df":
+        idf = torch.from_numpy(read_idf(Path(settings.token_weights), encoder_modules(model).tokenizer))
+    options: dict[str, Any] = {
+        "threshold": settings.threshold,
+        "top_k": settings.top_k,
+        "extra_logs": settings.extra_logs or None,
+        "token_weights": settings.token_weights,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    if settings.regularizer == "flops":
+        match list(options):
+            case ["threshold"]:
+                return L0MaskFlopsLoss(options["threshold"], positions=positions)
+            case ["extra_logs"]:
+                return L0ActivationFlopsLoss(options["extra_logs"], positions=positions)
+            case ["token_weights"]:
+                if idf is not None:
+                    return IDFFlopsLoss(idf, positions=positions)
+                return DFFlopsLoss(size, **df, positions=positions)
+    if "token_weights" in options:
+        options["token_weights"] = DocumentFrequencyWeights(size, **df) if idf is None else inverse(idf)
+    return _REGULARIZERS[settings.regularizer](**options, positions=positions)
 
 
 def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> EnsembleTeacher | None:

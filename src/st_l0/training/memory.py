@@ -127,12 +127,19 @@ def check_table(path: str, base: BaseModel | None, notes: list[str]) -> None:
 
 
 def estimate_memory(
-    base: BaseModel, *, tokens: int, texts: int, further: int, devices: int, half: bool, checkpointing: bool
+    base: BaseModel,
+    *,
+    tokens: int,
+    texts: int,
+    extra_queries: int,
+    devices: int,
+    half: bool,
+    checkpointing: bool,
 ) -> Memory:
     """Memory of a training with AdamW on each device; arguments as in `activation_bytes`."""
     trained = base.parameters + base.query_parameters
     activations = activation_bytes(
-        base.config, tokens, texts, further, half=half, checkpointing=checkpointing
+        base.config, tokens, texts, extra_queries, half=half, checkpointing=checkpointing
     )
     if activations is not None and half:
         activations += 2 * base.parameters  # the copies that half precision computes with
@@ -145,13 +152,13 @@ def estimate_memory(
 
 
 def activation_bytes(
-    config: Any, tokens: int, texts: int, further: int = 0, *, half: bool, checkpointing: bool
+    config: Any, tokens: int, texts: int, extra_queries: int = 0, *, half: bool, checkpointing: bool
 ) -> int | None:
     """Estimate what a forward pass keeps for the backward pass, in bytes.
 
     With hidden size h, feed-forward size f and vocabulary V, an encoder of BERT's shape keeps ``8 h + 2 f``
     floats a token and layer (``26 h + 4 f`` bytes in half precision), embeddings and head keep ``5 h`` floats
-    a token, vectors, activation and penalty ``6 V`` floats a text, and a further query ``V`` (of a fixed
+    a token, vectors, activation and penalty ``6 V`` floats a text, and an extra query ``V`` (of a fixed
     table; a few times that where the table is trained). Attention is taken to keep no scores and dropout no
     masks worth counting, as the fused kernels of a GPU do. With gradient checkpointing a layer keeps its
     input, and one layer at a time is whole.
@@ -160,7 +167,7 @@ def activation_bytes(
         config: The transformers configuration.
         tokens: Tokens of a batch on one device, as many as there can be.
         texts: Texts of that batch which go through the model.
-        further: Queries that the documents are ranked for besides those of the batch.
+        extra_queries: Queries that the documents are ranked for besides those of the batch.
         half: Whether fp16 or bf16 is on.
         checkpointing: Whether gradient checkpointing is on.
 
@@ -173,7 +180,7 @@ def activation_bytes(
         return None
     layer = 26 * hidden + 4 * inner if half else 4 * (8 * hidden + 2 * inner)
     kept = layer + layers * 4 * hidden if checkpointing else layers * layer
-    return int(tokens * (kept + 4 * 5 * hidden) + (6 * texts + further) * 4 * config.vocab_size)
+    return int(tokens * (kept + 4 * 5 * hidden) + (6 * texts + extra_queries) * 4 * config.vocab_size)
 
 
 def _document_folder(name: str, kind: str, hub_options: HubOptions) -> str:

@@ -287,7 +287,7 @@ def _memory(
         base,
         tokens=texts * length,
         texts=texts,
-        further=0 if recipe.teachers is None else recipe.teachers.extra_queries,
+        extra_queries=0 if recipe.teachers is None else recipe.teachers.extra_queries,
         devices=devices,
         half=bool(recipe.training.get("fp16") or recipe.training.get("bf16")),
         checkpointing=bool(arguments.gradient_checkpointing),  # by either of its two names

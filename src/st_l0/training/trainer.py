@@ -38,7 +38,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         teacher: scores the documents of each batch; ``None`` where the data hold the scores or none are
             needed.
         in_batch_negatives: whether the teacher scores the documents of all queries of the batch.
-        pool: where each batch gets further queries from, for the teacher to score too; needs
+        pool: where each batch gets extra queries from, for the teacher to score too; needs
             ``in_batch_negatives``.
         kwargs: as of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
