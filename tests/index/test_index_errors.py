@@ -6,6 +6,7 @@ import pytest
 
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
+from st_l0.index.embedded.manifests import seal
 
 EYE = np.eye(3, dtype=np.float32)
 
@@ -187,7 +188,7 @@ def test_a_manifest_that_cannot_be_used(folder, damage, words):
 
 def test_a_manifest_that_tells_other_sizes_than_the_files(folder):
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"documents": 2', '"documents": 3'))
+    manifest.write_bytes(seal(json.loads(manifest.read_text().replace('"documents": 2', '"documents": 3'))))
     refused(lambda: open_index(folder), folder, ".npy is damaged")
 
 

@@ -93,7 +93,10 @@ class EmbeddedIndex:
         return len(self._snapshot)
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str | int) and bool(self._snapshot.locate([id]))
+        value = id.item() if isinstance(id, np.generic) else id
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            return False
+        return bool(self._snapshot.locate([value]))
 
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else repr(str(self.path))
@@ -188,6 +191,7 @@ class EmbeddedIndex:
             raise InputError(f"id {id!r} is not in the index")
         ((number, _, (row,)),) = snapshot.split(np.array([position]))
         segment = snapshot.segments[number].segment
+        segment.prove_lists(matrix.indices)
         shared = {}
         for token, weight in zip(matrix.indices.tolist(), matrix.data.tolist(), strict=True):
             start, stop = segment.indptr[token : token + 2].tolist()
@@ -239,6 +243,10 @@ class EmbeddedIndex:
         self._snapshot = self._store.publish(replace(snapshot, segments=settled))
 
     def _check(self, vectors: Vectors, snapshot: Snapshot) -> sp.csr_matrix:
+        if isinstance(vectors, str | Mapping) or (
+            isinstance(vectors, Sequence) and any(isinstance(vector, str) for vector in vectors)
+        ):
+            raise InputError("the index takes vectors, not texts: encode them with the model first")
         matrix = as_csr(vectors)
         self._check_length(matrix, snapshot)
         return matrix
