@@ -31,7 +31,8 @@ class EmbeddedIndex:
     A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
     of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
     index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe.
+    Searching from several threads is safe. What is read from a folder is compared with its checksums when it is
+    first used: each method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
@@ -243,9 +244,7 @@ class EmbeddedIndex:
         self._snapshot = self._store.publish(replace(snapshot, segments=settled))
 
     def _check(self, vectors: Vectors, snapshot: Snapshot) -> sp.csr_matrix:
-        if isinstance(vectors, str | Mapping) or (
-            isinstance(vectors, Sequence) and any(isinstance(vector, str) for vector in vectors)
-        ):
+        if isinstance(vectors, str | list | tuple) and any(isinstance(vector, str) for vector in vectors):
             raise InputError("the index takes vectors, not texts: encode them with the model first")
         matrix = as_csr(vectors)
         self._check_length(matrix, snapshot)

@@ -31,6 +31,7 @@ class Strings:
         self.blob = blob
         self.offsets = offsets
         self._guards = guards
+        self._proven = guards is None  # all of both
         self._wild = guards is not None  # the offsets were not proven yet
 
     @classmethod
@@ -48,12 +49,10 @@ class Strings:
         Raises:
             InputError: The file that they come from is damaged.
         """
-        self._prove_offsets()
+        if not self._proven:
+            self._prove_rows(rows)
         view = self.blob.data
-        bounds = list(zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True))
-        if self._guards is not None and self._guards[0].pending:
-            for start, stop in bounds:
-                self._guards[0].prove(start, stop)
+        bounds = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
         items = (view[start:stop] for start, stop in bounds)
         try:
             return [None if item == _NO_TEXT else str(item, "utf-8", "surrogatepass") for item in items]
@@ -64,13 +63,23 @@ class Strings:
 
     def prove(self) -> None:
         """Prove all that is not proven yet; errors as for `take`."""
-        self._prove_offsets()
-        if self._guards is not None:
-            self._guards[0].prove()
+        if self._guards is not None and not self._proven:
+            blob, offsets = self._guards
+            self._prove_offsets(offsets)
+            blob.prove()
+            self._proven = True
 
-    def _prove_offsets(self) -> None:
-        if self._wild and self._guards is not None:
-            self._guards[1].prove()
+    def _prove_rows(self, rows: NDArray[np.integer[Any]]) -> None:
+        assert self._guards is not None
+        blob, offsets = self._guards
+        self._prove_offsets(offsets)
+        for start, stop in zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True):
+            blob.prove(start, stop)
+        self._proven = not blob.pending
+
+    def _prove_offsets(self, guard: Guard) -> None:
+        if self._wild:
+            guard.prove()
             if (self.offsets[1:] < self.offsets[:-1]).any():
-                raise damaged(self._guards[1].path, "offsets that descend")
+                raise damaged(guard.path, "offsets that descend")
             self._wild = False
