@@ -6,6 +6,7 @@ import pytest
 
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
+from st_l0.index.embedded.manifests import seal
 
 EYE = np.eye(3, dtype=np.float32)
 
@@ -64,6 +65,11 @@ def refused(function, *words):
         (lambda i: i.search(EYE, mask=np.array([1, 0])), ["2 booleans", "int"]),
         (lambda i: i.search(EYE, ids=[1]), ["str ids", "1"]),
         (lambda i: i.search(EYE, ids="a"), ["list of ids"]),
+        (lambda i: i.search("red fish"), ["vectors, not texts", "encode"]),
+        (lambda i: i.search(["red fish"]), ["vectors, not texts", "encode"]),
+        (lambda i: i.explain("red fish", "a"), ["vectors, not texts"]),
+        (lambda i: i.add(["c"], ["red fish"]), ["vectors, not texts"]),
+        (lambda i: i.search(""), ["empty"]),
         (lambda i: i.explain(EYE[0], "nobody"), ["'nobody'"]),
         (lambda i: i.explain(np.eye(1, 4), "a"), ["4 dimensions"]),
     ],
@@ -187,7 +193,7 @@ def test_a_manifest_that_cannot_be_used(folder, damage, words):
 
 def test_a_manifest_that_tells_other_sizes_than_the_files(folder):
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"documents": 2', '"documents": 3'))
+    manifest.write_bytes(seal(json.loads(manifest.read_text().replace('"documents": 2', '"documents": 3'))))
     refused(lambda: open_index(folder), folder, ".npy is damaged")
 
 

@@ -257,10 +257,10 @@ def test_readers_keep_what_they_opened_until_they_refresh(tmp_path, generator):
 def test_a_segment_that_vanishes_while_opening_is_looked_for_in_the_next_manifest(tmp_path, monkeypatch):
     path = tmp_path / "index"
     index, _, _, _ = build(path)
-    stale = Folder(path)._read()
+    stale = Folder(path).read()
     index.update([f"d{i}" for i in range(20)], np.ones((20, VOCABULARY)))
-    answers, read = [stale], Folder._read
-    monkeypatch.setattr(Folder, "_read", lambda folder: answers.pop() if answers else read(folder))
+    answers, read = [stale], Folder.read
+    monkeypatch.setattr(Folder, "read", lambda folder: answers.pop() if answers else read(folder))
     assert len(EmbeddedIndex(path)) == 20
     assert answers == []
 

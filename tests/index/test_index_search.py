@@ -169,6 +169,16 @@ def test_contains_and_length(index):
     assert repr(index) == "EmbeddedIndex(in memory, documents=4, vocabulary_size=3)"
 
 
+def test_contains_takes_numpy_ids(index):
+    assert np.array(["a"])[0] in index
+    numbers = EmbeddedIndex()
+    numbers.add([1, 2], np.eye(2))
+    assert np.int64(1) in numbers
+    assert np.arange(3, dtype=np.int32)[2] in numbers
+    for other in (np.int64(3), True, np.bool_(True), 1.0, np.float32(1), "1"):
+        assert other not in numbers
+
+
 def test_adding_nothing_changes_nothing(tmp_path):
     index = EmbeddedIndex(tmp_path / "index")
     before = (tmp_path / "index" / "manifest.json").read_bytes()

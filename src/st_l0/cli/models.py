@@ -76,6 +76,24 @@ def evaluate(
             write_results(results, output)
 
 
+def _check_index(folder: Path | None) -> None:
+    """Check an index instead of making one; runs before the other arguments are asked for."""
+    if folder is None:
+        return
+    from st_l0.index.embedded.checking import check_folder
+
+    found = check_folder(folder)
+    for problem in found.problems:
+        typer.echo(f"error: {problem}", err=True)
+    if found.problems:
+        raise typer.Exit(2)
+    place = f"{found.documents} documents, {found.segments} segments"
+    typer.echo(f"{folder}: the index is whole ({place})")
+    if found.unchecked:
+        typer.echo(f"{found.unchecked} segments have no checksums yet: a changed weight would not show")
+    raise typer.Exit
+
+
 @app.command()
 def index(
     model: ModelName,
@@ -90,6 +108,16 @@ def index(
         str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
     ],
     batch_size: BatchSize = 32,
+    _check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="FOLDER",
+            callback=_check_index,
+            is_eager=True,
+            help="Only read the whole index in FOLDER and name each damaged file; takes no MODEL and CORPUS.",
+        ),
+    ] = None,
 ) -> None:
     """Encode a corpus into an index. Started again after an interruption, it goes on."""
     from st_l0.data import read_documents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from st_l0.errors import InputError
+from st_l0.index.embedded.checksums import Checksums, Guard, damaged
 from st_l0.utils.files import sync
 
 _HEADER_BYTES = 128
@@ -39,22 +40,33 @@ def read_array(path: Path, dtype: str, length: int) -> NDArray[Any]:
         InputError: the file holds something else, or less.
         FileNotFoundError: there is no such file.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise damaged(path, str(error.strerror)) from error
     if header != _header(dtype, length) or size != _HEADER_BYTES + length * np.dtype(dtype).itemsize:
-        raise InputError(f"{path} is damaged ({size} bytes): restore the index from a copy or build it again")
+        raise damaged(path, f"{size} bytes")
     if length == 0:
         return np.empty(0, dtype=dtype)
     return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=_HEADER_BYTES, shape=(length,)))
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a 1-D array as an npy file and flush it to the disk."""
+def open_array(path: Path, dtype: str, length: int, checksums: Sequence[int] | None) -> Guard:
+    """Map an npy file, to be compared with its checksums; errors as for `read_array`."""
+    return Guard(path, read_array(path, dtype, length), checksums)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> list[int]:
+    """Write a 1-D array as an npy file, flush it to the disk, and give its checksums."""
+    checksums = Checksums()
+    checksums.append(array)
     with path.open("wb") as file:
         file.write(_header(array.dtype.str, len(array)))
         file.write(array.data)
     sync(path)
+    return checksums.values()
 
 
 class Sink:
@@ -66,12 +78,16 @@ class Sink:
         self._stream: BinaryIO = BytesIO() if self._path is None else self._path.open("wb")
         self._stream.write(_header(self._dtype, 0))
         self.length = 0
+        self.checksums = Checksums()
 
     def append(self, array: NDArray[Any]) -> None:
         """Write more items."""
         # Written, not mapped: a full disk then raises an error instead of killing the process.
-        self._stream.write(np.ascontiguousarray(array, dtype=self._dtype).data)
-        self.length += len(array)
+        items = np.ascontiguousarray(array, dtype=self._dtype)
+        self._stream.write(items.data)
+        if self._path is not None:
+            self.checksums.append(items)
+        self.length += len(items)
 
     def finish(self) -> NDArray[Any]:
         """Write the header, flush to the disk, and map the result."""
@@ -105,6 +121,10 @@ class Sinks:
     def finish(self) -> dict[str, NDArray[Any]]:
         """All arrays, flushed and mapped."""
         return {name: sink.finish() for name, sink in self._sinks.items()}
+
+    def checksums(self) -> dict[str, list[int]]:
+        """Those of all arrays, where they are files."""
+        return {name: sink.checksums.values() for name, sink in self._sinks.items()}
 
     def close(self) -> None:
         """Close all files, finished or not."""

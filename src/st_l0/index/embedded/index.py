@@ -31,7 +31,8 @@ class EmbeddedIndex:
     A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
     of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
     index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe.
+    Searching from several threads is safe. What is read from a folder is compared with its checksums when it is
+    first used: each method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
@@ -93,7 +94,10 @@ class EmbeddedIndex:
         return len(self._snapshot)
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str | int) and bool(self._snapshot.locate([id]))
+        value = id.item() if isinstance(id, np.generic) else id
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            return False
+        return bool(self._snapshot.locate([value]))
 
     def missing(self, ids: Ids) -> list[Id]:
         """Those of ``ids`` that are not in the index, in their order; an id of the other kind is missing.
@@ -198,6 +202,7 @@ class EmbeddedIndex:
             raise InputError(f"id {id!r} is not in the index")
         ((number, _, (row,)),) = snapshot.split(np.array([position]))
         segment = snapshot.segments[number].segment
+        segment.prove_lists(matrix.indices)
         shared = {}
         for token, weight in zip(matrix.indices.tolist(), matrix.data.tolist(), strict=True):
             start, stop = segment.indptr[token : token + 2].tolist()
@@ -249,6 +254,8 @@ class EmbeddedIndex:
         self._snapshot = self._store.publish(replace(snapshot, segments=settled))
 
     def _check(self, vectors: Vectors, snapshot: Snapshot) -> sp.csr_matrix:
+        if isinstance(vectors, str | list | tuple) and any(isinstance(vector, str) for vector in vectors):
+            raise InputError("the index takes vectors, not texts: encode them with the model first")
         matrix = as_csr(vectors)
         self._check_length(matrix, snapshot)
         return matrix

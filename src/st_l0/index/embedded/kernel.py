@@ -41,7 +41,9 @@ def accumulate(
     """
     if not len(tokens):
         return
-    spans = np.stack([indptr[tokens], indptr[tokens + 1]], axis=1)[::-1]
+    spans = np.empty((len(tokens), 2), dtype=np.int32)
+    spans[::-1, 0] = indptr[tokens]
+    spans[::-1, 1] = indptr[tokens + 1]
     backwards = token_weights[::-1]
     if csc_matvec is None:
         for (start, stop), weight in zip(spans.tolist(), backwards, strict=True):
@@ -51,7 +53,7 @@ def accumulate(
     # a column that ends before it starts, hence is empty.
     columns = np.zeros(2 * len(tokens) - 1, dtype=np.float32)
     columns[::2] = backwards
-    csc_matvec(len(scores), len(columns), spans.astype(np.int32).ravel(), rows, weights, columns, scores)
+    csc_matvec(len(scores), len(columns), spans.ravel(), rows, weights, columns, scores)
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

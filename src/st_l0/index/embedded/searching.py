@@ -78,6 +78,7 @@ def _search(
     for live in snapshot.segments:
         segment = live.segment
         view = scores[base : base + len(segment)]
+        segment.prove_lists(tokens)
         accumulate(segment.indptr, segment.rows, segment.weights, tokens, weights, view)
         base += len(segment)
     if visible is not None:

@@ -1,8 +1,12 @@
-"""PackedTokens: immutable blocks of documents, held as postings in npy files or in memory."""
+"""Segments: immutable blocks of documents, held as postings in npy files or in memory.
+
+What was read from files is proven once, before its first use: a row beyond the documents would make the
+kernel write outside of its array.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,37 +15,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from st_l0.errors import InputError
-from st_l0.index.embedded.arrays import DTYPES, Sink, Sinks, read_array
+from st_l0.index.embedded.arrays import DTYPES, Sink, Sinks, open_array
+from st_l0.index.embedded.checksums import Guard, damaged
+from st_l0.index.embedded.strings import Strings
 from st_l0.index.protocol import Id
 from st_l0.utils.files import sync
 
 _CHUNK_POSTINGS = 1 << 22  # merging works on that many postings at a time, 32 MB
-_NO_TEXT = b"\xff"  # a byte that UTF-8 never uses
-
-
-class Strings:
-    """Strings back to back in UTF-8; item ``i`` lies in ``blob[offsets[i]:offsets[i + 1]]``."""
-
-    def __init__(self, blob: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-        self.blob = blob
-        self.offsets = offsets
-
-    @classmethod
-    def encode(cls, values: Iterable[str | None]) -> Strings:
-        """Put strings back to back."""
-        # "surrogatepass": JSON can hold lone surrogates, and what was stored must come back.
-        items = [_NO_TEXT if value is None else value.encode("utf-8", "surrogatepass") for value in values]
-        offsets = np.zeros(len(items) + 1, dtype=np.int64)
-        np.cumsum(np.fromiter(map(len, items), dtype=np.int64, count=len(items)), out=offsets[1:])
-        return cls(np.frombuffer(b"".join(items), dtype=np.uint8), offsets)
-
-    def take(self, rows: NDArray[np.integer[Any]]) -> list[str | None]:
-        """The strings of some rows; None where there is none."""
-        view = self.blob.data
-        bounds = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
-        items = (view[start:stop] for start, stop in bounds)
-        return [None if item == _NO_TEXT else str(item, "utf-8", "surrogatepass") for item in items]
+_FEW_POSTINGS = 1 << 21  # with so few, the first query lies in most blocks: all are proven then
 
 
 class Segment:
@@ -49,21 +30,34 @@ class Segment:
 
     Attributes:
         name: Name of its folder; None for a segment in memory.
+        checksums: Those of each array; None in memory, and for files from before there were any.
         indptr, rows, weights: The postings, see `kernel.accumulate`; the rows of a token ascend.
         ids: One id a document, int64 or strings.
         texts: One text a document, or None if none has one.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], name: str | None = None) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        name: str | None = None,
+        checksums: dict[str, list[int]] | None = None,
+        guards: Mapping[str, Guard] | None = None,
+    ) -> None:
         self.name = name
+        self.checksums = checksums
         self.indptr: NDArray[np.int64] = arrays["indptr"]
         self.rows: NDArray[np.int32] = arrays["rows"]
         self.weights: NDArray[np.float32] = arrays["weights"]
-        self.ids: NDArray[np.int64] | Strings = (
-            arrays["ids"] if "ids" in arrays else Strings(arrays["id_bytes"], arrays["id_offsets"])
-        )
-        has_texts = "text_bytes" in arrays
-        self.texts = Strings(arrays["text_bytes"], arrays["text_offsets"]) if has_texts else None
+        self._guards = guards or {}  # of arrays that this process has not written itself
+        self._unproven = np.ones(len(self.indptr) - 1, dtype=bool) if guards else None  # tokens
+
+        def strings(kind: str) -> Strings:
+            names = (f"{kind}_bytes", f"{kind}_offsets")
+            pair = (guards[names[0]], guards[names[1]]) if guards else None
+            return Strings(arrays[names[0]], arrays[names[1]], pair)
+
+        self.ids: NDArray[np.int64] | Strings = arrays["ids"] if "ids" in arrays else strings("id")
+        self.texts = strings("text") if "text_bytes" in arrays else None
 
     @classmethod
     def build(
@@ -89,24 +83,27 @@ class Segment:
 
     @classmethod
     def open(cls, folder: Path, vocabulary_size: int, entry: Mapping[str, Any]) -> Segment:
-        """Map a segment's files; ``entry`` is what `describe` gave."""
-        documents, postings = entry["documents"], entry["postings"]
-        lengths = {"indptr": vocabulary_size + 1, "rows": postings, "weights": postings}
-        if entry["id_bytes"] is None:
-            lengths["ids"] = documents
-        else:
-            lengths |= {"id_bytes": entry["id_bytes"], "id_offsets": documents + 1}
-        if entry["text_bytes"] is not None:
-            lengths |= {"text_bytes": entry["text_bytes"], "text_offsets": documents + 1}
-        arrays = {
-            name: read_array(folder / f"{name}.npy", DTYPES[name], length) for name, length in lengths.items()
+        """Map a segment's files; ``entry`` is what `describe` gave.
+
+        Raises:
+            InputError: A file is damaged, as far as that shows without reading the large ones.
+            FileNotFoundError: A file is missing.
+        """
+        lengths, checksums = array_lengths(vocabulary_size, entry), entry.get("checksums")
+        guards = {
+            name: open_array(
+                folder / f"{name}.npy", DTYPES[name], length, None if checksums is None else checksums[name]
+            )
+            for name, length in lengths.items()
         }
+        arrays = {name: guard.array for name, guard in guards.items()}
         for name, last in (("indptr", "rows"), ("id_offsets", "id_bytes"), ("text_offsets", "text_bytes")):
             if name in arrays and (arrays[name][0] != 0 or arrays[name][-1] != lengths[last]):
-                raise InputError(
-                    f"{folder / name}.npy is damaged: restore the index from a copy or build it again"
-                )
-        return cls(arrays, folder.name)
+                raise damaged(guards[name].path, "offsets out of range")
+        guards["indptr"].prove()
+        if (arrays["indptr"][1:] < arrays["indptr"][:-1]).any():
+            raise damaged(guards["indptr"].path, "offsets that descend")
+        return cls(arrays, folder.name, checksums, guards)
 
     def describe(self) -> dict[str, Any]:
         """The sizes that `open` needs."""
@@ -116,7 +113,57 @@ class Segment:
             "postings": len(self.rows),
             "id_bytes": len(self.ids.blob) if isinstance(self.ids, Strings) else None,
             "text_bytes": None if self.texts is None else len(self.texts.blob),
+            "checksums": self.checksums,
         }
+
+    def prove_lists(self, tokens: NDArray[np.integer[Any]]) -> None:
+        """Prove the postings of some tokens, unless that was done before.
+
+        Threads may do so at once: at worst two of them prove the same.
+
+        Raises:
+            InputError: A file is damaged.
+        """
+        unproven = self._unproven
+        if unproven is None or 1 not in unproven.take(tokens).tobytes():  # the fastest way to ask, 1 µs
+            return
+        if len(self.rows) <= _FEW_POSTINGS:
+            self._prove_all_postings()
+            return
+        for token in tokens[unproven[tokens]].tolist():
+            self._prove_postings(token, token + 1)
+            unproven[token] = False
+
+    def prove(self) -> None:
+        """Prove all that is not proven yet; errors as for `prove_lists`."""
+        if self._unproven is not None:
+            self._prove_all_postings()
+        for column in (self.ids, self.texts):
+            if isinstance(column, Strings):
+                column.prove()
+        if "ids" in self._guards:
+            self._guards["ids"].prove()
+
+    def _prove_all_postings(self) -> None:
+        for first, last in _chunks(self.indptr):
+            self._prove_postings(first, last)
+        self._unproven = None
+
+    def _prove_postings(self, first: int, last: int) -> None:
+        """Prove the postings of tokens ``first`` to ``last``."""
+        start, stop = self.indptr[[first, last]].tolist()
+        if start == stop:
+            return
+        for name in ("rows", "weights"):
+            self._guards[name].prove(start, stop)
+        rows = self.rows[start:stop]
+        ascends = rows[1:] > rows[:-1]
+        heads = self.indptr[first + 1 : last] - start  # where the list of the next token begins
+        ascends[heads[(heads > 0) & (heads < len(rows))] - 1] = True
+        if rows.min() < 0 or rows.max() >= len(self) or not ascends.all():
+            raise damaged(self._guards["rows"].path, "rows out of range or order")
+        if not np.isfinite(self.weights[start:stop]).all():
+            raise damaged(self._guards["weights"].path, "a weight that is not finite")
 
     def __len__(self) -> int:
         return len(self.ids.offsets) - 1 if isinstance(self.ids, Strings) else len(self.ids)
@@ -130,6 +177,8 @@ class Segment:
     def all_ids(self) -> NDArray[Any]:
         """The ids of all rows: int64, or objects (str)."""
         if not isinstance(self.ids, Strings):
+            if "ids" in self._guards:
+                self._guards["ids"].prove()
             return self.ids
         return np.array(self.ids.take(np.arange(len(self))), dtype=object)
 
@@ -146,18 +195,37 @@ class Segment:
         return ids
 
 
+def array_lengths(vocabulary_size: int, entry: Mapping[str, Any]) -> dict[str, int]:
+    """The arrays of a segment and their lengths; ``entry`` is what `Segment.describe` gave."""
+    documents, postings = entry["documents"], entry["postings"]
+    lengths = {"indptr": vocabulary_size + 1, "rows": postings, "weights": postings}
+    if entry["id_bytes"] is None:
+        lengths["ids"] = documents
+    else:
+        lengths |= {"id_bytes": entry["id_bytes"], "id_offsets": documents + 1}
+    if entry["text_bytes"] is not None:
+        lengths |= {"text_bytes": entry["text_bytes"], "text_offsets": documents + 1}
+    return lengths
+
+
 class LiveSegment:
     """A segment and the rows of it that were deleted (ascending; None if none were).
 
-    ``deleted_name`` is the file that holds them, None if they are not on the disk.
+    ``deleted_name`` is the file that holds them, None if they are not on the disk; ``deleted_checksums`` are
+    its checksums, if it has any.
     """
 
     def __init__(
-        self, segment: Segment, deleted: NDArray[np.int32] | None = None, deleted_name: str | None = None
+        self,
+        segment: Segment,
+        deleted: NDArray[np.int32] | None = None,
+        deleted_name: str | None = None,
+        deleted_checksums: list[int] | None = None,
     ) -> None:
         self.segment = segment
         self.deleted = deleted
         self.deleted_name = deleted_name
+        self.deleted_checksums = deleted_checksums
 
     def __len__(self) -> int:
         return len(self.segment) - (0 if self.deleted is None else len(self.deleted))
@@ -193,8 +261,11 @@ def write_segment(segments: Sequence[LiveSegment], folder: Path | None) -> Segme
         folder: An empty folder, whose files are flushed to the disk; None keeps the segment in memory.
 
     Raises:
+        InputError: a file of ``segments`` is damaged.
         OSError: the disk is full, or cannot be written; ``folder`` is then unfinished.
     """
+    for live in segments:
+        live.segment.prove()  # damage must not be copied to where the checksums vouch for it
     sinks = Sinks(folder)
     try:
         for name in ("indptr", "rows", "weights"):
@@ -217,7 +288,7 @@ def write_segment(segments: Sequence[LiveSegment], folder: Path | None) -> Segme
     if folder is None:
         return Segment(arrays)
     sync(folder)
-    return Segment(arrays, folder.name)
+    return Segment(arrays, folder.name, sinks.checksums())
 
 
 def _write_postings(segments: Sequence[LiveSegment], sinks: Sinks) -> None:
@@ -230,10 +301,7 @@ def _write_postings(segments: Sequence[LiveSegment], sinks: Sinks) -> None:
     ends = np.sum([live.segment.indptr for live in segments], axis=0)
     kept = [None if live.deleted is None else np.flatnonzero(live.kept()) for live in segments]
     sinks["indptr"].append(np.zeros(1))
-    first, vocabulary_size = 0, len(ends) - 1
-    while first < vocabulary_size:
-        last = int(np.searchsorted(ends, ends[first] + _CHUNK_POSTINGS, side="right")) - 1
-        last = min(max(last, first + 1), vocabulary_size)
+    for first, last in _chunks(ends):
         blocks = []
         for live, rows in zip(segments, kept, strict=True):
             block = _columns(live.segment, first, last)
@@ -242,6 +310,15 @@ def _write_postings(segments: Sequence[LiveSegment], sinks: Sinks) -> None:
         sinks["indptr"].append(chunk.indptr[1:].astype(np.int64) + sinks["rows"].length)
         sinks["rows"].append(chunk.indices)
         sinks["weights"].append(chunk.data)
+
+
+def _chunks(indptr: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """All tokens as ranges, each of about ``_CHUNK_POSTINGS`` postings."""
+    first, vocabulary_size = 0, len(indptr) - 1
+    while first < vocabulary_size:
+        last = int(np.searchsorted(indptr, indptr[first] + _CHUNK_POSTINGS, side="right")) - 1
+        last = min(max(last, first + 1), vocabulary_size)
+        yield first, last
         first = last
 
 

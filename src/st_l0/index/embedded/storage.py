@@ -2,15 +2,14 @@
 
 A folder holds ``manifest.json`` and immutable files that it names: a folder a segment, and a file of
 deleted rows for a segment that has any. New files are written beside and flushed first; replacing the
-manifest then publishes them at once. What no manifest names is left over from a crash or a merge: readers
-never look at it, and the next writer removes it.
+manifest then publishes them at once. What the manifest does not name is left over from a crash or a merge:
+readers never look at it, and the next writer removes it. Without a manifest nothing is removed, unless a mark
+says that the first one was still to come.
 """
 
 from __future__ import annotations
 
 import errno
-import json
-import re
 import shutil
 import threading
 import uuid
@@ -20,20 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from st_l0.errors import InputError
-from st_l0.index.embedded.arrays import read_array, write_array
+from st_l0.index.embedded import manifests
+from st_l0.index.embedded.arrays import open_array, write_array
+from st_l0.index.embedded.checksums import damaged
+from st_l0.index.embedded.manifests import OURS
 from st_l0.index.embedded.segment import LiveSegment, Segment, write_segment
 from st_l0.index.embedded.snapshot import Snapshot
 from st_l0.utils.files import replace_file, sync
 
-FORMAT, VERSION = "st_l0-index", 1
 LOCK_SECONDS = 60.0
-_LOCK = ".lock"
-_OURS = re.compile(
-    r"segment-[0-9a-f]{32}(\.deleted-[0-9a-f]{8}\.npy)?|\.manifest\.json\.new-[0-9a-f]{8}|\.lock"
-)
+_LOCK, _BEGUN = ".lock", ".begun"
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -96,13 +96,23 @@ class Folder:
         self.path = path
         self._manifest = path / "manifest.json"
         if not self.exists() and path.exists():
-            others = path.is_dir() and not all(_OURS.fullmatch(entry.name) for entry in path.iterdir())
-            if others or not path.is_dir():
+            others = path.is_dir() and not all(OURS.fullmatch(entry.name) for entry in path.iterdir())
+            if (others and not self.exists()) or not path.is_dir():
                 raise InputError(f"{path} exists and is not an index: give another path")
+            if self._bereft():
+                raise self._missing()
 
     def exists(self) -> bool:
         """Whether there is an index."""
         return self._manifest.is_file()
+
+    def _bereft(self) -> bool:
+        """Whether there are segments whose manifest is lost."""
+        names = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        # Asked last: another process publishes first and then removes its mark.
+        return (
+            _BEGUN not in names and any(name.startswith("segment-") for name in names) and not self.exists()
+        )
 
     def create(self, snapshot: Snapshot) -> None:
         """Make an index of ``snapshot``, unless another process was faster."""
@@ -118,7 +128,12 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path / _LOCK, timeout=LOCK_SECONDS):
+                new = not self.exists()
+                if new and self._bereft():
+                    raise self._missing()
                 self._clean()
+                if new:
+                    (self.path / _BEGUN).touch()  # what is written now may be removed after a crash
                 yield
         except Timeout as error:
             raise InputError(
@@ -132,12 +147,12 @@ class Folder:
     def load(self, known: Snapshot) -> Snapshot:
         """Map the snapshot that the manifest names."""
         while True:
-            raw, manifest = self._read()
+            raw, manifest = self.read()
             try:
                 return self._map(manifest, known)
             except FileNotFoundError as error:
                 # A writer may have merged a segment away in the meantime; then the manifest is another.
-                if self._read()[0] == raw:
+                if self.read()[0] == raw:
                     raise InputError(
                         f"{error.filename} is missing: restore the index from a copy or build it again"
                     ) from error
@@ -166,12 +181,13 @@ class Folder:
             | {
                 "deleted": live.deleted_name,
                 "deleted_rows": 0 if live.deleted is None else len(live.deleted),
+                "deleted_checksums": live.deleted_checksums,
             }
             for live in snapshot.segments
         ]
         manifest = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": manifests.FORMAT,
+            "version": manifests.VERSION,
             "vocabulary_size": snapshot.vocabulary_size,
             "id_kind": snapshot.id_kind,
             "metadata": snapshot.metadata,
@@ -179,7 +195,7 @@ class Folder:
         }
         sync(self.path)
         with replace_file(self._manifest) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            temporary.write_bytes(manifests.seal(manifest))
         self._clean()
         return snapshot
 
@@ -187,46 +203,37 @@ class Folder:
         if live.deleted is None or live.deleted_name is not None:
             return live
         name = f"{live.segment.name}.deleted-{uuid.uuid4().hex[:8]}.npy"
-        write_array(self.path / name, live.deleted)
-        return LiveSegment(live.segment, live.deleted, name)
+        return LiveSegment(live.segment, live.deleted, name, write_array(self.path / name, live.deleted))
 
     def _clean(self) -> None:
         """Remove what the manifest does not name; only for the one who holds the lock."""
-        entries = self._read()[1]["segments"] if self.exists() else []
+        entries = self.read()[1]["segments"] if self.exists() else []
         needed = {_LOCK} | {entry[key] for entry in entries for key in ("name", "deleted")}
         for path in self.path.iterdir():
-            if path.name not in needed and _OURS.fullmatch(path.name):
+            if path.name not in needed and OURS.fullmatch(path.name):
                 # What cannot be removed now (open elsewhere, on Windows) is left to the next writer.
                 with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _missing(self) -> InputError:
+        if self._bereft():
+            return InputError(
+                f"{self._manifest} is missing, but there are segments: restore it from a copy "
+                "or build the index again in another folder"
+            )
         return InputError(f"{self.path}: there is no index here (no manifest.json): check the path")
 
-    def _damaged(self, reason: str) -> InputError:
-        return InputError(
-            f"{self._manifest} is damaged ({reason}): restore the index from a copy or build it again"
-        )
+    def read(self) -> tuple[bytes, dict[str, Any]]:
+        """The manifest, as bytes and parsed.
 
-    def _read(self) -> tuple[bytes, dict[str, Any]]:
+        Raises:
+            InputError: There is none, or it cannot be used.
+        """
         try:
             raw = self._manifest.read_bytes()
         except FileNotFoundError as error:
             raise self._missing() from error
-        try:
-            manifest = json.loads(raw)
-        except ValueError as error:
-            raise self._damaged("not JSON") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError(f"{self._manifest} is not the manifest of an index: give another path")
-        if manifest.get("version") != VERSION:
-            raise InputError(
-                f"{self._manifest}: format version {manifest.get('version')!r} is not supported "
-                f"(only {VERSION}): use the version of st-l0 that wrote it"
-            )
-        if not _valid(manifest):
-            raise self._damaged("unexpected fields")
-        return raw, manifest
+        return raw, manifests.parse(self._manifest, raw)
 
     def _map(self, manifest: dict[str, Any], known: Snapshot) -> Snapshot:
         opened = {live.segment.name: live for live in known.segments}
@@ -237,35 +244,24 @@ class Folder:
                 folder = self.path / entry["name"]
                 live = LiveSegment(Segment.open(folder, manifest["vocabulary_size"], entry))
             if live.deleted_name != entry["deleted"]:
-                deleted = read_array(self.path / entry["deleted"], "<i4", entry["deleted_rows"])
-                live = LiveSegment(live.segment, deleted, entry["deleted"])
+                deleted = read_deleted(self.path, entry)
+                live = LiveSegment(live.segment, deleted, entry["deleted"], entry.get("deleted_checksums"))
             segments.append(live)
         return Snapshot(
             manifest["vocabulary_size"], manifest["id_kind"], dict(manifest["metadata"]), tuple(segments)
         )
 
 
-def _valid(manifest: dict[str, Any]) -> bool:
-    segments, size = manifest.get("segments"), manifest.get("vocabulary_size")
-    return (
-        isinstance(segments, list)
-        and isinstance(manifest.get("metadata"), dict)
-        and (size is None or _is_count(size))
-        and (not segments or (size is not None and manifest.get("id_kind") in ("str", "int")))
-        and "id_kind" in manifest
-        and all(isinstance(entry, dict) and _valid_entry(entry) for entry in segments)
-    )
+def read_deleted(path: Path, entry: dict[str, Any]) -> NDArray[np.int32]:
+    """The deleted rows of a segment that has any, proven to be ascending rows of it.
 
-
-def _valid_entry(entry: dict[str, Any]) -> bool:
-    names = [entry.get("name"), *([entry["deleted"]] if entry.get("deleted") is not None else [])]
-    return (
-        all(isinstance(name, str) and _OURS.fullmatch(name) for name in names)
-        and all(_is_count(entry.get(key)) for key in ("documents", "postings", "deleted_rows"))
-        and all(entry.get(key, 0) is None or _is_count(entry.get(key)) for key in ("id_bytes", "text_bytes"))
-        and "deleted" in entry
-    )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    Raises:
+        InputError: The file is damaged.
+        FileNotFoundError: There is none.
+    """
+    guard = open_array(path / entry["deleted"], "<i4", entry["deleted_rows"], entry.get("deleted_checksums"))
+    guard.prove()
+    rows = guard.array
+    if len(rows) and (rows[0] < 0 or rows[-1] >= entry["documents"] or (rows[1:] <= rows[:-1]).any()):
+        raise damaged(guard.path, "rows out of range or order")
+    return rows
