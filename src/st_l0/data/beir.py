@@ -99,7 +99,7 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 f"{folder}: id {identifier!r:.40} cannot be written; ids are not empty, without tabs, "
                 "line breaks and surrounding spaces"
             )
-    with replace_folder(folder) as new:
+    with replace_folder(folder, "collection") as new:
         with (new / "corpus.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for identifier, text in collection.corpus.items():
                 file.write(_line({"_id": identifier, "title": "", "text": text}))

@@ -75,7 +75,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
             f"training diverged (NaN weights), {target} was not written: lower training.learning_rate"
         )
     if trainer.is_world_process_zero():
-        with replace_folder(target) as folder:
+        with replace_folder(target, "trained model") as folder:
             _save(model, folder)
         with replace_file(output / "recipe.yaml") as file:
             file.write_text(recipe.to_yaml(), encoding="utf-8")
