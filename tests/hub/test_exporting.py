@@ -81,3 +81,25 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tiny_encoder, tm
     with pytest.raises(InputError, match="too large for float16"):
         export(whole, tmp_path / "half")
     assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("output", ["thesis", "model", "."])
+def test_nothing_that_existed_is_replaced(tiny_encoder, tmp_path, output):
+    model = save_model(tiny_encoder(), tmp_path / "model")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="give a"):
+        export(model, tmp_path / output)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_earlier_export_is_replaced_but_not_by_itself(tiny_encoder, tmp_path):
+    model = save_model(tiny_encoder(), tmp_path / "model")
+    half = export(model, tmp_path / "out")
+    size = (half / WEIGHTS).stat().st_size
+    export(model, tmp_path / "out", half=False)
+    assert (half / WEIGHTS).stat().st_size > size
+    with pytest.raises(InputError, match="is or holds the model itself"):
+        export(half, half)
+    assert (half / WEIGHTS).exists()

@@ -298,7 +298,7 @@ def test_the_same_recipe_gives_the_same_model(recipe, tmp_path):
 
 def test_refuses_to_resume_from_nothing(recipe, tmp_path):
     loaded = load_recipe(recipe())
-    expected = f"{tmp_path}/run/checkpoints holds no state to resume from: start without --resume"
+    expected = f"{tmp_path}/run/checkpoints holds no checkpoint to resume from: start without --resume"
     assert refusal(loaded, resume=True) == expected
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert refusal(loaded, resume=True) == expected

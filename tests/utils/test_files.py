@@ -1,11 +1,15 @@
 """Whatever fails, the old content stays and nothing is left over."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from st_l0.utils.files import replace_file, replace_folder, sync
+from st_l0.errors import InputError
+from st_l0.utils.files import MARK, check_folder, replace_file, replace_folder, sync
 
 
 class Stop(BaseException):
@@ -16,12 +20,12 @@ def tree(folder):
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != MARK
     }
 
 
 def write_folder(target, content="new"):
-    with replace_folder(target) as temporary:
+    with replace_folder(target, "thing") as temporary:
         assert temporary.parent == target.parent
         assert list(temporary.iterdir()) == []
         (temporary / "part").mkdir()
@@ -33,6 +37,7 @@ def old_folder(tmp_path):
     target = tmp_path / "model"
     target.mkdir()
     (target / "old.txt").write_text("old")
+    (target / MARK).write_text('{"kind": "thing"}')
     return target
 
 
@@ -118,7 +123,7 @@ def test_folder_is_written_and_replaced(tmp_path, old_folder):
 
 @pytest.mark.parametrize("error", [ValueError, Stop])
 def test_folder_stays_when_the_body_fails(tmp_path, old_folder, error):
-    with pytest.raises(error), replace_folder(old_folder) as temporary:
+    with pytest.raises(error), replace_folder(old_folder, "thing") as temporary:
         (temporary / "a.txt").write_text("half")
         raise error
     assert tree(tmp_path) == {"model/old.txt": "old"}
@@ -175,3 +180,52 @@ def test_the_old_folder_is_whole_until_the_new_one_is_in_place(tmp_path, old_fol
     monkeypatch.setattr(Path, "rename", watched)
     write_folder(old_folder)
     assert states == [["new", "old"], ["new", "old"]]
+
+
+def test_a_folder_of_something_else_stays(tmp_path, old_folder):
+    for mark in (None, "", "[]", "{}", '{"kind": "other"}', "\x00"):
+        (old_folder / MARK).unlink(missing_ok=True)
+        if mark is not None:
+            (old_folder / MARK).write_text(mark)
+        with pytest.raises(InputError, match="holds files that are no thing of st-l0"):
+            write_folder(old_folder)
+        assert tree(tmp_path) == {"model/old.txt": "old"}
+    with pytest.raises(InputError, match="is no folder"):
+        write_folder(old_folder / "old.txt")
+    assert tree(tmp_path) == {"model/old.txt": "old"}
+
+
+def test_an_empty_folder_and_an_earlier_output_are_replaced(tmp_path):
+    (tmp_path / "model").mkdir()
+    for content in ("one", "two"):
+        write_folder(tmp_path / "model", content)
+        assert tree(tmp_path) == {"model/part/a.txt": content}
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    write_folder(tmp_path / "link", "three")
+    assert (tmp_path / "link").is_symlink()
+    assert tree(tmp_path / "model") == {"part/a.txt": "three"}
+
+
+@pytest.mark.parametrize(("renames", "content"), [(1, "old"), (2, "new")])
+def test_a_kill_between_the_renames_leaves_one_under_its_name_at_the_next_start(
+    tmp_path, old_folder, renames, content
+):
+    script = f"""
+import os, signal
+from pathlib import Path
+from st_l0.utils.files import replace_folder
+rename, calls = Path.rename, []
+def dying(self, target):
+    rename(self, target)
+    calls.append(target)
+    if len(calls) == {renames}:
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = dying
+with replace_folder({str(old_folder)!r}, "thing") as folder:
+    (folder / "old.txt").write_text("new")
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert old_folder.exists() == (renames == 2)
+    check_folder(old_folder, "thing")
+    assert tree(old_folder) == {"old.txt": content}
+    assert not list(tmp_path.glob(".model.old-*"))

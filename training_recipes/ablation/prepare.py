@@ -77,7 +77,7 @@ def prepare(
         )
     if not (output / "start").exists():
         start = SparseEncoder.from_mlm(output / "base", idf=output / "idf.json.gz", max_seq_length=LENGTH)
-        with replace_folder(output / "start") as folder:
+        with replace_folder(output / "start", "small model") as folder:
             start.save_pretrained(str(folder), create_model_card=False)
     if not (output / "mined" / "train.jsonl").exists():
         mine_collection(

@@ -25,7 +25,7 @@ def train(
         list[str] | None,
         typer.Argument(metavar="key.path=value", help="Values that replace those of the recipe."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest saved state.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe, show what it would do, and stop.")
     ] = False,

@@ -94,7 +94,7 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 f"{folder}: id {identifier!r:.40} cannot be written; ids are not empty, without tabs, "
                 "line breaks and surrounding spaces"
             )
-    with replace_folder(folder) as new:
+    with replace_folder(folder, "collection") as new:
         documents, queries = collection.corpus.items(), collection.queries.items()
         write_records(
             new / "corpus.jsonl", ({"_id": id, "title": "", "text": text} for id, text in documents)

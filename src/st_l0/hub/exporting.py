@@ -8,7 +8,7 @@ from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.utils.files import replace_folder
+from st_l0.utils.files import check_folder, replace_folder
 
 _LARGEST = 65504.0  # of float16
 
@@ -20,7 +20,7 @@ def export(
 
     Args:
         model: Folder or Hub id of a checkpoint.
-        output: Folder for the copy, new or replaced as a whole.
+        output: Folder for the copy: new, empty, or an earlier export, which is replaced as a whole.
         half: Whether the transformer's weights are rounded to float16, by at most 5e-4 of their size (those
             below 6e-5 by 3e-8). Its ``config.json`` goes on naming float32, so transformers converts on
             loading and everything is computed as before, on the rounded weights. Query weights stay as they
@@ -32,11 +32,14 @@ def export(
         ``output``.
 
     Raises:
-        InputError: there is no such checkpoint, the length is more than the model has positions for, or a
-            weight is too large for float16.
+        InputError: ``output`` holds something else, there is no such checkpoint, the length is more than the
+            model has positions for, or a weight is too large for float16.
     """
     from safetensors.torch import load_file, save_file
 
+    target = check_folder(output, "exported model")
+    if Path(model).exists() and Path(model).resolve().is_relative_to(target):
+        raise InputError(f"{output}: is or holds the model itself; give another folder for the copy")
     encoder = SparseEncoder.from_pretrained(str(model), device="cpu", inference_free=False)
     if max_seq_length is not None:
         transformer = encoder_modules(encoder).transformer
@@ -44,7 +47,7 @@ def export(
         if not 8 <= max_seq_length <= most:
             raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")
         encoder.max_seq_length = max_seq_length
-    with replace_folder(output) as folder:
+    with replace_folder(output, "exported model") as folder:
         encoder.save_pretrained(str(folder))
         for file in sorted(folder.glob("**/*.safetensors")) if half else ():
             if file.parent.name.endswith("SparseStaticEmbedding"):  # the query weights

@@ -20,7 +20,7 @@ from st_l0.errors import InputError, require
 from st_l0.indexing.identity import index_metadata
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
 from st_l0.training.recipe import Recipe
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import check_folder, replace_file
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -174,6 +174,7 @@ def _write_data(files: _Files, seen: list[Docstring], unseen: list[Docstring]) -
         write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
     with replace_file(files.documents) as new:
         write_records(new, ({"_id": one.id, "text": one.document} for one in seen))
+    check_folder(files.collection, "collection")
     shutil.rmtree(files.collection, ignore_errors=True)  # an earlier quickstart's
     corpus = {one.id: one.document for one in unseen}
     queries = {one.id: one.query for one in unseen}

@@ -82,16 +82,16 @@ def _write_models(output: Path, base_model: str) -> None:
 
     texts = [record["positive"] for _, record in read_records(output / "pairs.jsonl")]
     dense = SentenceTransformer(base_model)
-    with replace_folder(output / "dense") as folder:
+    with replace_folder(output / "dense", "small model") as folder:
         dense.save_pretrained(str(folder), create_model_card=False)
     write_idf(output / "idf.json", compute_idf(texts, dense.tokenizer, progress=False), dense.tokenizer)
     sparse = SparseEncoder.from_mlm(
         output / "dense", idf=output / "idf.json", warm_start=texts, max_seq_length=_MAX_SEQ_LENGTH
     )
-    with replace_folder(output / "sparse") as folder:
+    with replace_folder(output / "sparse", "small model") as folder:
         sparse.save_pretrained(str(folder), create_model_card=False)
     modules = encoder_modules(sparse)
-    with replace_folder(output / "base") as folder:
+    with replace_folder(output / "base", "small model") as folder:
         modules.transformer.model.save_pretrained(str(folder))
         text_tokenizer(modules.transformer).save_pretrained(str(folder))
 

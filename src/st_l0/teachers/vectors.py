@@ -65,7 +65,7 @@ def write_vectors(
         raise InputError(f"{output}: there are no texts to embed; give some")
     digests = np.frombuffer(b"".join(keys), dtype=f"S{_DIGEST}")
     order = np.argsort(digests, kind="stable")
-    with replace_folder(output) as folder:
+    with replace_folder(output, "embeddings of a teacher") as folder:
         np.save(folder / "keys.npy", digests[order])
         np.save(folder / "vectors.npy", np.concatenate(parts)[order])
         (folder / "vectors.json").write_text(json.dumps({"teacher": teacher.name}) + "\n", encoding="utf-8")

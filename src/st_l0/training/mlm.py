@@ -23,7 +23,7 @@ from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
 from st_l0.training.build import set_dropout
-from st_l0.utils.files import replace_folder
+from st_l0.utils.files import check_folder, replace_folder
 
 _MASKED = 0.15
 
@@ -49,7 +49,7 @@ def train_mlm(
     Args:
         base_model: Hub id or folder; without an MLM head it gets a closed-form start from the texts.
         texts: The documents; held in memory.
-        output: Folder for the checkpoint, new or replaced as a whole.
+        output: Folder for the checkpoint: new, empty, or an earlier one, which is replaced as a whole.
         steps: Optimizer steps; 0 leaves it at the closed-form start.
         batch_size: Texts a step.
         max_seq_length: Tokens of a text; the rest is cut off.
@@ -64,6 +64,7 @@ def train_mlm(
     Raises:
         InputError: no text, an unusable model, or one whose MLM head is of no known kind.
     """
+    check_folder(output, "masked language model")
     rows = list(texts)
     if not rows:
         raise InputError(f"{output}: no texts to train on; give some")
@@ -104,7 +105,7 @@ def train_mlm(
                 train_dataset=encoded,
                 data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
             ).train()
-    with replace_folder(output) as folder:
+    with replace_folder(output, "masked language model") as folder:
         model.to("cpu").save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
     return Path(output)

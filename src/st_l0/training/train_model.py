@@ -14,43 +14,53 @@ from st_l0.training.build import build_loss, build_model, build_pool, build_teac
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.recipe import Recipe
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
-from st_l0.utils.files import replace_file, replace_folder
+from st_l0.utils.files import check_folder, replace_file, replace_folder
+
+_WRITTEN = "# Every key of a training, as st-l0 train has written it."
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
     """Train as the recipe says.
 
     Under ``output`` it leaves ``model/`` (the checkpoint), ``recipe.yaml`` (with every key) and
-    ``checkpoints/`` (states to resume from, where ``training.save_strategy`` asks for them).
+    ``checkpoints/`` (to resume from, where ``training.save_strategy`` asks for them).
 
     Args:
-        recipe: what to train.
-        resume: go on from the newest state under ``output``.
+        recipe: What to train.
+        resume: Go on from the newest checkpoint under ``output``.
 
     Returns:
         Folder of the trained model.
 
     Raises:
-        InputError: unusable data or model; nothing to resume; states of an earlier run that would be lost.
+        InputError: unusable data or model; nothing to resume; ``output`` holds checkpoints of an earlier run,
+            or a model or a recipe that no training has written there, which would be lost.
     """
     output = Path(recipe.output)
-    states = output / "checkpoints"
-    checkpoint = last_complete_checkpoint(states)
+    checkpoints = output / "checkpoints"
+    checkpoint = last_complete_checkpoint(checkpoints)
     if resume and checkpoint is None:
-        raise InputError(f"{states} holds no state to resume from: start without --resume")
+        raise InputError(f"{checkpoints} holds no checkpoint to resume from: start without --resume")
     if checkpoint is not None and not resume:
-        raise InputError(f"{states} holds an earlier run: give --resume, or another output")
+        raise InputError(f"{checkpoints} holds an earlier run: give --resume, or another output")
     if checkpoint is not None and not any(checkpoint.glob("rng_state*.pth")):
         raise InputError(
             f"{checkpoint} holds the model only (training.save_only_model), no training to resume: start "
             "another output with model.base_model there"
         )
 
+    target, whole_recipe = output / "model", output / "recipe.yaml"
+    check_folder(target, "trained model")
+    if whole_recipe.exists() and not whole_recipe.read_text("utf-8", "replace").startswith(_WRITTEN):
+        raise InputError(
+            f"{whole_recipe}: was not written by a training, which would replace it; give another output"
+        )
+
     set_seed(recipe.seed)
     data = read_data(recipe.data)
     documents_per_query = len(data.columns) - 1
     recipe.check_documents(documents_per_query)
-    arguments = training_arguments(recipe, data.columns, states)
+    arguments = training_arguments(recipe, data.columns, checkpoints)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
     model = build_model(recipe)
     if recipe.model.dropout is not None:
@@ -69,16 +79,15 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
-    target = output / "model"
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError(
             f"training diverged (NaN weights), {target} was not written: lower training.learning_rate"
         )
     if trainer.is_world_process_zero():
-        with replace_folder(target) as folder:
+        with replace_folder(target, "trained model") as folder:
             _save(model, folder)
-        with replace_file(output / "recipe.yaml") as file:
-            file.write_text(recipe.to_yaml(), encoding="utf-8")
+        with replace_file(whole_recipe) as file:
+            file.write_text(f"{_WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return target
 

@@ -31,8 +31,8 @@ class EmbeddedIndex:
     A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
     of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
     index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe. What is read from a folder is compared with its checksums when it is
-    first used: each method that needs a damaged file raises `InputError`, which names it.
+    Searching from several threads is safe. What is read from a folder is compared with its checksums when it
+    is first used: each method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
