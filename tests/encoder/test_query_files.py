@@ -155,6 +155,11 @@ def test_prompt_and_most_active_dims(checkpoint):
     assert len({*prints, limited.query_fingerprint()}) == 3
 
 
+def test_tensors_are_refused(checkpoint):
+    with pytest.raises(InputError, match="scipy matrices only"):
+        QueryEncoder.from_pretrained(checkpoint).encode_query("cat", convert_to_scipy=False)
+
+
 def message(folder, kind=InputError):
     with pytest.raises(InputError) as caught:
         QueryEncoder.from_pretrained(folder)

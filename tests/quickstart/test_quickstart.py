@@ -46,7 +46,11 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     index = open_index(output / "index", create=False)
     assert len(index) == 240
     model = SparseEncoder.from_pretrained(output / "model", device="cpu")
-    assert index.metadata == {"model": str((output / "model").resolve()), "fingerprint": model.fingerprint()}
+    assert index.metadata == {
+        "model": str((output / "model").resolve()),
+        "fingerprint": model.fingerprint(),
+        "query_fingerprint": model.query_fingerprint(),
+    }
     assert load_recipe(output / "recipe.yaml").training["max_steps"] == 2
 
     collection = read_collection(output / "data" / "unseen")

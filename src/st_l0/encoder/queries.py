@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from st_l0.encoder.query_tokenizer import QueryTokenizer
 from st_l0.encoder.word_cache import WordCache
+from st_l0.errors import InputError
 from st_l0.utils.sparse import as_csr, as_torch
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class QueryLookup:
     changed counts from the next call on.
 
     Args:
-        tokenizer: fast Hugging Face tokenizer. It is copied, so its own truncation and padding state is
-            neither used nor changed.
+        tokenizer: fast Hugging Face tokenizer. One of transformers is copied, so its own truncation and
+            padding state is neither used nor changed.
         max_length: tokens after which a query is cut, on the side where the tokenizer cuts.
     """
 
@@ -231,7 +232,12 @@ class QueryEncoder:
 
         Returns:
             ``(queries, vocabulary)``, float32, canonical (sorted, no duplicates, no zeros).
+
+        Raises:
+            InputError: ``convert_to_scipy`` is off.
         """
+        if not convert_to_scipy:
+            raise InputError("a QueryEncoder gives scipy matrices only: take a SparseEncoder for tensors")
         texts = [inputs] if isinstance(inputs, str) else inputs
         if self.prompt:
             texts = [self.prompt + text for text in texts]
