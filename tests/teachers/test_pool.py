@@ -7,7 +7,7 @@ import torch
 from st_l0.errors import InputError
 from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher, write_bm25
 from st_l0.teachers import pool as pool_module
-from st_l0.teachers.models import CrossEncoderTeacher, EmbeddingTeacher
+from st_l0.teachers.model_teachers import CrossEncoderTeacher, EmbeddingTeacher
 
 
 class Line(EmbeddingTeacher):

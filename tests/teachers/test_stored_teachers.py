@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-import st_l0.teachers.vectors
+import st_l0.teachers.stored_vectors
 from st_l0.errors import InputError
 from st_l0.teachers import EnsembleTeacher, load_teacher, write_bm25, write_vectors
 from tiny_models import DOCUMENTS, QUERIES
@@ -114,7 +114,7 @@ def test_stored_vectors_score_as_their_model(tmp_path, mlm_folder, similarity):
 
 
 def test_a_text_is_embedded_once_however_often_it_comes(tmp_path, mlm_folder, monkeypatch):
-    monkeypatch.setattr(st_l0.teachers.vectors, "_CHUNK", 2)
+    monkeypatch.setattr(st_l0.teachers.stored_vectors, "_CHUNK", 2)
     dense = load_teacher(f"dense:{mlm_folder}", device="cpu")
     write_vectors(dense, ["a"] * 5, ["the cat", "a", "a", "the cat", "red"], tmp_path / "v", progress=False)
     assert np.load(tmp_path / "v" / "vectors.npy").shape == (4, 32)

@@ -252,7 +252,7 @@ def test_pairs_are_compared_in_slices(checkpoints, monkeypatch):
         teacher = load_teacher(f"{kind}:{checkpoints(name)}", device="cpu")
         queries, documents = [QUERIES[q] for q, _ in PAIRS], [DOCUMENTS[d] for _, d in PAIRS]
         whole = teacher.score_pairs(queries, documents)
-        monkeypatch.setattr("st_l0.teachers.models._SLICE", 3)
+        monkeypatch.setattr("st_l0.teachers.model_teachers._SLICE", 3)
         torch.testing.assert_close(teacher.score_pairs(queries, documents), whole)
         monkeypatch.undo()
 

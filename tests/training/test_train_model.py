@@ -535,3 +535,22 @@ def test_a_trained_encoder_keeps_its_activation(recipe, tmp_path, tiny_encoder):
     assert "leave model.activation" in refusal(load_recipe(recipe(model={**base, "activation": "relu"})))
     model = build_model(load_recipe(recipe(model=base)))
     assert model[0].sub_modules["document"][1].activation_function == "log1p_relu"
+
+
+@pytest.mark.parametrize("name", ["model/thesis.tex", "recipe.yaml"])
+def test_what_no_training_wrote_is_not_replaced(recipe, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(
+        training, "read_data", lambda *args: pytest.fail("it has to be refused before the work")
+    )
+    mine = tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(InputError, match="give a"):
+        train(load_recipe(recipe()))
+    assert mine.read_text() == "years of work"
+
+
+def test_a_training_replaces_its_own(recipe, tmp_path):
+    for seed in (1, 2):
+        folder = train(load_recipe(recipe(seed=seed, training={"save_strategy": "no"})))
+    assert load_recipe(folder.parent / "recipe.yaml").seed == 2

@@ -5,7 +5,7 @@ from st_l0.data.corpus import Document, is_corpus, read_documents
 from st_l0.data.lines import read_lines, read_records, write_records
 from st_l0.data.rows import Row, read_rows
 from st_l0.data.texts import Texts, open_texts
-from st_l0.data.training import TrainingData, read_training_data
+from st_l0.data.training_data import TrainingData, read_training_data
 
 __all__ = [
     "Collection",

@@ -1,12 +1,12 @@
 """Teachers: models that score how well a document answers a query, their ensemble, and the scores on disk."""
 
-from st_l0.teachers.bm25 import write_bm25
+from st_l0.teachers.bm25_teacher import write_bm25
 from st_l0.teachers.ensemble import EnsembleTeacher, min_max
 from st_l0.teachers.loading import load_teacher
 from st_l0.teachers.pool import QueryPool
-from st_l0.teachers.protocol import Teacher
+from st_l0.teachers.stored_vectors import write_vectors
+from st_l0.teachers.teacher import Teacher
 from st_l0.teachers.teaching import teach
-from st_l0.teachers.vectors import write_vectors
 
 __all__ = [
     "EnsembleTeacher",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from st_l0.errors import InputError
-from st_l0.teachers.protocol import Teacher
+from st_l0.teachers.teacher import Teacher
 from st_l0.utils.distributed import all_gather, all_gather_objects, rank, world_size
 
 

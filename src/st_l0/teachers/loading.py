@@ -13,10 +13,10 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from st_l0.encoder.pretrained import HubOptions, layout, load_config
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.teachers.bm25 import BM25Teacher
-from st_l0.teachers.models import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
-from st_l0.teachers.protocol import Teacher
-from st_l0.teachers.vectors import VectorTeacher
+from st_l0.teachers.bm25_teacher import BM25Teacher
+from st_l0.teachers.model_teachers import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
+from st_l0.teachers.stored_vectors import VectorTeacher
+from st_l0.teachers.teacher import Teacher
 from st_l0.utils.stock import get_device_name
 
 

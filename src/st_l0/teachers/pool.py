@@ -10,7 +10,7 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher
-from st_l0.teachers.models import EmbeddingTeacher
+from st_l0.teachers.model_teachers import EmbeddingTeacher
 
 # Queries of the pool that a batch looks at: enough to find near ones, and the scores stay small.
 _CANDIDATES = 1 << 15

@@ -11,7 +11,7 @@ import numpy as np
 from st_l0.data import read_records, write_records
 from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
-from st_l0.teachers.protocol import Teacher
+from st_l0.teachers.teacher import Teacher
 from st_l0.utils.files import replace_file
 from st_l0.utils.resumable import begin_record, check_record, write_shards
 

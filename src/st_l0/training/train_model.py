@@ -52,9 +52,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     target, whole_recipe = output / "model", output / "recipe.yaml"
     check_folder(target, "trained model")
     if whole_recipe.exists() and not whole_recipe.read_text("utf-8", "replace").startswith(_WRITTEN):
-        raise InputError(
-            f"{whole_recipe}: was not written by a training, which would replace it; give another output"
-        )
+        raise InputError(f"{whole_recipe}: is of no training and would be replaced; give another output")
 
     set_seed(recipe.seed)
     data = read_data(recipe.data)

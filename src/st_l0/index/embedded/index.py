@@ -156,7 +156,8 @@ class EmbeddedIndex:
     ) -> list[Hits]:
         """Find the ``k`` best documents of each query, exactly.
 
-        A batch is faster than query by query: it uses torch's number of threads (``OMP_NUM_THREADS``).
+        A batch is faster than query by query: it uses as many threads as torch where that is loaded, else
+        ``OMP_NUM_THREADS``, else a thread for each core.
 
         Args:
             queries: Shape ``(queries, vocabulary_size)``; weights may be negative.

@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
-from st_l0.teachers.models import EmbeddingTeacher, Side
+from st_l0.teachers.model_teachers import EmbeddingTeacher, Side
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_folder
 
 if TYPE_CHECKING:
-    from st_l0.teachers.models import DenseTeacher
+    from st_l0.teachers.model_teachers import DenseTeacher
 
 _CHUNK = 4096
 _DIGEST = 16

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
-from st_l0.teachers.models import Side, SparseScores
+from st_l0.teachers.model_teachers import Side, SparseScores
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
 
