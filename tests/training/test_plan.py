@@ -433,7 +433,9 @@ def test_where_teacher_scores_come_from(recipe, tmp_path, mlm_folder):
     assert dry_run(recipe(data=data, loss=kl, teachers=teachers)).teacher_scores == live
     row = {"query": "a", "documents": ["b", "c"]}
     rows_file(rows, row)
-    expected = f"{rows}:1: no scores, but loss.ranking (kl) needs them; or give teachers"
+    expected = (
+        f"{rows}:1: loss.ranking (kl) needs teacher scores: the data hold none and no teachers are given"
+    )
     assert refusal(recipe(data=data, loss=kl)) == expected
     planned = dry_run(recipe(data=data, loss=kl, teachers=teachers))
     assert planned.teacher_scores == live

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.modules import make_pooling
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head, load_config, position_limit
+from st_l0.encoder.pretrained import HubOptions, check_warm_start, has_mlm_head, load_config, position_limit
 from st_l0.errors import InputError
 from st_l0.head.warm_start import warm_start_head
 from st_l0.utils.stock import SPARSE_STATIC_EMBEDDING, SPLADE_POOLING, load_file_path
@@ -76,12 +76,7 @@ def start_document_encoder(
         InputError: It cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
     """
     headless = not has_mlm_head(base_model, hub_options)
-    if headless and warm_start is None:
-        raise InputError(
-            f"{base_model} has no MLM head: give texts to start one (model.warm_start in a recipe)"
-        )
-    if not headless and warm_start is not None:
-        raise InputError(f"{base_model} has an MLM head of its own: leave warm_start out")
+    check_warm_start(base_model, headless=headless, given=warm_start is not None)
     loading = hub_options.for_transformers()
     transformer: Transformer = Transformer(
         base_model,

@@ -127,6 +127,23 @@ def has_mlm_head(base_model: str, hub_options: HubOptions) -> bool:
     return names.get(id(head.dense.weight)) not in info["missing_keys"]
 
 
+def check_warm_start(name: str, *, headless: bool, given: bool) -> None:
+    """Refuse a base model without an MLM head and without texts to start one, or with both.
+
+    Args:
+        name: The base model.
+        headless: Whether it has no MLM head.
+        given: Whether there are texts.
+
+    Raises:
+        InputError: It is so.
+    """
+    if headless and not given:
+        raise InputError(f"{name} has no MLM head: give texts to start one (model.warm_start)")
+    if given and not headless:
+        raise InputError(f"{name} has an MLM head of its own: leave warm_start out")
+
+
 def position_limit(config: Any) -> int:
     """Longest input of a model in tokens, by its transformers configuration."""
     limit = getattr(config, "max_position_embeddings", None) or _NO_LIMIT

@@ -31,6 +31,7 @@ from st_l0.losses import (
     inverse,
 )
 from st_l0.losses.regularizers import Regularizer
+from st_l0.training.checks import check_scores, check_teachers, is_trained_encoder
 from st_l0.training.recipe import Data, Loss, Recipe
 
 if TYPE_CHECKING:
@@ -64,15 +65,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
     settings = recipe.model
     kind = layout(settings.base_model, HubOptions())
     siamese = settings.queries == "model"
-    if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
-        if settings.idf is not None or settings.warm_start is not None:
-            raise InputError(
-                f"{settings.base_model} is a trained encoder: leave model.idf and model.warm_start out"
-            )
-        if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
-            raise InputError(
-                f"{settings.base_model} is a trained encoder: leave model.activation and model.pooling out"
-            )
+    if is_trained_encoder(settings, kind):
         model = SparseEncoder.from_pretrained(
             settings.base_model, activation=settings.activation, inference_free=not siamese
         )
@@ -83,10 +76,6 @@ def build_model(recipe: Recipe) -> SparseEncoder:
             positions = position_limit(modules.transformer.model.config)
             model.max_seq_length = min(settings.max_seq_length, positions)
         return _with_trained_queries(model, settings.queries)
-    if settings.idf is None and settings.queries in ("table", "trained_table"):
-        raise InputError(
-            f"{settings.base_model} has no query weights: give model.idf (st-l0 idf makes one) or 'binary'"
-        )
     texts = None
     if settings.warm_start is not None:
         texts = (document.text for document in read_documents(settings.warm_start))
@@ -189,15 +178,10 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
             loaded; a sparse teacher of another vocabulary than the model's.
     """
     settings = recipe.teachers
+    check_scores(recipe, data.scored)
     if settings is None:
-        if recipe.loss.distils and not data.scored:
-            losses = ", ".join(recipe.loss.ranking)
-            raise InputError(
-                f"loss.ranking ({losses}) needs teacher scores: the data hold none and no teachers are given"
-            )
         return None
-    if data.scored:
-        raise InputError("the data hold teacher scores: leave teachers out, or the scores")
+    check_teachers(settings)
     from st_l0.teachers import EnsembleTeacher, load_teacher
 
     device = str(model.device)

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.modules import vocabulary_size
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head, layout, load_config
+from st_l0.encoder.pretrained import HubOptions, check_warm_start, has_mlm_head, layout, load_config
 from st_l0.errors import InputError
+from st_l0.training.checks import is_trained_encoder
 from st_l0.training.recipe import Model
 
 
@@ -195,16 +196,10 @@ def _document_folder(name: str, kind: str, hub_options: HubOptions) -> str:
 
 
 def _check_kind(settings: Model, kind: str, config: Any, notes: list[str]) -> str:
-    """Refuse what `st_l0.training.build.build_model` would refuse; gives where the head comes from."""
-    name, siamese = settings.base_model, settings.queries == "model"
-    if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
-        if settings.idf is not None or settings.warm_start is not None:
-            raise InputError(f"{name} is a trained encoder: leave model.idf and model.warm_start out")
-        if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
-            raise InputError(f"{name} is a trained encoder: leave model.activation and model.pooling out")
+    """Refuse what the run would refuse; gives where the head comes from."""
+    name = settings.base_model
+    if is_trained_encoder(settings, kind):
         return "of the trained encoder"
-    if settings.idf is None and settings.queries in ("table", "trained_table"):
-        raise InputError(f"{name} has no query weights: give model.idf (st-l0 idf makes one) or 'binary'")
     warm_start = f"closed-form start from {settings.warm_start}"
     named = any(architecture.endswith("ForMaskedLM") for architecture in config.architectures or ())
     if not named and not Path(name).is_dir():  # looking for it would download the weights
@@ -212,10 +207,6 @@ def _check_kind(settings: Model, kind: str, config: Any, notes: list[str]) -> st
             return warm_start
         notes.append(f"config of {name} names no MLM head: if the weights have none, give model.warm_start")
         return "not named by the config"
-    if not named and not has_mlm_head(name, HubOptions()):
-        if settings.warm_start is None:
-            raise InputError(f"{name} has no MLM head: give texts to start one (model.warm_start)")
-        return warm_start
-    if settings.warm_start is not None:
-        raise InputError(f"{name} has an MLM head of its own: leave warm_start out")
-    return "its own"
+    headless = not named and not has_mlm_head(name, HubOptions())
+    check_warm_start(name, headless=headless, given=settings.warm_start is not None)
+    return warm_start if headless else "its own"

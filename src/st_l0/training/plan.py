@@ -18,9 +18,9 @@ from st_l0.data.rows import RawRow, read_raw_rows
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.losses import convert_weight
-from st_l0.teachers.loading import split_spec
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
+from st_l0.training.checks import check_output, check_scores, check_teachers
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.recipe import Data, Loss, Recipe
 
@@ -119,6 +119,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     per_step = at_once * arguments.gradient_accumulation_steps
     steps, length = _length(recipe, arguments, devices, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
+    check_output(recipe.output)
     if last_complete_checkpoint(Path(recipe.output) / "checkpoints") is not None:
         notes.append(f"{recipe.output} holds an earlier run: give --resume, or another output")
     other = "pooled" if loss.reduction == "per_position" else "per_position"
@@ -191,23 +192,13 @@ def _documents_per_query(settings: Data, row: RawRow | None) -> tuple[int, str]:
 
 def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
     scored = None if row is None else row.scores is not None
-    place = "" if row is None else f"{row.place}: "
+    check_scores(recipe, scored, "" if row is None else f"{row.place}: ")
     if recipe.teachers is None:
         if not recipe.loss.distils:
             return "none needed"
-        if scored is False:
-            losses = ", ".join(recipe.loss.ranking)
-            raise InputError(f"{place}no scores, but loss.ranking ({losses}) needs them; or give teachers")
         return "in the data" if scored else "must be in the data"
-    if scored:
-        raise InputError(f"{place}the data hold teacher scores: leave teachers out, or the scores")
+    check_teachers(recipe.teachers)
     extra = recipe.teachers.extra_queries
-    for spec in recipe.teachers.models:
-        kind, _ = split_spec(spec)
-        if extra and kind in ("cross-encoder", "seq2seq"):
-            raise InputError(
-                f"teacher {spec} reads query and document together: leave teachers.extra_queries out"
-            )
     more = f", and of {extra} more queries a batch" if extra else ""
     return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}{more}"
 

@@ -12,11 +12,10 @@ from st_l0.errors import InputError
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.training.checkpoints import last_complete_checkpoint
+from st_l0.training.checks import WRITTEN, check_output
 from st_l0.training.recipe import Recipe
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
-from st_l0.utils.files import check_folder, replace_file, replace_folder
-
-_WRITTEN = "# Every key of a training, as st-l0 train has written it."
+from st_l0.utils.files import replace_file, replace_folder
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
@@ -49,10 +48,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
             "another output with model.base_model there"
         )
 
-    target, whole_recipe = output / "model", output / "recipe.yaml"
-    check_folder(target, "trained model")
-    if whole_recipe.exists() and not whole_recipe.read_text("utf-8", "replace").startswith(_WRITTEN):
-        raise InputError(f"{whole_recipe}: is of no training and would be replaced; give another output")
+    check_output(output)
 
     set_seed(recipe.seed)
     data = read_data(recipe.data)
@@ -77,6 +73,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
+    target = output / "model"
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError(
             f"training diverged (NaN weights), {target} was not written: lower training.learning_rate"
@@ -84,8 +81,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if trainer.is_world_process_zero():
         with replace_folder(target, "trained model") as folder:
             _save(model, folder)
-        with replace_file(whole_recipe) as file:
-            file.write_text(f"{_WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
+        with replace_file(output / "recipe.yaml") as file:
+            file.write_text(f"{WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return target
 

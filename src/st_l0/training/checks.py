@@ -1,0 +1,82 @@
+"""What a run and its dry run refuse alike, with one message; what a recipe alone can tell is in `Recipe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from st_l0.errors import InputError
+from st_l0.teachers.loading import split_spec
+from st_l0.training.recipe import Model, Recipe, Teachers
+from st_l0.utils.files import check_folder
+
+# First line of the recipe that a training leaves, by which a later one knows what it may replace.
+WRITTEN = "# Every key of a training, as st-l0 train has written it."
+
+
+def is_trained_encoder(settings: Model, kind: str) -> bool:
+    """Whether ``base_model`` is taken as the encoder that it is, after a look at what does not go with that.
+
+    Args:
+        settings: The section of the recipe.
+        kind: What `st_l0.encoder.pretrained.layout` says of ``base_model``.
+
+    Raises:
+        InputError: Settings that do not go with it, or no query weights for one that has none.
+    """
+    name, siamese = settings.base_model, settings.queries == "model"
+    if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
+        if settings.idf is not None or settings.warm_start is not None:
+            raise InputError(f"{name} is a trained encoder: leave model.idf and model.warm_start out")
+        if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
+            raise InputError(f"{name} is a trained encoder: leave model.activation and model.pooling out")
+        return True
+    if settings.idf is None and settings.queries in ("table", "trained_table"):
+        raise InputError(f"{name} has no query weights: give model.idf (st-l0 idf makes one) or 'binary'")
+    return False
+
+
+def check_scores(recipe: Recipe, scored: bool | None, place: str = "") -> None:
+    """Refuse teacher scores that are needed and nowhere, or in two places.
+
+    Args:
+        recipe: The recipe.
+        scored: Whether the data hold scores; ``None`` where that is not known yet.
+        place: What the message begins with, such as the row that was looked at.
+
+    Raises:
+        InputError: There are none, or two kinds.
+    """
+    if recipe.teachers is not None and scored:
+        raise InputError(f"{place}the data hold teacher scores: leave teachers out, or the scores")
+    if recipe.teachers is None and recipe.loss.distils and scored is False:
+        losses = ", ".join(recipe.loss.ranking)
+        raise InputError(
+            f"{place}loss.ranking ({losses}) needs teacher scores: "
+            "the data hold none and no teachers are given"
+        )
+
+
+def check_teachers(settings: Teachers) -> None:
+    """Refuse teachers of unknown kinds, and those that cannot find queries where queries are to be found.
+
+    Raises:
+        InputError: There is one.
+    """
+    for spec in settings.models:
+        kind, _ = split_spec(spec)
+        if settings.extra_queries and kind in ("cross-encoder", "seq2seq"):
+            raise InputError(
+                f"teacher {spec} reads query and document together: leave teachers.extra_queries out"
+            )
+
+
+def check_output(output: str | Path) -> None:
+    """Refuse an output whose model or recipe no training has written: a training would replace them.
+
+    Raises:
+        InputError: It holds something else under their names.
+    """
+    check_folder(Path(output) / "model", "trained model")
+    recipe = Path(output) / "recipe.yaml"
+    if recipe.exists() and not recipe.read_text("utf-8", "replace").startswith(WRITTEN):
+        raise InputError(f"{recipe}: is of no training and would be replaced; give another output")
