@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from st_l0.utils.lazy import on_first_use
 
 if TYPE_CHECKING:
     from st_l0.encoder.queries import QueryEncoder
@@ -12,15 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryEncoder", "SparseEncoder", "open_index"]
 
-_HOMES = {
-    "QueryEncoder": "st_l0.encoder.queries",
-    "SparseEncoder": "st_l0.encoder.sparse_encoder",
-    "open_index": "st_l0.index",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On first use, so that `st-l0 --help` and the index do not wait for torch.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# So that neither `st-l0 --help` nor a search waits for torch.
+__getattr__ = on_first_use(
+    __name__,
+    {"QueryEncoder": "encoder.queries", "SparseEncoder": "encoder.sparse_encoder", "open_index": "index"},
+)

@@ -123,6 +123,16 @@ def mine(
             raised by the call itself, before the first pair.
 
     Source: Moreira et al., 2024, https://arxiv.org/abs/2407.15831
+
+    Example:
+        >>> from st_l0 import SparseEncoder
+        >>> from st_l0.index import EmbeddedIndex
+        >>> model = SparseEncoder.from_pretrained("models/st-l0-mini", device="cpu")
+        >>> index = EmbeddedIndex()
+        >>> index.add(["a", "b"], model.encode_document(["Rain falls from clouds.", "Clouds hide the sun."]))
+        >>> found = mine(model, index, {"q": "rain clouds"}, {"q": ["a"]}, number=1, progress=False)
+        >>> next(found).negative_ids
+        ('b',)
     """
     settings = _Settings(number, depth, margin, max_ratio)
     if chunk_size < 1:

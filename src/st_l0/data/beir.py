@@ -53,6 +53,14 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     Raises:
         InputError: a file is missing, damaged or empty, a key is missing or is not text, an id occurs twice,
             a judgement is not an integer, contradicts another or is about an unknown query.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> written = Collection("toy", {"a": "rain"}, {"q": "wet"}, {"q": {"a": 1}})
+        >>> with TemporaryDirectory() as folder:
+        ...     write_collection(written, f"{folder}/toy")
+        ...     read_collection(f"{folder}/toy") == written
+        True
     """
     folder = Path(folder)
     if not folder.is_dir():

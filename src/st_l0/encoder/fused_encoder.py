@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import sentence_transformers
-from torch import nn
+import torch
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+from torch import Tensor, nn
 
 from st_l0.encoder.documents import largest_logits
 from st_l0.encoder.modules import EncoderModules, extra_logs, find_encoder_modules, fingerprint
@@ -39,6 +42,21 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
     def inference_free(self) -> bool:
         """Whether queries are a table and documents a masked language model."""
         return self._encoder_modules is not None and self._encoder_modules.query is not None
+
+    @property
+    def query_weights(self) -> np.ndarray:
+        """Weight of each token in a query, ``(vocabulary,)``, float32.
+
+        Raises:
+            InputError: The model is not inference-free.
+        """
+        query = cast(SparseStaticEmbedding, self._inference_free_modules().query)
+        return cast(np.ndarray, np.maximum(self._table(query.weight), 0))
+
+    @staticmethod
+    def _table(weight: Tensor) -> np.ndarray:
+        # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
+        return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
 
     @property
     def max_seq_length(self) -> int:

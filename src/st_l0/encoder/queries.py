@@ -38,9 +38,9 @@ class QueryLookup:
     changed counts from the next call on.
 
     Args:
-        tokenizer: fast Hugging Face tokenizer. One of transformers is copied, so its own truncation and
+        tokenizer: Fast Hugging Face tokenizer. One of transformers is copied, so its own truncation and
             padding state is neither used nor changed.
-        max_length: tokens after which a query is cut, on the side where the tokenizer cuts.
+        max_length: Tokens after which a query is cut, on the side where the tokenizer cuts.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | QueryTokenizer, max_length: int) -> None:
@@ -63,10 +63,10 @@ class QueryLookup:
         """Encode queries for scipy.
 
         Args:
-            texts: the queries.
-            table: weight of each token, ``(vocabulary,)``, float32. A token added to the tokenizer after the
+            texts: The queries.
+            table: Weight of each token, ``(vocabulary,)``, float32. A token added to the tokenizer after the
                 table was made has no entry and weighs nothing.
-            max_active_dims: largest weights that a query keeps; ``None`` keeps all.
+            max_active_dims: Largest weights that a query keeps; ``None`` keeps all.
 
         Returns:
             ``(texts, vocabulary)``, float32, canonical (sorted, no duplicates, no zeros).

@@ -8,8 +8,6 @@ from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import Tensor
 from typing_extensions import Self
 
@@ -49,6 +47,12 @@ class SparseEncoder(FusedEncoder):
     nothing: all unknown words share that token, so a weight there would make unrelated texts match.
 
     The two sides have a tokenizer each; ``tokenizer`` is that of the queries.
+
+    Example:
+        >>> model = SparseEncoder.from_pretrained("models/st-l0-mini", device="cpu")
+        >>> documents = model.encode_document(["Rain falls from clouds.", "An index lists words."])
+        >>> model.similarity(model.encode_query(["why does it rain?"]), documents).argmax().item()
+        0
     """
 
     model_card_data_class = ModelCardData
@@ -153,21 +157,6 @@ class SparseEncoder(FusedEncoder):
         if inference_free and not model.inference_free:
             raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
         return model
-
-    @property
-    def query_weights(self) -> np.ndarray:
-        """Weight of each token in a query, ``(vocabulary,)``, float32.
-
-        Raises:
-            InputError: The model is not inference-free.
-        """
-        query = cast(SparseStaticEmbedding, self._inference_free_modules().query)
-        return cast(np.ndarray, np.maximum(self._table(query.weight), 0))
-
-    @staticmethod
-    def _table(weight: Tensor) -> np.ndarray:
-        # Taken anew for each call, as training moves it; float32 on the CPU is not copied.
-        return (weight if weight.dtype is torch.float32 else weight.float()).numpy(force=True)
 
     @overload  # type: ignore[override]
     def encode_query(

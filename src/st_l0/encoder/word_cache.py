@@ -38,7 +38,7 @@ class WordCache:
     it starts anew. Threads may share it.
 
     Args:
-        tokenizer: what gives the ids of a word; without special tokens, truncation or padding.
+        tokenizer: What gives the ids of a word; without special tokens, truncation or padding.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from st_l0.data import Collection, read_collection  # what `evaluate` takes
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
@@ -11,6 +10,7 @@ from st_l0.evaluation.measure import EvaluationReport, SystemResults, evaluate
 from st_l0.evaluation.metrics import quality_per_query
 from st_l0.evaluation.report import render, write_json, write_results
 from st_l0.evaluation.trec import read_run, write_run
+from st_l0.utils.lazy import on_first_use
 
 if TYPE_CHECKING:
     from st_l0.evaluation.evaluators import IndexInformationRetrievalEvaluator, IndexNanoBEIREvaluator
@@ -35,15 +35,12 @@ __all__ = [
     "write_run",
 ]
 
-_HOMES = {
-    "IndexInformationRetrievalEvaluator": "st_l0.evaluation.evaluators",
-    "IndexNanoBEIREvaluator": "st_l0.evaluation.evaluators",
-    "MtebModel": "st_l0.evaluation.mteb",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: sentence-transformers takes seconds to import, which the command line does not wait for.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# So that the command line does not wait for sentence-transformers.
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "IndexInformationRetrievalEvaluator": "evaluators",
+        "IndexNanoBEIREvaluator": "evaluators",
+        "MtebModel": "mteb",
+    },
+)

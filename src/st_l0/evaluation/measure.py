@@ -107,6 +107,15 @@ def evaluate(
         InputError: the collection is empty, ``k`` is below 10, or ``index`` or ``document_vectors`` are not
             those of the collection.
         MissingExtraError: ``bm25`` is on and the extra ``eval`` is not installed.
+
+    Example:
+        >>> from st_l0 import SparseEncoder
+        >>> from st_l0.data import Collection
+        >>> corpus = {"a": "Rain falls from clouds.", "b": "An index lists words."}
+        >>> collection = Collection("toy", corpus, {"q": "why does it rain?"}, {"q": {"a": 1}})
+        >>> model = SparseEncoder.from_pretrained("models/st-l0-mini", device="cpu")
+        >>> evaluate(model, collection, bm25=False, progress=False)["model"]["ndcg@10"]
+        1.0
     """
     from st_l0.index import EmbeddedIndex
     from st_l0.utils.sparse import active_dims, as_csr

@@ -34,8 +34,8 @@ class MtebModel:
         make_index: Gives a new, empty index, by default in memory; called once a corpus.
 
     Attributes:
-        mteb_model_meta: mteb's ``ModelMeta``. It loads the checkpoint with mteb's own wrapper, so others can
-            repeat the numbers with mteb alone. Complete it for a submission:
+        mteb_model_meta: The ``ModelMeta`` of mteb. It loads the checkpoint with mteb's own wrapper, so others
+            can repeat the numbers with mteb alone. Complete it for a submission:
             ``model.mteb_model_meta = model.mteb_model_meta.model_copy(update={"license": "mit", …})``.
 
     Raises:

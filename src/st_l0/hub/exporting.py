@@ -34,6 +34,12 @@ def export(
     Raises:
         InputError: ``output`` holds something else, there is no such checkpoint, the length is more than the
             model has positions for, or a weight is too large for float16.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     export("models/st-l0-mini", f"{folder}/copy", max_seq_length=128).name
+        'copy'
     """
     from safetensors.torch import load_file, save_file
 

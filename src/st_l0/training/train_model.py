@@ -34,6 +34,11 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     Raises:
         InputError: unusable data or model; nothing to resume; ``output`` holds checkpoints of an earlier run,
             or a model or a recipe that no training has written there, which would be lost.
+
+    Example:
+        >>> from st_l0.training import load_recipe
+        >>> recipe = load_recipe("small/l0_mask", ["training.max_steps=1000"])
+        >>> train(recipe)  # doctest: +SKIP
     """
     output = Path(recipe.output)
     checkpoints = output / "checkpoints"

@@ -34,13 +34,13 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     - It marks a state on disk as whole when it is.
 
     Args:
-        args: as of `SparseEncoderTrainer`.
-        teacher: scores the documents of each batch; ``None`` where the data hold the scores or none are
+        args: As of `SparseEncoderTrainer`.
+        teacher: Scores the documents of each batch; ``None`` where the data hold the scores or none are
             needed.
-        in_batch_negatives: whether the teacher scores the documents of all queries of the batch.
-        pool: where each batch gets extra queries from, for the teacher to score too; needs
+        in_batch_negatives: Whether the teacher scores the documents of all queries of the batch.
+        pool: Where each batch gets extra queries from, for the teacher to score too; needs
             ``in_batch_negatives``.
-        kwargs: as of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
+        kwargs: As of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class KeepTexts:
     """A collator that hands the texts on beside what it makes of them.
 
     Attributes:
-        collate: the collator of sentence-transformers.
+        collate: The collator of sentence-transformers.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
