@@ -55,11 +55,11 @@ def _convert(vectors: Vectors) -> sp.csr_matrix:
 
         if isinstance(vectors, torch.Tensor):
             return _from_tensor(vectors.detach())
-    if isinstance(vectors, str | bytes):
-        raise InputError(f"{vectors!r:.40} is a text, no vector; encode it first")
     if isinstance(vectors, Sequence):
         if not vectors:
             raise InputError("no vectors were given: the list is empty")
+        if isinstance(vectors, str | bytes):
+            raise InputError(f"{vectors!r:.40} is a text, no vector; encode it first")
         return sp.vstack([_convert(vector) for vector in vectors], format="csr")
     return sp.csr_matrix(vectors, dtype=np.float32)
 
