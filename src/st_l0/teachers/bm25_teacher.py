@@ -31,6 +31,15 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     Raises:
         InputError: No document holds a word.
         MissingExtraError: the extra ``eval`` is not installed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from st_l0.teachers import load_teacher
+        >>> with TemporaryDirectory() as folder:
+        ...     write_bm25(f"{folder}/bm25.json", ["Rain falls from clouds.", "An index lists words."])
+        ...     teacher = load_teacher(f"bm25:{folder}/bm25.json")
+        >>> teacher.score_pairs(["rain"] * 2, ["Rain fell.", "Words."]).argmax().item()
+        0
     """
     split = WordSplitter()
     frequencies: Counter[str] = Counter()

@@ -49,6 +49,12 @@ def load_teacher(
 
     Raises:
         InputError: The kind is unknown, there is no such model, or it is not of that kind.
+
+    Example:
+        >>> teacher = load_teacher("sparse:models/st-l0-mini", device="cpu")
+        >>> scores = teacher.score_pairs(["rain"] * 2, ["Rain falls from clouds.", "An index lists words."])
+        >>> bool(scores[0] > scores[1])
+        True
     """
     kind, model = split_spec(spec)
     hub_options = hub_options or HubOptions()

@@ -63,6 +63,10 @@ def train_mlm(
 
     Raises:
         InputError: no text, an unusable model, or one whose MLM head is of no known kind.
+
+    Example:
+        >>> texts = ["Rain falls from clouds.", "An index lists words."]
+        >>> train_mlm("sentence-transformers/all-MiniLM-L6-v2", texts, "base", steps=100)  # doctest: +SKIP
     """
     check_folder(output, "masked language model")
     rows = list(texts)

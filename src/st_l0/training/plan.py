@@ -101,6 +101,12 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     Raises:
         InputError: The run would be refused: by the trainer's arguments, for settings that do not go
             together, for a file that is there and cannot be used, or for a ramp longer than the training.
+
+    Example:
+        >>> from st_l0.training import load_recipe
+        >>> plan = dry_run(load_recipe("l0_mask"), devices=8)
+        >>> plan.queries_per_step, plan.documents_per_step, plan.steps
+        (320, 640, 100000)
     """
     if devices < 1:
         raise InputError(f"devices is {devices}; give 1 or more")
