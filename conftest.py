@@ -1,4 +1,4 @@
-"""The examples of the docstrings run without the Hub, as the tests do; from this folder, where the small model is."""
+"""The examples of the docstrings run without the Hub, as the tests do, from the folder of this file."""
 
 import os
 
