@@ -5,6 +5,7 @@ Libraries are imported inside the commands, so that ``--help`` and usage errors 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -55,8 +56,18 @@ def train(
 
 
 @app.command()
-def recipes() -> None:
+def recipes(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of recipes instead, for editors.")
+    ] = False,
+) -> None:
     """List the recipes that come with the package: name, method, paper and the data that each wants."""
+    if schema:
+        from st_l0.training.recipe import Recipe
+        from st_l0.training.schema import json_schema
+
+        typer.echo(json.dumps(json_schema(Recipe), indent=2, ensure_ascii=False))
+        return
     from st_l0.training.recipe_files import list_recipes, recipes_folder
 
     found = [(recipe.name, recipe.method, recipe.paper, recipe.data) for recipe in list_recipes()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from st_l0.training.recipe_files import find_recipe
-from st_l0.training.settings import Section, SettingError, Types, check_bounds, load
+from st_l0.training.settings import Section, SettingError, Types, load
 
 # Arguments of the trainer that the recipe sets itself, and what to do instead.
 _OWNED = {
@@ -24,6 +24,8 @@ _OWNED = {
     "router_mapping": "leave it out, it follows from the model",
     "seed": "set seed outside of training instead",
 }
+
+_RANKING = ("infonce", "kl", "margin_mse")
 
 _TRAINING_BOUNDS: dict[str, dict[str, float]] = {
     "num_train_epochs": {"more_than": 0},
@@ -45,6 +47,16 @@ def _training_types() -> Types:
     hints = typing.get_type_hints(SparseEncoderTrainingArguments)
     names = (spec.name for spec in dataclasses.fields(SparseEncoderTrainingArguments))
     return {name: hints[name] for name in names if name not in _OWNED}
+
+
+def _training_help() -> Mapping[str, str]:
+    from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
+
+    return {
+        spec.name: " ".join(spec.metadata["help"].split())
+        for spec in dataclasses.fields(SparseEncoderTrainingArguments)
+        if "help" in spec.metadata
+    }
 
 
 @dataclass(frozen=True)
@@ -187,7 +199,11 @@ class Loss(Section):
     query_regularizer_weight: float = field(default=0.0, metadata={"at_least": 0})
     ranking: dict[str, Any] = field(
         default_factory=lambda: {"infonce": 1.0},
-        metadata={"entries": lambda: dict.fromkeys(("infonce", "kl", "margin_mse"), float)},
+        metadata={
+            "entries": lambda: dict.fromkeys(_RANKING, float),
+            "bounds": {name: {"more_than": 0} for name in _RANKING},
+            "alone": 1.0,
+        },
     )
     temperature: float = field(default=1.0, metadata={"more_than": 0})
     in_batch_negatives: bool | None = None
@@ -203,14 +219,9 @@ class Loss(Section):
     ramp_steps: int = field(default=0, metadata={"at_least": 0})
 
     def __post_init__(self) -> None:
-        if isinstance(self.ranking, str):
-            object.__setattr__(self, "ranking", {self.ranking: 1.0})
         super().__post_init__()
         if not self.ranking:
             raise SettingError("must name at least one loss", ("ranking",))
-        for name, weight in self.ranking.items():
-            if not weight > 0:
-                raise SettingError(f"must be more than 0, not {weight}", ("ranking", name))
 
     @property
     def distils(self) -> bool:
@@ -240,7 +251,9 @@ class Recipe(Section):
     model: Model
     data: Data
     loss: Loss
-    training: dict[str, Any] = field(metadata={"entries": _training_types})
+    training: dict[str, Any] = field(
+        metadata={"entries": _training_types, "bounds": _TRAINING_BOUNDS, "help": _training_help}
+    )
     output: str
     teachers: Teachers | None = None
     seed: int = field(default=42, metadata={"at_least": 0, "less_than": 2**32})
@@ -249,11 +262,6 @@ class Recipe(Section):
         for name in _OWNED.keys() & (self.training if isinstance(self.training, dict) else ()):
             raise SettingError(f"is set by the recipe itself: {_OWNED[name]}", ("training", name))
         super().__post_init__()
-        for name, bounds in _TRAINING_BOUNDS.items():
-            try:
-                check_bounds(self.training.get(name), bounds)
-            except SettingError as error:
-                raise error.below(name).below("training") from None
         steps = self.training.get("max_steps", -1)  # -1 is how the trainer spells "not set"
         if steps == 0 or steps < -1:
             raise SettingError(f"must be at least 1, not {steps}", ("training", "max_steps"))

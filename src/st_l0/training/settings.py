@@ -78,8 +78,9 @@ class UnknownKey(SettingError):
 class Section:
     """Base of frozen dataclasses that convert and check each field when they are made.
 
-    A field is described by its type hint and by this metadata: ``at_least``, ``more_than`` and ``less_than``
-    bound a number; ``entries`` is a function that gives the known keys of a ``dict`` field and their types.
+    A field is described by its type hint and metadata: ``at_least``, ``more_than`` and ``less_than`` bound a
+    number; for a ``dict``, ``entries`` and ``help`` are functions that give its keys' types and descriptions,
+    ``bounds`` has their bounds, and ``alone`` is the value of a key whose name stands alone.
 
     Raises:
         SettingError: A value has the wrong type, is out of bounds or not finite, or is empty text.
@@ -89,9 +90,12 @@ class Section:
         hints = typing.get_type_hints(type(self))
         for spec in dataclasses.fields(self):
             try:
-                value = convert(getattr(self, spec.name), hints[spec.name])
+                value = getattr(self, spec.name)
+                if "alone" in spec.metadata and isinstance(value, str):
+                    value = {value: spec.metadata["alone"]}
+                value = convert(value, hints[spec.name])
                 if "entries" in spec.metadata:
-                    value = _convert_entries(value, spec.metadata["entries"]())
+                    value = _convert_entries(value, spec.metadata)
                 elif value in ("", ()):
                     raise SettingError("must not be empty")
                 check_bounds(value, spec.metadata)
@@ -253,13 +257,15 @@ def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
     raise errors[0]
 
 
-def _convert_entries(values: dict[Any, Any], known: Types) -> dict[str, Any]:
+def _convert_entries(values: dict[Any, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    known, bounds = metadata["entries"](), metadata.get("bounds", {})
     converted = {}
     for name, value in values.items():
         if name not in known:
             raise UnknownKey(str(name), list(known))
         try:
             converted[name] = convert(value, known[name])
+            check_bounds(converted[name], bounds.get(name, {}))
         except SettingError as error:
             raise error.below(name) from None
     return converted
@@ -337,7 +343,7 @@ def _walk(node: yaml.Node, path: Key, source: str, lines: dict[Key, int], seen: 
 
 
 def _choices(choices: tuple[Any, ...], value: Any) -> str:
-    names = [str(choice) for choice in choices]
+    names = list(map(str, choices))
     if len(names) > 8:  # some arguments of the trainer know dozens
         names = difflib.get_close_matches(str(value), names, n=3) or names[:5]
         return f"one of {', '.join(names)} or {len(choices) - len(names)} others"
