@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_arguments(
-    recipe: Recipe, columns: Sequence[str], states: Path
+    recipe: Recipe, columns: Sequence[str], checkpoints: Path
 ) -> SparseEncoderTrainingArguments:
     """The trainer's arguments; the first of ``columns`` is the query, the others are documents.
 
@@ -51,7 +51,7 @@ def training_arguments(
         }
     try:
         arguments = SparseEncoderTrainingArguments(
-            output_dir=str(states),
+            output_dir=str(checkpoints),
             seed=recipe.seed,
             router_mapping=None if recipe.model.queries == "model" else routes,
             **given,

@@ -31,7 +31,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     - It logs active dims, FLOPS, the regularizers' weights, and queries a second.
     - It asks live teachers for the scores of each batch.
     - It saves and restores what the loss and the query table have learned.
-    - It marks a state on disk as whole when it is.
+    - It marks a checkpoint on disk as complete when it is.
 
     Args:
         args: As of `SparseEncoderTrainer`.
@@ -117,9 +117,9 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoints = Path(cast(str, self.args.output_dir))
-        state = checkpoints / f"checkpoint-{self.state.global_step}"
+        folder = checkpoints / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            mark_incomplete(state)
+            mark_incomplete(folder)
         # Old checkpoints go when the new one is whole on all processes, and not before.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -129,10 +129,10 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         if self.args.should_save:
             table = trained_parameter(self._encoder()._encoder_modules)
             found = {"query_table": None if table is None else table.detach(), "loss": self._loss_state()}
-            torch.save(found, state / _LOSS_STATE)
+            torch.save(found, folder / _LOSS_STATE)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            mark_complete(state)
+            mark_complete(folder)
             rotate(checkpoints, limit)
 
     def _loss_state(self) -> dict[str, Any]:
