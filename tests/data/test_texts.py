@@ -240,3 +240,13 @@ def test_unusable_sources_are_refused(tmp_path):
     assert "several splits" in message(open_texts, tmp_path / "many", "corpus")
     nothing = Dataset.from_list(DOCUMENTS).select([])
     assert message(Texts, nothing, "here", "queries") == "here: is empty; give at least one query"
+
+
+def test_rows_find_ids_whose_white_space_the_reader_dropped(tmp_path):
+    write(tmp_path / "corpus.jsonl", {"_id": " a ", "text": "one"}, {"_id": "b", "text": "two"})
+    texts = open_texts(tmp_path, "corpus")
+    assert texts.read(texts.rows([" a ", "b", "a", " b"])) == ["one", "two", "one", "two"]
+    exact = open_texts(
+        saved(tmp_path / "saved", [{"_id": " a", "text": "x"}, {"_id": "a", "text": "y"}]), "corpus"
+    )
+    assert exact.read(exact.rows([" a", "a", "a "])) == ["x", "y", "y"]

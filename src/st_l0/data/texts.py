@@ -91,6 +91,9 @@ class Texts:
             InputError: there is no such id.
         """
         positions, found = self._find(identifiers)
+        if not found.all():  # readers of files drop white space around ids, which rows may still have
+            bare, there = self._find([identifier.strip() for identifier in identifiers])
+            positions, found = np.where(found, positions, bare), found | there
         if not found.all():
             missing = identifiers[int(np.argmin(found))]
             raise InputError(
