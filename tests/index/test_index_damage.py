@@ -16,7 +16,7 @@ from st_l0 import cli
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded import checksums
-from st_l0.index.embedded.checking import check_folder
+from st_l0.index.embedded.checking import check_index
 from st_l0.index.embedded.checksums import Checksums
 from st_l0.index.embedded.manifests import seal
 
@@ -70,7 +70,7 @@ def answers(path):
 
 def problems(path):
     try:
-        return check_folder(path).problems
+        return check_index(path).problems
     except InputError as error:
         return [str(error)]
 
@@ -298,9 +298,9 @@ def test_an_index_without_checksums_gets_them_for_what_is_new(tmp_path):
     index.add(["new", "newer"], vectors)
     model.put(["new", "newer"], vectors)
     assert_same(EmbeddedIndex(path), model, np.random.default_rng(0))
-    assert check_folder(path) == ([], len(model.rows), 4, 3)
+    assert check_index(path) == ([], len(model.rows), 4, 3)
     index.save(tmp_path / "copy")
-    assert check_folder(tmp_path / "copy") == ([], len(model.rows), 1, 0)
+    assert check_index(tmp_path / "copy") == ([], len(model.rows), 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_a_lost_manifest_takes_nothing_along(tmp_path):
     for call in (
         lambda: EmbeddedIndex(path),
         lambda: EmbeddedIndex(path, create=False),
-        lambda: check_folder(path),
+        lambda: check_index(path),
         lambda: other.save(path),
         lambda: opened.add(["x"], np.ones((1, VOCABULARY))),
         lambda: opened.delete(["d2"]),

@@ -80,9 +80,9 @@ def _check_index(folder: Path | None) -> None:
     """Check an index instead of making one; runs before the other arguments are asked for."""
     if folder is None:
         return
-    from st_l0.index.embedded.checking import check_folder
+    from st_l0.index.embedded.checking import check_index
 
-    found = check_folder(folder)
+    found = check_index(folder)
     for problem in found.problems:
         typer.echo(f"error: {problem}", err=True)
     if found.problems:

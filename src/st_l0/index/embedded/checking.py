@@ -18,7 +18,7 @@ _ROWS = 10_000  # strings decoded at a time
 
 
 class Findings(NamedTuple):
-    """What `check_folder` found.
+    """What `check_index` found.
 
     Attributes:
         problems: A line for each damaged or missing file, with its name; empty if the index is whole.
@@ -33,7 +33,7 @@ class Findings(NamedTuple):
     unchecked: int
 
 
-def check_folder(path: str | Path) -> Findings:
+def check_index(path: str | Path) -> Findings:
     """Read every file of an index and compare it with its checksums.
 
     Nothing is changed or locked. If a writer replaces files meanwhile, the check starts again.
