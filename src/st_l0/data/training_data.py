@@ -140,12 +140,8 @@ def _groups(
     for row in tqdm(rows, desc="Reading rows", unit="", leave=False, delay=2, disable=None):
         first = first or row
         _refuse_difference(row, first, size)
+        refuse_too_few(row, size)
         members = _members(len(row.documents), size, row.has_positive)
-        if not members:
-            raise InputError(
-                f"{row.place}: {len(row.documents)} documents, but documents_per_query is {size}; "
-                "give every row at least as many"
-            )
         query: str | int = row.query
         documents: Sequence[str | int] = row.documents
         if corpus is not None and queries is not None:
@@ -168,6 +164,19 @@ def _members(documents: int, size: int | None, has_positive: bool) -> list[tuple
         return [(0,)]
     starts = range(1, documents - size + 2, size - 1)
     return [(0, *range(start, start + size - 1)) for start in starts]
+
+
+def refuse_too_few(row: RawRow, size: int | None) -> None:
+    """Refuse a row that has fewer documents than a group of ``size``.
+
+    Raises:
+        InputError: It has.
+    """
+    if size is not None and len(row.documents) < size:
+        raise InputError(
+            f"{row.place}: {len(row.documents)} documents, but documents_per_query is {size}; "
+            "give every row at least as many"
+        )
 
 
 def _refuse_difference(row: RawRow, first: RawRow, size: int | None) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from st_l0.data.arrow import is_hub_name
 from st_l0.data.rows import RawRow, read_raw_rows
+from st_l0.data.training_data import refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.losses import convert_weight
@@ -188,11 +189,8 @@ def _documents_per_query(settings: Data, row: RawRow | None) -> tuple[int, str]:
     size = settings.documents_per_query
     if size is None:
         return (_GUESSED_DOCUMENTS, _GUESS) if row is None else (len(row.documents), row.place)
-    if row is not None and len(row.documents) < size:
-        raise InputError(
-            f"{row.place}: {len(row.documents)} documents, but documents_per_query is {size}; "
-            "give every row at least as many"
-        )
+    if row is not None:
+        refuse_too_few(row, size)
     return size, "data.documents_per_query"
 
 
