@@ -1,4 +1,4 @@
-"""Apple's GPUs have no float64: no loss makes a tensor of it out of float32 vectors, on logged steps either."""
+"""Apple's GPUs have no float64: no loss makes a tensor of it out of float32 vectors, logged or not."""
 
 import pytest
 import torch
@@ -55,9 +55,12 @@ def test_no_loss_makes_any(regularizer, in_batch):
     assert not any(buffer.dtype is torch.float64 for buffer in loss.buffers())
     columns = [torch.tensor(rows, dtype=torch.float32) for rows in (QUERIES, POSITIVES, NEGATIVES)]
     features = [
-        column(vectors.requires_grad_(), [2 * place, 2 * place + 1]) for place, vectors in enumerate(columns, 1)
+        column(vectors.requires_grad_(), [2 * place, 2 * place + 1])
+        for place, vectors in enumerate(columns, 1)
     ]
-    labels = torch.tensor([[2.0, 1.0, 0.0, 0.5], [1.0, 3.0, 0.0, 0.5]] if in_batch else [[2.0, 1.0], [1.0, 3.0]])
+    labels = torch.tensor(
+        [[2.0, 1.0, 0.0, 0.5], [1.0, 3.0, 0.0, 0.5]] if in_batch else [[2.0, 1.0], [1.0, 3.0]]
+    )
     with WithoutFloat64():
         for logged in (True, False):
             loss.log_statistics = logged

@@ -105,7 +105,12 @@ def test_the_weights_are_told_where_there_are_any(document, query, expected):
 
 def test_empty_documents_and_tokens_that_all_have():
     loss = build()
-    loss([column([[1.0, 1.0, 0.0]] * 4, [1, 2, 3, 4]), column([[1.0, 2.0, 0.0]] * 3 + [[0.0] * 3], [5, 6, 7, 8])])
+    loss(
+        [
+            column([[1.0, 1.0, 0.0]] * 4, [1, 2, 3, 4]),
+            column([[1.0, 2.0, 0.0]] * 3 + [[0.0] * 3], [5, 6, 7, 8]),
+        ]
+    )
     found = loss.pop_statistics()
     assert (found["empty_documents"], found["tokens_in_every_document"]) == (0.25, 0)
     loss([column([[1.0, 1.0, 0.0]], [1]), column([[1.0, 2.0, 0.0]], [5])])
@@ -116,8 +121,9 @@ def test_empty_documents_and_tokens_that_all_have():
 
 
 def test_how_hard_the_penalty_pulls_by_hand():
-    # One query (1, 0) with documents (1, 1) and (0, 1): scores 1 and 0, so InfoNCE pushes them by -p and p along
-    # the query, p = 1 / (1 + e). FLOPS: means (1/2, 1), gradient 2 * mean / 2 = (1/2, 1) at weights above 0.
+    # One query (1, 0) with documents (1, 1) and (0, 1): scores 1 and 0, so InfoNCE pushes them by -p and p
+    # along the query, p = 1 / (1 + e). FLOPS: means (1/2, 1), gradient 2 * mean / 2 = (1/2, 1), and 0
+    # where a weight is 0.
     vectors = [torch.tensor([row], requires_grad=True) for row in ([1.0, 0.0], [1.0, 1.0], [0.0, 1.0])]
     loss = build(3.0)
     terms = loss([column(vector, [text]) for text, vector in enumerate(vectors, 1)])

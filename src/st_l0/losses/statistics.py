@@ -42,10 +42,10 @@ class BatchStatistics:
             return
         squares = []
         for term in (ranking, penalty):
-            found = [None] * len(columns)
+            gradients: tuple[Tensor | None, ...] = ()
             if term.requires_grad:
-                found = list(torch.autograd.grad(term, columns, retain_graph=True, allow_unused=True))
-            norms = [gradient.float().square().sum() for gradient in found if gradient is not None]
+                gradients = torch.autograd.grad(term, columns, retain_graph=True, allow_unused=True)
+            norms = [found.float().square().sum() for found in gradients if found is not None]
             squares.append(torch.stack(norms).sum() if norms else torch.zeros((), device=columns[0].device))
         self._pulls.append(all_reduce_sum(torch.stack(squares)).sqrt())
 
