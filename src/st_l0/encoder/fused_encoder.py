@@ -102,8 +102,8 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         """Scores of all pairs, as in sentence-transformers; several times faster for many documents.
 
         Args:
-            embeddings1: Vectors in any form: torch tensors (dense or sparse), numpy arrays, scipy matrices, or
-                a list of vectors; one vector alone counts as one row.
+            embeddings1: Vectors in any form: torch tensors (dense or sparse), numpy arrays, scipy matrices,
+                or a list of vectors; one vector alone counts as one row.
             embeddings2: The same, of the same length.
 
         Returns:

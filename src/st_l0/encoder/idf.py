@@ -222,7 +222,9 @@ def query_weights(given: Any, tokenizer: Vocabulary) -> np.ndarray:
             "or an array with a weight for each token"
         ) from None
     if weights.shape != (len(tokenizer),):  # quicker to ask than the vocabulary itself
-        raise InputError(f"idf has the shape {weights.shape}, but the tokenizer knows {len(tokenizer)} tokens")
+        raise InputError(
+            f"idf has the shape {weights.shape}, but the tokenizer knows {len(tokenizer)} tokens"
+        )
     check_weights("idf", weights, tokenizer)
     return weights.astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Scores of pairs of vectors: what stock takes, from all that people have, and a faster matrix of all pairs."""
+"""Scores of pairs of vectors: in the forms that stock takes, and faster for many pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def as_pair(first: Any, second: Any) -> tuple[Tensor, Tensor]:
     one, other = _as_tensor(first), _as_tensor(second)
     for name, tensor in (("embeddings1", one), ("embeddings2", other)):
         if tensor.dim() not in (1, 2):
-            raise InputError(f"{name} has the shape {tuple(tensor.shape)}: give one vector, or a row for each")
+            raise InputError(
+                f"{name} has the shape {tuple(tensor.shape)}: give one vector, or a row for each"
+            )
     if one.shape[-1] != other.shape[-1]:
         raise InputError(
             f"embeddings1 has {one.shape[-1]} dimensions, embeddings2 {other.shape[-1]}: "
@@ -46,7 +48,7 @@ def as_equally_many(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         InputError: There are more rows on one side.
     """
     rows = [1 if tensor.dim() == 1 else len(tensor) for tensor in (first, second)]
-    if first.layout is second.layout is torch.strided and 1 in rows or first.shape == second.shape:
+    if (first.layout is second.layout is torch.strided and 1 in rows) or first.shape == second.shape:
         return first, second
     if rows[0] != rows[1] and 1 not in rows:
         raise InputError(f"embeddings1 holds {rows[0]} vectors, embeddings2 {rows[1]}: give as many of each")
@@ -58,20 +60,23 @@ def _repeated(vectors: Tensor, times: int) -> Tensor:
     rows = vectors.unsqueeze(0) if vectors.dim() == 1 else vectors
     if len(rows) != 1:
         return rows
-    return rows.to_sparse_coo().index_select(0, torch.zeros(times, dtype=torch.int64, device=rows.device))
+    first = torch.zeros(times, dtype=torch.int64, device=rows.device)
+    many: Tensor = rows.to_sparse_coo().index_select(0, first)
+    return many
 
 
 def _as_tensor(vectors: Any) -> Tensor:
-    if isinstance(vectors, list) and vectors and all(isinstance(vector, Tensor) for vector in vectors):
-        if len({(vector.layout, vector.shape) for vector in vectors}) == 1:
-            vectors = torch.stack(vectors)
+    if isinstance(vectors, list) and all(isinstance(vector, Tensor) for vector in vectors):
+        alike = len({(vector.layout, vector.shape) for vector in vectors}) == 1
+        vectors = torch.stack(vectors) if alike else vectors
     if isinstance(vectors, np.ndarray) and vectors.dtype.kind in "fiub" and vectors.ndim:
-        vectors = torch.from_numpy(vectors) if vectors.flags.writeable else torch.tensor(vectors)
+        vectors = torch.from_numpy(np.require(vectors, requirements=["C", "W"]))
     if not isinstance(vectors, Tensor):
         return as_torch(as_csr(vectors))
     if vectors.layout not in (torch.strided, torch.sparse_coo):  # of which stock cannot compare all pairs
         vectors = vectors.to_sparse_coo()
-    return vectors if vectors.is_floating_point() else vectors.float()
+    tensor: Tensor = vectors if vectors.is_floating_point() else vectors.float()
+    return tensor
 
 
 def has_fast_scores(first: object, second: object) -> bool:

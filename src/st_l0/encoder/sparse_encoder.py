@@ -255,11 +255,11 @@ class SparseEncoder(FusedEncoder):
         single = is_one_text(inputs)
         foreign = modules is None and self.modalities != ["text"]  # stock knows what such a model takes
         texts: Any = inputs if foreign else as_texts([inputs] if single else inputs)
+        prompt = resolve_prompt(self, prompt, prompt_name)
         if modules is None or pool is not None or isinstance(device, list) or kwargs.keys() - {"task"}:
             stock: Any = super().encode
             embeddings = stock(
                 texts[0] if single and not foreign else texts,
-                prompt_name=prompt_name,
                 prompt=prompt,
                 batch_size=batch_size,
                 show_progress_bar=show_progress_bar,
@@ -275,18 +275,16 @@ class SparseEncoder(FusedEncoder):
             if foreign or texts:
                 return as_csr(embeddings) if convert_to_scipy else embeddings
             # Stock gives no texts no columns either.
-            home, size = self.device, cast(int, self.get_embedding_dimension())
-            matrix = sp.csr_matrix((0, size), dtype=np.float32)
+            home, shape = self.device, (0, cast(int, self.get_embedding_dimension()))
+            matrix = sp.csr_matrix(shape, dtype=np.float32)
         elif batch_size <= 0:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
         elif modules.query is not None and kwargs.get("task") == "query":
-            prompt = resolve_prompt(self, prompt, prompt_name)
             queries = [prompt + text for text in texts] if prompt else texts
             home = modules.query.weight.device
             limit = max_active_dims or self.max_active_dims
             matrix = self._query_side(modules)(queries, self._table(modules.query.weight), limit)
         else:
-            prompt = resolve_prompt(self, prompt, prompt_name)
             if device is not None:
                 self.to(device)
             home = self.device

@@ -85,7 +85,7 @@ def _ordered(given: Any) -> Iterable[Any]:
     if isinstance(given, set | frozenset):
         raise InputError(f"a {kind} has no order: give a list of texts")
     if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
-        raise InputError(f"{given!r:.40} ({kind}) is no list of texts: give a list of strings")
+        raise InputError(f"{describe(given)} is no list of texts: give a list of strings")
     return given
 
 
@@ -93,7 +93,9 @@ def _text(item: Any, name: str) -> str:
     if isinstance(item, Mapping) and item.keys() == {"text"}:
         item = item["text"]
     if not isinstance(item, str):
-        raise InputError(f"{name} is {describe(item)}, no string: give one, which may be empty, or leave it out")
+        raise InputError(
+            f"{name} is {describe(item)}, no string: give one, which may be empty, or leave it out"
+        )
     try:
         item.encode()
     except UnicodeEncodeError as error:
@@ -113,4 +115,7 @@ def describe(item: Any) -> str:
     if isinstance(item, Sequence) and not isinstance(item, str):
         return f"a {type(item).__name__}"
     shown = " ".join(repr(item).split())
-    return shown if item is None or shown in ("nan", "<NA>", "NaT") else f"{shown:.40} ({type(item).__name__})"
+    if item is None or shown in ("nan", "<NA>", "NaT"):
+        return shown
+    kind = type(item).__name__
+    return f"a {kind}" if shown.startswith("<") else f"{shown:.40} ({kind})"

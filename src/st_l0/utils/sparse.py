@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from st_l0.errors import InputError
+from st_l0.utils.inputs import describe
 
 if TYPE_CHECKING:
     import torch
@@ -82,12 +83,12 @@ def _convert(vectors: Any) -> sp.csr_matrix:
     if isinstance(vectors, Sequence):
         return _from_list(vectors)
     if not hasattr(vectors, "__array__"):
-        raise InputError(f"{vectors!r:.40} ({type(vectors).__name__}) is no vector; give a matrix of numbers")
+        raise InputError(f"{describe(vectors)} is no vector; give a matrix of numbers, as encode makes")
     array = np.asarray(vectors)
     if array.dtype.kind == "O" and array.ndim:  # a column of vectors, or numbers that are objects
         return _from_list(array.tolist())
     if array.dtype.kind in "USTO" and array.size:
-        raise InputError(f"{array.flat[0]!r:.40} is a text, no vector; encode it first")
+        raise InputError(f"{str(array.flat[0])!r:.40} is a text, no vector; encode it first")
     _check_shape(array.dtype.kind, array.shape)
     return sp.csr_matrix(np.atleast_2d(array), dtype=np.float32)
 

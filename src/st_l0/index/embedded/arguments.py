@@ -72,12 +72,19 @@ def as_ids(ids: Ids, *, ordered: bool = False) -> list[Id]:
         if min(numbers) < -(2**63) or max(numbers) >= 2**63:
             raise InputError("an int id does not fit into 64 bits: use str ids")
         return list[Id](numbers)
-    good = next((kind for kind in map(type, values) if kind is str or kind is int), type(None))
-    place = next(place for place, value in enumerate(values) if type(value) is not good)
+    found = list(map(_kind, values))
+    first = next(filter(None, found), None)
+    place = next(place for place, kind in enumerate(found) if kind is None or kind != first)
     raise InputError(
         f"ids must be all str or all int, not {' and '.join(sorted(kind.__name__ for kind in kinds))}: "
         f"number {place} is {describe(values[place])}"
     )
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    return "str" if isinstance(value, str) else "int" if isinstance(value, int | np.integer) else None
 
 
 def as_stored_texts(texts: Any) -> list[str | None]:

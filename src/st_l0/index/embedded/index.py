@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -63,7 +63,9 @@ class EmbeddedIndex:
         if vocabulary_size is not None:
             vocabulary_size = as_count(vocabulary_size, "vocabulary_size")
         self.path = None if path is None else as_path(path)
-        empty = Snapshot(vocabulary_size=vocabulary_size, metadata=as_json({} if metadata is None else metadata))
+        empty = Snapshot(
+            vocabulary_size=vocabulary_size, metadata=as_json({} if metadata is None else metadata)
+        )
         if self.path is None:
             self._store: Store = Memory(empty)
         else:
@@ -197,7 +199,7 @@ class EmbeddedIndex:
         matrix = self._check(query, snapshot)
         if matrix.shape[0] != 1:
             raise InputError(f"explain takes one query, not {matrix.shape[0]}")
-        position = next(iter(snapshot.locate(as_ids([id])).values()), None)
+        position = next(iter(snapshot.locate(as_ids(cast(Ids, [id]))).values()), None)
         if position is None:
             raise InputError(f"id {id!r} is not in the index")
         ((number, _, (row,)),) = snapshot.split(np.array([position]))
