@@ -122,7 +122,10 @@ def test_the_gradient_by_hand(loss, expected):
         (lambda: L0ActivationFlopsLoss(0), "extra_logs must be 1 or more, not 0; FlopsLoss takes none"),
         (lambda: L0ActivationFlopsLoss(-1), "extra_logs must be 1 or more, not -1; FlopsLoss takes none"),
         *(
-            (lambda bad=bad: IDFFlopsLoss(torch.tensor([1.0, bad])), "idf must be finite and 0 or more")
+            (
+                lambda bad=bad: IDFFlopsLoss(torch.tensor([1.0, bad])),
+                f"idf must be finite and 0 or more, but that of token 1 is {bad}",
+            )
             for bad in (-0.5, math.nan, math.inf)
         ),
         (lambda: DFFlopsLoss(3, alpha=1), "alpha must be between 0 and 1, not 1"),

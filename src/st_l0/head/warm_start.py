@@ -20,8 +20,8 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import read_head
-from st_l0.utils.batches import batched
 from st_l0.utils.devices import as_double
+from st_l0.utils.inputs import text_batches
 
 _GELU_SHIFT = 8.0
 _RIDGE = 1e-2  # of the mean squared hidden state
@@ -47,7 +47,8 @@ def warm_start_head(
         batch_size: Texts a forward pass.
 
     Raises:
-        InputError: The head is not of a known kind, or ``texts`` holds fewer tokens than the hidden size.
+        InputError: The head is not of a known kind, one of ``texts`` is no string, or they hold fewer tokens
+            than the hidden size.
     """
     model: Any = transformer.model
     tokenizer: Any = transformer.tokenizer
@@ -63,7 +64,7 @@ def warm_start_head(
     model.eval()
     states, ids = [], []
     seen = 0
-    for batch in batched(texts, batch_size):
+    for batch in text_batches(texts, batch_size):
         length = min(128, transformer.max_seq_length or 128)
         features = tokenizer(batch, padding=True, truncation=True, max_length=length, return_tensors="pt").to(
             model.device

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from st_l0.errors import InputError
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
+from st_l0.utils.inputs import as_texts
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -67,7 +68,7 @@ def index_corpus(
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
             if new:
-                texts = [document.text for document in new]
+                texts = as_texts([document.text for document in new], "document", (one.id for one in new))
                 vectors = model.encode_document(
                     texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
                 )
