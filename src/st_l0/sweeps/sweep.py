@@ -20,6 +20,7 @@ from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe, load_recipe
 from st_l0.training.settings import Section, SettingError, convert, load
 from st_l0.utils.files import replace_file
+from st_l0.utils.terminal import printable
 
 _RESULT, _SETTINGS = "result.json", "settings.yaml"
 
@@ -181,7 +182,7 @@ def run_sweep(
         if progress:
             average = result["quality"]["average"]["model"]
             print(
-                f"{number}/{len(todo)} {run.folder}: nDCG@10 {average['ndcg@10']:.3f}, "
+                f"{number}/{len(todo)} {printable(run.folder)}: nDCG@10 {average['ndcg@10']:.3f}, "
                 f"FLOPS {average['flops']:.2f}, {average['document_active_dims']:.0f} dims, "
                 f"{time.perf_counter() - start:.0f} s",
                 flush=True,
