@@ -1,0 +1,79 @@
+"""Malformed inputs of every kind through every command: right, or refused in one line.
+
+``--fuzz N`` tries more; ``--fuzz-case corpus/17`` tries that one again, in its folder, which then stays.
+"""
+
+import os
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mutations import SAME
+from running import complaints, run, snapshot
+from subjects import SUBJECTS
+
+NAMES = {subject.__name__: subject for subject in SUBJECTS}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Folder of the clean inputs, which no command may change."""
+    from world import build
+
+    pytest.importorskip("Stemmer", reason="needs the extra eval")
+    folder = build(tmp_path_factory.mktemp("clean"))
+    files = snapshot(folder)
+    yield folder
+    assert snapshot(folder) == files
+
+
+def make(subject, number, seed, clean, folder):
+    """Make a case in an empty working folder."""
+    for name in ("in", "out"):
+        (folder / name).mkdir(parents=True)
+    os.chdir(folder)
+    return NAMES[subject](random.Random(f"{seed}/{subject}/{number}"), clean)
+
+
+def judge(case, folder, results):
+    """What a case did wrong, and its exit code."""
+    before = snapshot(folder, but=("out",))
+    ran = run(*case.args)
+    found = complaints(ran)
+    after = snapshot(folder, but=("out",))
+    changed = sorted(str(path.relative_to(folder)) for path, content in before.items() if after.get(path) != content)
+    changed += sorted(str(path.relative_to(folder)) for path in after.keys() - before.keys())
+    if changed:
+        found.append(f"changed {', '.join(changed)}"[:300])
+    if not ran.code and case.effect == SAME and case.read(ran) != results[case.clean]:
+        found.append("exit code 0, but not what the clean input gives")
+    return found, ran
+
+
+@pytest.mark.parametrize("subject", NAMES)
+def test_malformed_inputs(subject, clean, clean_results, tmp_path, monkeypatch, request):
+    seed, only = request.config.getoption("--fuzz-seed"), request.config.getoption("--fuzz-case")
+    total = request.config.getoption("--fuzz") * SUBJECTS[NAMES[subject]] // sum(SUBJECTS.values())
+    if only is not None and not only.startswith(f"{subject}/"):
+        pytest.skip("another case was asked for")
+    numbers = range(total) if only is None else [int(only.partition("/")[2])]
+    monkeypatch.chdir(tmp_path)
+    failures, codes = [], Counter()
+    for number in numbers:
+        folder = tmp_path / str(number)
+        case = make(subject, number, seed, clean, folder)
+        found, ran = judge(case, folder, clean_results)
+        codes[ran.code] += 1
+        if found:
+            args = " ".join(map(str, case.args)).replace(str(clean), "CLEAN")
+            said = (ran.stderr or ran.stdout).strip()[-300:]
+            failures.append(f"{subject}/{number}: {'; '.join(found)}\n    {case.did!r:.200}\n    {args!r:.250}\n    {said!r}")
+        os.chdir(tmp_path)
+        if only is None:
+            shutil.rmtree(folder)
+    print(f"{subject}: {len(numbers)} inputs, exit codes {dict(sorted(codes.items()))}")
+    again = f"again: pytest tests/fuzz --fuzz-seed {seed} --fuzz-case SUBJECT/NUMBER"
+    if failures:
+        pytest.fail("\n".join([f"{len(failures)} of {len(numbers)} inputs, {again}", *failures]), pytrace=False)
