@@ -9,7 +9,6 @@ import copy
 import gzip
 import json
 import math
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -383,7 +382,7 @@ def spoil_folder(rng, folder, *, weights=(".safetensors",), texts=(".json", ".tx
     kind = rng.random()
     if kind < 0.1:
         other = rng.choice(files)
-        shutil.copy(other, path)
+        path.write_bytes(other.read_bytes())
         return f"{name}: another file in its place", OTHER if path.suffix == other.suffix else SAME
     if kind < 0.2:
         path.rename(path.with_name(f"{path.name}.bak"))
@@ -432,7 +431,20 @@ def spoil_sealed(rng, folder):
 
 def spoil_name(rng, path):
     """The path itself: another name for the same thing, or for nothing."""
-    names = ["\x1b[31mred", "a\nb", "a\tb", "\u202egnp", "[bold]", "a b", "-x", "日本", "a'b\"c", "%s{x}", "x:y", ":fire:"]
+    names = [
+        "\x1b[31mred",
+        "a\nb",
+        "a\tb",
+        "\u202egnp",
+        "[bold]",
+        "a b",
+        "-x",
+        "日本",
+        "a'b\"c",
+        "%s{x}",
+        "x:y",
+        ":fire:",
+    ]
     new = path.with_name(rng.choice(names) + "".join(path.suffixes))
     path.rename(new)
     return new

@@ -80,15 +80,16 @@ def _deadline(args):
         signal.signal(signal.SIGALRM, before)
 
 
-def complaints(ran):
-    """What a run did that none may do; empty for one that is right."""
+def complaints(ran, *, columns=False):
+    """What a run did that none may do; empty for one that is right. ``columns``: tabs are between them."""
     found = []
     if ran.code not in (0, 2, 130):  # 1 is for what the machine did, and the machine was well
         found.append(f"exit code {ran.code}")
     output = ran.stdout + ran.stderr
     if "Traceback (most recent call last)" in output:
         found.append("a traceback")
-    stray = sorted({character for character in output if character != "\n" and _commands(character)})
+    output = output.replace("\n", "").replace("\t", "" if columns else "\t")
+    stray = sorted(set(filter(_commands, output)))
     if stray:
         found.append(f"control characters {stray!r}")
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]

@@ -16,7 +16,8 @@ class Case(NamedTuple):
     args: tuple[Any, ...]
     effect: str  # SAME: exit 0 only with what the clean input gives
     clean: str  # key of the clean result, where there is one
-    read: Any = None
+    read: Any = None  # what gives the result
+    place: Path | None = None  # an output among the inputs
 
 
 def _pick(rng, commands, key):
@@ -121,9 +122,56 @@ def idf(rng, clean):
     return Case(f"idf.json: {did}", args, OTHER, key, read)
 
 
-NUMBERS = ["0", "-1", "1", "2", "1.5", "nan", "inf", "-inf", "1e400", "9" * 30, "x", "", " ", "0x10", "٣", "\x1b[1m", "1:2"]
-DEPTHS = ["0:1", "1:0", "5", "a:b", ":", "1:", ":5", "1:5:9", "٣:٥", "1:" + "9" * 30, "-1:5", "1.0:2", "\x1b:1", ""]
-TEXTS = ["", " ", "\x1b[31mred", "zzz", "a\nb", "\udcff", "日本 cat", "cat " * 3000, "[red]", "\0", "--", "-x", "\u202e"]
+NUMBERS = [
+    "0",
+    "-1",
+    "1",
+    "2",
+    "1.5",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "9" * 30,
+    "x",
+    "",
+    " ",
+    "0x10",
+    "٣",
+    "\x1b[1m",
+    "1:2",
+]
+DEPTHS = [
+    "0:1",
+    "1:0",
+    "5",
+    "a:b",
+    ":",
+    "1:",
+    ":5",
+    "1:5:9",
+    "٣:٥",
+    "1:" + "9" * 30,
+    "-1:5",
+    "1.0:2",
+    "\x1b:1",
+    "",
+]
+TEXTS = [
+    "",
+    " ",
+    "\x1b[31mred",
+    "zzz",
+    "a\nb",
+    "\udcff",
+    "日本 cat",
+    "cat " * 3000,
+    "[red]",
+    "\0",
+    "--",
+    "-x",
+    "\u202e",
+]
 
 
 def options(rng, clean):
@@ -186,7 +234,9 @@ def outputs(rng, clean):
     place = rng.choice(["in", "in/beir", "in/corpus.jsonl", "in/thesis.tex", "in/link", "in/link/x", "in/thesis.tex/x", ".",
                         "in/beir/qrels", "in/.git", "in/.git/HEAD", "s3://bucket/x", "in/recipe.yaml"])  # fmt: skip
     if rng.random() < 0.1:
-        place = "out/" + rng.choice(["\x1b[31mred", "a\nb", "\u202ex", "x" * 300, "日本", " ", "\udcff", "[red]"])
+        place = "out/" + rng.choice(
+            ["\x1b[31mred", "a\nb", "\u202ex", "x" * 300, "日本", " ", "\udcff", "[red]"]
+        )
     args = rng.choice([
         ("index", model, "in/corpus.jsonl", "--to", place), ("encode", model, "in/corpus.jsonl", "--to", place),
         ("export", model, "--output", place), ("idf", "in/corpus.jsonl", "--tokenizer", clean / "base", "--output", place),
@@ -195,7 +245,7 @@ def outputs(rng, clean):
         ("evaluate", model, "--data", "in/beir", "--no-bm25", "--output", place),
         ("train", "in/recipe.yaml", f"output={place}", "--dry-run"), ("index", model, text, "--to", place),
     ])  # fmt: skip
-    return Case(f"output {place!r}", args, OTHER, "")
+    return Case(f"output {place!r}", args, OTHER, "", place=None if "://" in place else Path(place))
 
 
 # Share of all cases.

@@ -41,10 +41,15 @@ def judge(case, folder, results):
     """What a case did wrong, and its exit code."""
     before = snapshot(folder, but=("out",))
     ran = run(*case.args)
-    found = complaints(ran)
+    found = complaints(ran, columns=case.args == ("recipes",))
     after = snapshot(folder, but=("out",))
-    changed = sorted(str(path.relative_to(folder)) for path, content in before.items() if after.get(path) != content)
-    changed += sorted(str(path.relative_to(folder)) for path in after.keys() - before.keys())
+    changed = sorted(
+        str(path.relative_to(folder)) for path, content in before.items() if after.get(path) != content
+    )
+    new = {path.relative_to(folder) for path in after.keys() - before.keys()}
+    if case.place is not None and not ran.code:  # an output may get files; those that were there stay
+        new = {path for path in new if case.place not in (*path.parents, path)}
+    changed += sorted(map(str, new))
     if changed:
         found.append(f"changed {', '.join(changed)}"[:300])
     if not ran.code and case.effect == SAME and case.read(ran) != results[case.clean]:
@@ -69,11 +74,15 @@ def test_malformed_inputs(subject, clean, clean_results, tmp_path, monkeypatch, 
         if found:
             args = " ".join(map(str, case.args)).replace(str(clean), "CLEAN")
             said = (ran.stderr or ran.stdout).strip()[-300:]
-            failures.append(f"{subject}/{number}: {'; '.join(found)}\n    {case.did!r:.200}\n    {args!r:.250}\n    {said!r}")
+            failures.append(
+                f"{subject}/{number}: {'; '.join(found)}\n    {case.did!r:.200}\n    {args!r:.250}\n    {said!r}"
+            )
         os.chdir(tmp_path)
         if only is None:
             shutil.rmtree(folder)
     print(f"{subject}: {len(numbers)} inputs, exit codes {dict(sorted(codes.items()))}")
     again = f"again: pytest tests/fuzz --fuzz-seed {seed} --fuzz-case SUBJECT/NUMBER"
     if failures:
-        pytest.fail("\n".join([f"{len(failures)} of {len(numbers)} inputs, {again}", *failures]), pytrace=False)
+        pytest.fail(
+            "\n".join([f"{len(failures)} of {len(numbers)} inputs, {again}", *failures]), pytrace=False
+        )

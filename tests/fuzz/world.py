@@ -209,7 +209,10 @@ def idf_commands(clean, name):
 
 
 def checkpoint_commands(clean, name):
-    corpus, exported = clean / "corpus.jsonl", ("search", clean / "corpus.jsonl", QUESTION, "--model", "out/model")
+    corpus, exported = (
+        clean / "corpus.jsonl",
+        ("search", clean / "corpus.jsonl", QUESTION, "--model", "out/model"),
+    )
     return [
         (("search", corpus, QUESTION, "--model", name, "--json"), _hits(())),
         (("search", clean / "index", QUESTION, "--model", name, "--json"), _hits(())),

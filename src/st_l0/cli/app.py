@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -166,6 +167,8 @@ def _describe(error: BaseException, place: str | None = None) -> tuple[str, int]
         return f"error: {printable(error)}", 2
     text = " ".join(str(error).split())  # messages of libraries run over several lines
     text = printable(text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}…")
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # by its name alone
+        return f"error: {printable(error.filename or place)}: {error.strerror}; give another path", 2
     if isinstance(error, OSError):
         place = error.filename2 or error.filename or place
         return (

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from st_l0.errors import InputError
+from st_l0.errors import InputError, reason
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -68,9 +68,9 @@ def read_records(path: str | Path) -> Rows:
                     record, ensure_ascii=False
                 ).encode()  # half a pair is no text: tokenizers refuse it
         except (ValueError, RecursionError) as error:
-            reason = str(error) or "nested too deeply"
+            problem = str(error) or "nested too deeply"
             raise InputError(
-                f"{path}:{number}: invalid JSON ({reason}); give one JSON object a line"
+                f"{path}:{number}: invalid JSON ({problem}); give one JSON object a line"
             ) from None
         if not isinstance(record, dict):
             kind = type(record).__name__
@@ -119,6 +119,5 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Rows
                 for record in batch.to_pylist() if batch.num_columns else [{}] * batch.num_rows:
                     number += 1
                     yield number, record
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason})") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter two: odd values
+        raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason(error)})") from None

@@ -1,0 +1,31 @@
+"""Small files of others and of ours, read so that whatever is wrong with one is said in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from st_l0.errors import InputError, reason
+
+
+def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
+    """Read a file that holds one JSON value.
+
+    Args:
+        path: The file, in UTF-8.
+        mend: What to do about it if it is damaged, such as ``"give a new folder"``.
+        kind: Type of the value.
+
+    Raises:
+        InputError: There is no such file, it cannot be read, is no JSON or holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({reason(error)}); {mend}") from error
+    if not isinstance(found, kind):
+        raise InputError(f"{path}: holds a JSON {type(found).__name__}, not a {kind.__name__}; {mend}")
+    return found
