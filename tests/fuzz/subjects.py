@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mutations
+import text_mutations
 import world
 from mutations import OTHER, SAME
 
@@ -38,7 +39,7 @@ def corpus(rng, clean):
     if rng.random() < 0.08:
         path, did, effect = mutations.spoil_name(rng, path), "renamed", SAME
     elif path.suffix == ".jsonl":
-        did, effect = mutations.spoil_rows(rng, path)
+        did, effect = text_mutations.spoil_rows(rng, path)
     else:
         did, effect = mutations.spoil_file(rng, path), OTHER
     args, read, key = _pick(rng, world.corpus_commands(clean, path), kind)
@@ -51,9 +52,9 @@ def collection(rng, clean):
     if rng.random() < 0.08:
         folder, did, effect = mutations.spoil_name(rng, folder), "renamed", OTHER  # the report has its name
     elif name.endswith(".tsv"):
-        did, effect = mutations.spoil_table(rng, folder / name)
+        did, effect = text_mutations.spoil_table(rng, folder / name)
     else:
-        did, effect = mutations.spoil_rows(rng, folder / name)
+        did, effect = text_mutations.spoil_rows(rng, folder / name)
     args, read, key = _pick(rng, world.collection_commands(clean, folder), "beir")
     return Case(f"{name}: {did}", args, effect, key, read)
 
@@ -63,7 +64,7 @@ def rows(rng, clean):
     if rng.random() < 0.08:
         path, did, effect = mutations.spoil_name(rng, path), "renamed", OTHER  # the plan has its name
     else:
-        did, effect = mutations.spoil_rows(rng, path)
+        did, effect = text_mutations.spoil_rows(rng, path)
     args, read, key = _pick(rng, world.rows_commands(clean, path), "rows.jsonl")
     return Case(f"rows.jsonl: {did}", args, effect, key, read)
 
@@ -74,7 +75,7 @@ def recipe(rng, clean):
     if rng.random() < 0.05:
         path, did, effect = mutations.spoil_name(rng, path), "renamed", SAME
     else:
-        did, effect = mutations.spoil_yaml(rng, path)
+        did, effect = text_mutations.spoil_yaml(rng, path)
     commands = world.recipe_commands if name == "recipe.yaml" else world.sweep_commands
     args, read, key = _pick(rng, commands(clean, path), name)
     return Case(f"{name}: {did}", args, effect, key, read)
@@ -186,7 +187,8 @@ def options(rng, clean):
         ("search", clean / "index", word), ("search", clean / "index", word, "--json", "--explain"),
         ("search", clean / "index", "cat", "-k", number), ("search", path, "cat"),
         ("search", path, "cat", "--model", model), ("search", clean / "index", "cat", "--model", path),
-        ("search", text, "cat", "--model", path), ("search", clean / "index"), ("search", text, word, "--model", model),
+        ("search", text, "cat", "--model", path), ("search", clean / "index"),
+        ("search", text, word, "--model", model),
         ("index", model, path, "--to", "out/index"), ("index", path, text, "--to", "out/index"),
         ("index", model, text, "--to", "out/index", "--batch-size", number), ("index", "--check", path),
         ("encode", model, path, "--to", "out/encoded"), ("encode", path, text, "--to", "out/encoded"),
@@ -196,7 +198,8 @@ def options(rng, clean):
         ("mine", path, beir, "--output", "out/mined"), ("mine", model, path, "--output", "out/mined"),
         (*mine, "--depth", depth), (*mine, "--number", number), (*mine, "--margin", number),
         (*mine, "--max-ratio", number), (*mine, "--index", path), (*mine, "--split", word),
-        (*teach, "--teacher", word), (*teach, "--teacher", f"sparse:{path}"), (*teach, "--teacher", f"dense:{path}"),
+        (*teach, "--teacher", word), (*teach, "--teacher", f"sparse:{path}"),
+        (*teach, "--teacher", f"dense:{path}"),
         (*teach, "--teacher", f"bm25:{path}"), (*teach, "--teacher", f"vectors:{path}"),
         (*teach, "--teacher", f"bm25:{clean / 'bm25.json'}", "--weight", number),
         (*teach, "--teacher", f"bm25:{clean / 'bm25.json'}", "--scale", number),
@@ -204,19 +207,26 @@ def options(rng, clean):
         ("teach", path, "--teacher", f"bm25:{clean / 'bm25.json'}", "--output", "out/scored"),
         ("idf", path, "--tokenizer", clean / "base", "--output", "out/idf.json"),
         ("idf", text, "--tokenizer", path, "--output", "out/idf.json"),
-        ("export", path, "--output", "out/model"), ("export", model, "--output", "out/model", "--max-seq-length", number),
+        ("export", path, "--output", "out/model"),
+        ("export", model, "--output", "out/model", "--max-seq-length", number),
         ("train", path, "--dry-run"), ("train", clean / "recipe.yaml", word, "--dry-run"),
-        ("train", clean / "recipe.yaml", f"{rng.choice(KEYS)}={rng.choice([number, word, str(path)])}", "--dry-run"),
-        ("train", clean / "recipe.yaml", f"{rng.choice(KEYS)}={rng.choice([number, word, str(path)])}", "--dry-run"),
+        ("train", clean / "recipe.yaml", f"{rng.choice(KEYS)}={rng.choice([number, word, str(path)])}",
+        "--dry-run"),
+        ("train", clean / "recipe.yaml", f"{rng.choice(KEYS)}={rng.choice([number, word, str(path)])}",
+        "--dry-run"),
         ("train", clean / "recipe.yaml", "--dry-run", "--devices", number), ("sweep", path, "--dry-run"),
-        ("sweep", clean / "sweep.yaml", word, "--dry-run"), (word,), (word, word), ("recipes", word), ("recipes",),
+        ("sweep", clean / "sweep.yaml", word, "--dry-run"), (word,), (word, word), ("recipes", word),
+        ("recipes",),
     ])  # fmt: skip
     return Case("options", args, OTHER, "")
 
 
-KEYS = ["model.base_model", "model.idf", "model.queries", "model.max_seq_length", "model.dropout", "data.train",
-        "data.corpus", "data.limit", "data.documents_per_query", "loss.ranking", "loss.threshold", "loss.ramp_steps",
-        "loss.document_regularizer_weight", "loss.token_weights", "training.max_steps", "training.learning_rate",
+KEYS = ["model.base_model", "model.idf", "model.queries", "model.max_seq_length", "model.dropout",
+        "data.train",
+        "data.corpus", "data.limit", "data.documents_per_query", "loss.ranking", "loss.threshold",
+        "loss.ramp_steps",
+        "loss.document_regularizer_weight", "loss.token_weights", "training.max_steps",
+        "training.learning_rate",
         "training.optim", "training.warmup_steps", "training.save_steps", "output", "seed", "teachers.models",
         "teachers", "training", "", ".", "model..idf", "\x1b[1m"]  # fmt: skip
 
@@ -231,15 +241,19 @@ def outputs(rng, clean):
     Path("in/thesis.tex").write_text("\\section{One}\n")
     Path("in/link").symlink_to("thesis.tex")
     Path("in/gone").symlink_to("nowhere")
-    place = rng.choice(["in", "in/beir", "in/corpus.jsonl", "in/thesis.tex", "in/link", "in/link/x", "in/thesis.tex/x", ".",
-                        "in/beir/qrels", "in/.git", "in/.git/HEAD", "s3://bucket/x", "in/recipe.yaml"])  # fmt: skip
+    place = rng.choice(["in", "in/beir", "in/corpus.jsonl", "in/thesis.tex", "in/link", "in/link/x",
+                        "in/thesis.tex/x", ".",
+                        "in/beir/qrels", "in/.git", "in/.git/HEAD", "s3://bucket/x",
+                        "in/recipe.yaml"])  # fmt: skip
     if rng.random() < 0.1:
         place = "out/" + rng.choice(
             ["\x1b[31mred", "a\nb", "\u202ex", "x" * 300, "日本", " ", "\udcff", "[red]"]
         )
     args = rng.choice([
-        ("index", model, "in/corpus.jsonl", "--to", place), ("encode", model, "in/corpus.jsonl", "--to", place),
-        ("export", model, "--output", place), ("idf", "in/corpus.jsonl", "--tokenizer", clean / "base", "--output", place),
+        ("index", model, "in/corpus.jsonl", "--to", place),
+        ("encode", model, "in/corpus.jsonl", "--to", place),
+        ("export", model, "--output", place),
+        ("idf", "in/corpus.jsonl", "--tokenizer", clean / "base", "--output", place),
         ("mine", model, "in/beir", "--output", place, "--number", "1", "--depth", "1:5"),
         ("teach", clean / "rows.jsonl", "--teacher", f"bm25:{clean / 'bm25.json'}", "--output", place),
         ("evaluate", model, "--data", "in/beir", "--no-bm25", "--output", place),
@@ -250,6 +264,7 @@ def outputs(rng, clean):
 
 # Share of all cases.
 SUBJECTS = {
-    corpus: 16, collection: 14, rows: 14, recipe: 12, checkpoint: 14, index: 8, encoded: 4, teachers: 4, idf: 3,
+    corpus: 16, collection: 14, rows: 14, recipe: 12, checkpoint: 14, index: 8, encoded: 4, teachers: 4,
+    idf: 3,
     options: 14, outputs: 5,
 }  # fmt: skip

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from mutations import SAME
@@ -74,9 +73,13 @@ def test_malformed_inputs(subject, clean, clean_results, tmp_path, monkeypatch, 
         if found:
             args = " ".join(map(str, case.args)).replace(str(clean), "CLEAN")
             said = (ran.stderr or ran.stdout).strip()[-300:]
-            failures.append(
-                f"{subject}/{number}: {'; '.join(found)}\n    {case.did!r:.200}\n    {args!r:.250}\n    {said!r}"
+            lines = (
+                f"{subject}/{number}: {'; '.join(found)}",
+                f"{case.did!r:.200}",
+                f"{args!r:.250}",
             )
+            repr(said)
+            failures.append("\n    ".join(lines))
         os.chdir(tmp_path)
         if only is None:
             shutil.rmtree(folder)

@@ -28,7 +28,8 @@ def records():
 def rows():
     return [
         {"query": QUERIES[query], "positive": DOCUMENTS[positive], "negative": DOCUMENTS[negative]}
-        for query, positive, negative in (("q1", "d1", "d2"), ("q2", "d3", "7"), ("q3", "d4", "d5"), ("q1", "d1", "d4"))
+        for query, positive, negative in (("q1", "d1", "d2"), ("q2", "d3", "7"), ("q3", "d4", "d5"),
+        ("q1", "d1", "d4"))
     ]  # fmt: skip
 
 
@@ -38,11 +39,10 @@ def lines(entries):
 
 def build(folder):
     """Make everything in ``folder``."""
-    from tiny_models import VOCABULARY, make_mlm, make_tokenizer, save_model
-
     from st_l0 import SparseEncoder
     from st_l0.encoder.idf import write_idf
     from st_l0.teachers import write_bm25, write_vectors
+    from tiny_models import VOCABULARY, make_mlm, make_tokenizer, save_model
 
     folder = Path(folder)
     tokenizer = make_tokenizer()
@@ -131,8 +131,8 @@ def _write_parquet(path):
     pq.write_table(pa.Table.from_pylist(records()), path)
 
 
-# Commands. Each has arguments, for the clean folder and with what is under test in ``in/``, and a function that
-# reads what it gave, to compare.
+# Commands: arguments, with what is under test in ``in/`` and all else in the clean folder, and a function
+# that reads what came of it, to compare.
 
 
 def _hits(args):
@@ -188,7 +188,8 @@ def rows_commands(clean, name):
     return [
         (("train", recipe, "--dry-run", f"data.train={name}"), lambda ran: ran.stdout.replace(str(name), "")),
         (("teach", name, "--teacher", f"sparse:{clean / 'model'}", "--output", "out/scored"), _parts),
-        (("mine", clean / "model", name, "--output", "out/mined", "--number", "1"), _file("out/mined/train.jsonl")),
+        (("mine", clean / "model", name, "--output", "out/mined", "--number", "1"),
+        _file("out/mined/train.jsonl")),
     ]  # fmt: skip
 
 
