@@ -170,6 +170,25 @@ def test_a_name_that_no_machine_takes_is_an_input(number):
     assert (message, code) == (rf"error: a\x1bb: {os.strerror(number)}; give another path", 2)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), os.strerror(errno.ENOSPC)),
+        (Exception(f"I/O error: x (os error {errno.ENOSPC})"), os.strerror(errno.ENOSPC)),
+        (RuntimeError("no file there (os error 2)"), None),
+        (ValueError("a bug"), None),
+    ],
+)
+def test_a_full_disk_names_the_output_however_a_library_reports_it(error, said):
+    from st_l0.cli.app import _describe, writing
+
+    with pytest.raises(Exception) as raised, writing("out/model"):
+        raise error
+    message, code = _describe(raised.value)
+    assert code == 1
+    assert message == f"error: out/model: {said}" if said else "--debug" in message
+
+
 @pytest.mark.parametrize("kind", ["MemoryError", "torch", "allocator"])
 def test_no_memory_is_the_machines_fault(kind):
     import torch

@@ -28,9 +28,11 @@ def clean_results(clean, tmp_path_factory):
             patch.chdir(tmp_path_factory.mktemp("results"))
             Path("in").mkdir()
             target = Path("in") / name
-            (shutil.copytree if (clean / name).is_dir() else shutil.copy)(clean / name, target)
             for number, (args, read) in enumerate(make(clean, target)):
                 shutil.rmtree("out", ignore_errors=True)
+                shutil.rmtree("in")
+                Path("in").mkdir()
+                (shutil.copytree if (clean / name).is_dir() else shutil.copy)(clean / name, target)
                 ran = run(*args)
                 assert (ran.code, complaints(ran)) == (0, []), (args, ran)
                 found[f"{key} {number}"] = read(ran)

@@ -18,7 +18,7 @@ class Case(NamedTuple):
     effect: str  # SAME: exit 0 only with what the clean input gives
     clean: str  # key of the clean result, where there is one
     read: Any = None  # what gives the result
-    place: Path | None = None  # an output among the inputs
+    place: Path | None = None  # an output among the inputs, which gets new files, or is compared (SAME)
 
 
 def _pick(rng, commands, key):
@@ -92,7 +92,15 @@ def index(rng, clean):
     folder = _copy(clean, "index")
     did, effect = mutations.spoil_sealed(rng, folder)
     args, read, key = _pick(rng, world.index_commands(clean, folder), "index")
-    return Case(f"index/{did}", args, effect, key, read)
+    return Case(f"index/{did}", args, effect, key, read, place=folder if "--to" in args else None)
+
+
+def training(rng, clean):
+    """Whole trainings, of two steps: they are slow, so these are few."""
+    path, spoiled = _copy(clean, "recipe.yaml"), _copy(clean, "rows.jsonl")
+    did, _ = text_mutations.spoil_rows(rng, spoiled)
+    overrides = (f"data.train={spoiled}", "output=out/run")
+    return Case(f"rows.jsonl: {did}", ("train", path, *overrides), OTHER, "")
 
 
 def encoded(rng, clean):
@@ -242,8 +250,7 @@ def outputs(rng, clean):
     Path("in/link").symlink_to("thesis.tex")
     Path("in/gone").symlink_to("nowhere")
     place = rng.choice(["in", "in/beir", "in/corpus.jsonl", "in/thesis.tex", "in/link", "in/link/x",
-                        "in/thesis.tex/x", ".",
-                        "in/beir/qrels", "in/.git", "in/.git/HEAD", "s3://bucket/x",
+                        "in/thesis.tex/x", ".", "in/beir/qrels", "in/.git", "in/.git/HEAD", "s3://bucket/x",
                         "in/recipe.yaml"])  # fmt: skip
     if rng.random() < 0.1:
         place = "out/" + rng.choice(
@@ -265,6 +272,5 @@ def outputs(rng, clean):
 # Share of all cases.
 SUBJECTS = {
     corpus: 16, collection: 14, rows: 14, recipe: 12, checkpoint: 14, index: 8, encoded: 4, teachers: 4,
-    idf: 3,
-    options: 14, outputs: 5,
+    idf: 3, options: 14, outputs: 5, training: 1,
 }  # fmt: skip

@@ -37,23 +37,28 @@ def make(subject, number, seed, clean, folder):
 
 
 def judge(case, folder, results):
-    """What a case did wrong, and its exit code."""
+    """What a case did wrong, and what the command gave."""
     before = snapshot(folder, but=("out",))
     ran = run(*case.args)
     found = complaints(ran, columns=case.args == ("recipes",))
-    after = snapshot(folder, but=("out",))
-    changed = sorted(
-        str(path.relative_to(folder)) for path, content in before.items() if after.get(path) != content
-    )
-    new = {path.relative_to(folder) for path in after.keys() - before.keys()}
-    if case.place is not None and not ran.code:  # an output may get files; those that were there stay
-        new = {path for path in new if case.place not in (*path.parents, path)}
-    changed += sorted(map(str, new))
+    changed = _changed(case, folder, before, accepted=not ran.code)
     if changed:
-        found.append(f"changed {', '.join(changed)}"[:300])
+        found.append(f"changed {', '.join(map(str, changed))}"[:300])
     if not ran.code and case.effect == SAME and case.read(ran) != results[case.clean]:
         found.append("exit code 0, but not what the clean input gives")
     return found, ran
+
+
+def _changed(case, folder, before, *, accepted):
+    """What is not as it was: an output that was taken may have got files, what was there stays."""
+    after = snapshot(folder, but=("out",))
+    old = {path.relative_to(folder) for path, content in before.items() if after.get(path) != content}
+    new = {path.relative_to(folder) for path in after.keys() - before.keys() if path.name != ".lock"}
+    if accepted and case.place is not None:
+        new = {path for path in new if case.place not in (*path.parents, path)}
+        if case.effect == SAME:  # an index that was added to: what it gives is compared
+            old = {path for path in old if case.place not in (*path.parents, path)}
+    return sorted(old | new)
 
 
 @pytest.mark.parametrize("subject", NAMES)
@@ -68,6 +73,7 @@ def test_malformed_inputs(subject, clean, clean_results, tmp_path, monkeypatch, 
     for number in numbers:
         folder = tmp_path / str(number)
         case = make(subject, number, seed, clean, folder)
+        (tmp_path / "now.txt").write_text(f"{subject}/{number}\n")  # what it was, should the process die
         found, ran = judge(case, folder, clean_results)
         codes[ran.code] += 1
         if found:

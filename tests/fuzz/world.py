@@ -232,6 +232,7 @@ def index_commands(clean, name):
     return [
         (("search", name, QUESTION, "--json", "--model", model), _hits(())),
         (("index", "--check", name), lambda ran: None),
+        (("index", model, clean / "corpus.jsonl", "--to", name), _hits(("search", name, QUESTION))),
         (("mine", model, clean / "beir", "--output", "out/mined", "--number", "1", "--depth", "1:5",
           "--index", name), _file("out/mined/train.jsonl")),
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -26,6 +27,8 @@ _UsageError: Any = typer.BadParameter.__base__
 
 _MESSAGE_LENGTH = 600  # of what others raise; our own errors are as long as the names in them
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "_ArrayMemoryError")  # Python's, torch's, numpy's
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # as safetensors and tokenizers report a full disk
+_NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 the machine failed (a full disk, no memory) or st-l0 did; "
     "2 an input, option or setting is unusable, the message says how to mend it; 130 interrupted."
@@ -189,11 +192,17 @@ def writing(target: str | Path | None) -> Iterator[None]:
         if error.errno is not None and error.filename is None and target is not None:
             error.filename = str(target)
         raise
+    except Exception as error:
+        found = _RUST_ERROR.search(str(error))
+        if found is None or int(found[1]) not in _NO_SPACE:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(target)) from error
 
 
 def _silence_libraries() -> None:
     for library in ("TRANSFORMERS", "DATASETS", "HF_HUB"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")  # read when the library is imported
     if not is_terminal(sys.stderr):
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        for switch in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):  # bars of libraries that do not ask
+            os.environ.setdefault(switch, "1")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
