@@ -80,6 +80,24 @@ def _deadline(args):
         signal.signal(signal.SIGALRM, before)
 
 
+@contextmanager
+def memory_limit(more=4 << 30):
+    """What takes too much memory fails in Python, instead of being killed with all tests."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def complaints(ran, *, columns=False):
     """What a run did that none may do; empty for one that is right. ``columns``: tabs are between them."""
     found = []

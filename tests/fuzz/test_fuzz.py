@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 from mutations import SAME
-from running import complaints, run, snapshot
+from running import complaints, memory_limit, run, snapshot
 from subjects import SUBJECTS
 
 NAMES = {subject.__name__: subject for subject in SUBJECTS}
@@ -24,7 +24,8 @@ def clean(tmp_path_factory):
     pytest.importorskip("Stemmer", reason="needs the extra eval")
     folder = build(tmp_path_factory.mktemp("clean"))
     files = snapshot(folder)
-    yield folder
+    with memory_limit():
+        yield folder
     assert snapshot(folder) == files
 
 

@@ -9,6 +9,16 @@ from typing import Any
 from st_l0.errors import InputError, reason
 
 
+def refuse_device(path: str | Path) -> None:
+    """Refuse a device as input, such as ``/dev/zero``, which may have no end; a pipe is as good as a file.
+
+    Raises:
+        InputError: It is one.
+    """
+    if Path(path).is_char_device() or Path(path).is_block_device():
+        raise InputError(f"{path}: is a device; give a file")
+
+
 def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
     """Read a file that holds one JSON value.
 
@@ -20,6 +30,7 @@ def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
     Raises:
         InputError: There is no such file, it cannot be read, is no JSON or holds something else.
     """
+    refuse_device(path)
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
