@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from st_l0.data.arrow import is_hub_name
 from st_l0.data.rows import RawRow, read_raw_rows
@@ -24,6 +24,7 @@ from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.recipe import Data, Loss, Recipe
+from st_l0.utils.terminal import cell
 
 _GPU_ARGUMENTS = ("fp16", "bf16", "tf32", "fp16_full_eval", "bf16_full_eval")
 _GUESSED_DOCUMENTS = 2
@@ -295,8 +296,8 @@ def render(planned: Plan) -> Group:
     """A table for ``rich``, with the notes below it."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for name, value in _lines(planned):
-        table.add_row(f"[bold]{name}[/bold]", escape(value))
-    return Group(table, *(f"[yellow]note:[/yellow] {escape(note)}" for note in planned.notes))
+        table.add_row(cell(name, "bold"), cell(value))
+    return Group(table, *(Text.assemble(("note:", "yellow"), " ", cell(note)) for note in planned.notes))
 
 
 def _lines(planned: Plan) -> Iterator[tuple[str, str]]:
