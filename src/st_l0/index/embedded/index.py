@@ -62,12 +62,13 @@ class EmbeddedIndex:
     ) -> None:
         if vocabulary_size is not None and vocabulary_size < 1:
             raise InputError(f"vocabulary_size must be at least 1, not {vocabulary_size}")
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None
         empty = Snapshot(vocabulary_size=vocabulary_size, metadata=_as_json(metadata or {}))
-        if self.path is None:
+        if path is None:
             self._store: Store = Memory(empty)
         else:
-            folder = Folder(self.path)
+            folder = Folder(path)
+            self.path = folder.path
             if create and not folder.exists():
                 folder.create(empty)
             self._store = folder
@@ -220,9 +221,9 @@ class EmbeddedIndex:
                 written.
             OSError: the disk is full.
         """
-        if self.path is not None and Path(path).resolve() == self.path.resolve():
+        snapshot, target = self._snapshot, Folder(path)
+        if self.path is not None and target.path.resolve() == self.path.resolve():
             raise InputError(f"{path}: this is the folder of the index itself: save the copy elsewhere")
-        snapshot, target = self._snapshot, Folder(Path(path))
         with target.writing(create=True):
             groups = merging.pack([live for live in snapshot.segments if len(live)])
             target.publish(replace(snapshot, segments=tuple(target.write(group) for group in groups)))
