@@ -45,10 +45,10 @@ def index_corpus(
 ) -> int:
     """Encode documents and add them, with their texts, to an index.
 
-    Of several processes that index into one folder one does so at a time, the others wait and then find
-    nothing to add. Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
+    Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
     an interruption the same call goes on where the last one stopped. A document whose text has changed is
-    therefore not updated; use ``index.update`` for that.
+    therefore not updated; use ``index.update`` for that. Of several processes that index into one folder one
+    does so at a time; the others wait, and then find nothing to add.
 
     Args:
         model: Encodes the documents.
@@ -76,22 +76,10 @@ def index_corpus(
     """
     if min(batch_size, chunk_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")
-    with _alone(index):
-        return _add(model, documents, index, batch_size, chunk_size, progress)
-
-
-def _add(
-    model: SparseEncoder,
-    documents: Iterable[Document],
-    index: Index,
-    batch_size: int,
-    chunk_size: int,
-    progress: bool,
-) -> int:
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
-    # To tqdm, None means: no bar where there is no terminal.
-    with tqdm(total=total, desc="documents", unit="doc", disable=None if progress else True) as bar:
+    disable = None if progress else True  # to tqdm, None means: no bar where there is no terminal
+    with _alone(index), tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar:
         for chunk in batched(documents, chunk_size):
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]

@@ -15,7 +15,8 @@ from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import Side, SparseScores
 from st_l0.utils.batches import batched
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import FileKind, check_file, replace_file
+from st_l0.utils.paths import local_path
 
 _CHUNK = 4096
 
@@ -29,7 +30,8 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         texts: The documents.
 
     Raises:
-        InputError: No document holds a word.
+        InputError: No document holds a word; ``path`` is something else than such a file, which would be
+            lost.
         MissingExtraError: the extra ``eval`` is not installed.
 
     Example:
@@ -41,6 +43,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         >>> teacher.score_pairs(["rain"] * 2, ["Rain fell.", "Words."]).argmax().item()
         0
     """
+    check_file(path, _STATISTICS)
     split = WordSplitter()
     frequencies: Counter[str] = Counter()
     documents = words = 0
@@ -52,8 +55,15 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     if not words:
         raise InputError(f"{path}: the texts hold no word to count; give others")
     content = {"documents": documents, "mean_length": words / documents, "frequencies": dict(frequencies)}
-    with replace_file(path) as new:
+    with replace_file(path, _STATISTICS) as new:
         new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _is_statistics(path: Path) -> bool:
+    return {"documents", "mean_length", "frequencies"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+
+
+_STATISTICS = FileKind("statistics of a corpus", _is_statistics)
 
 
 class BM25Teacher(SparseScores):
@@ -75,7 +85,7 @@ class BM25Teacher(SparseScores):
         self.name = name
         self._split = WordSplitter()
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(local_path(path).read_text(encoding="utf-8"))
             self._documents, self._mean = int(content["documents"]), float(content["mean_length"])
             self._frequencies: dict[str, int] = dict(content["frequencies"])
         except (OSError, ValueError, KeyError, TypeError) as error:
