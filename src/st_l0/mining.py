@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from st_l0.data import Document, read_collection, read_records, write_records
 from st_l0.errors import InputError
-from st_l0.index import EmbeddedIndex, open_index
+from st_l0.index import EmbeddedIndex, check_target, open_index
 from st_l0.indexing.identity import check_model, index_metadata
 from st_l0.indexing.index import index_corpus
 from st_l0.utils.batches import batched
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import FileKind, check_file, replace_file
+from st_l0.utils.paths import local_path
+from st_l0.utils.resumable import hold_output
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -208,13 +210,31 @@ def mine_collection(
         InputError: A setting is out of its range, the data cannot be read, an index or a file in ``output``
             is of another model or other data, or no pair has enough negatives. What was there before stays.
     """
+    settings = _Settings(number, depth, margin, max_ratio)
+    data, output = local_path(data), local_path(output)
+    with hold_output(output, "is mining there"):
+        return _mine_collection(model, data, output, split, index_folder, settings, batch_size, progress)
+
+
+def _mine_collection(
+    model: SparseEncoder | str | Path,
+    data: Path,
+    output: Path,
+    split: str,
+    index_folder: str | Path | None,
+    settings: _Settings,
+    batch_size: int,
+    progress: bool,
+) -> MiningReport:
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
-    settings = _Settings(number, depth, margin, max_ratio)
-    data, output = Path(data), Path(output)
     rows, record = output / "train.jsonl", output / "mining.json"
     if rows.exists() and not record.exists():
         raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
+    check_file(record, _RECORD, inputs=[data])
+    check_file(rows, _ROWS, inputs=[data])
+    if index_folder is None:
+        check_target(output / "index")
     is_folder = data.is_dir()
     corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
     name = None if isinstance(model, SparseEncoder) else model
@@ -240,10 +260,10 @@ def mine_collection(
     mined = mine(encoder, index, queries, positives, **asdict(settings), progress=progress)
     pairs = sum(map(len, positives.values()))
     # Left in reverse order, so that a train.jsonl without a mining.json is never one of ours.
-    with replace_file(rows) as new_rows, replace_file(record) as new_record:
+    with replace_file(rows, _ROWS) as new_rows, replace_file(record, _RECORD) as new_record:
         written = write_records(new_rows, (row._asdict() for row in mined))
         if not written:
-            problem = f"{data}: none of {pairs:,} pairs has {number} negatives"
+            problem = f"{data}: none of {pairs:,} pairs has {settings.number} negatives"
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
         report = MiningReport(len(positives), pairs, written, pairs - written, missing)
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
@@ -251,6 +271,18 @@ def mine_collection(
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
         new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
+
+
+def _is_row(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        return list(Mined._fields) == list(json.loads(file.readline()))
+
+
+_ROWS = FileKind("rows of st-l0 mine", _is_row)
+_RECORD = FileKind(
+    "a record of st-l0 mine",
+    lambda path: {"fingerprint", "number", "depth"} <= json.loads(path.read_text(encoding="utf-8")).keys(),
+)
 
 
 def _look_up(

@@ -176,7 +176,7 @@ def query_table(idf: str | Path | np.ndarray, tokenizer: PreTrainedTokenizerBase
         return idf
     if idf == "binary":
         return np.ones(vocabulary_size(tokenizer), dtype=np.float32)
-    return read_idf(Path(idf), tokenizer)
+    return read_idf(idf, tokenizer)
 
 
 def text_tokenizer(transformer: Transformer) -> PreTrainedTokenizerBase:

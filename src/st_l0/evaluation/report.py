@@ -92,10 +92,8 @@ def write_results(results: Mapping[str, Mapping[str, SystemResults]], path: str 
             write_run(found.run, _beside(path, f"{name}.{system}.run"), system)
 
 
-def check_results(
-    path: str | Path, collections: Sequence[str], *, inputs: Sequence[str | Path] = ()
-) -> None:
-    """Refuse files that `write_json` and `write_results` would refuse; for the start, before any work is done.
+def check_results(path: str | Path, collections: Sequence[str], *, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse what `write_json` and `write_results` would refuse; for the start, before any work is done.
 
     Args:
         path: The JSON file.
@@ -124,7 +122,7 @@ def _beside(path: Path, name: str) -> Path:
 def _is_report(path: Path) -> bool:
     found = json.loads(path.read_text(encoding="utf-8"))
     # Of one collection, it once was that one's report alone.
-    return {"collections", "average"} <= found.keys() or {"collection", "model"} <= found.keys()
+    return any(keys <= set(found) for keys in ({"collections", "average"}, {"collection", "model"}))
 
 
 def _is_per_query(path: Path) -> bool:

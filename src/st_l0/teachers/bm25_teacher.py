@@ -60,7 +60,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
 
 
 def _is_statistics(path: Path) -> bool:
-    return {"documents", "mean_length", "frequencies"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+    return {"documents", "mean_length", "frequencies"} <= set(json.loads(path.read_text(encoding="utf-8")))
 
 
 _STATISTICS = FileKind("statistics of a corpus", _is_statistics)

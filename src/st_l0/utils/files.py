@@ -71,14 +71,16 @@ def check_file(path: str | Path, kind: FileKind, *, inputs: Iterable[str | Path]
     target = _file_place(path)
     if target.exists():
         for one in inputs:
-            if os.path.exists(one) and target.samefile(one):
+            if (place := _resolved(one)).exists() and target.samefile(place):
                 raise InputError(f"{path}: is what the output is made of; give another path")
         try:
             ours = not target.stat().st_size or kind.is_one(target)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, InputError):
             ours = False
         if not ours:
-            raise InputError(f"{path}: is not {kind.name}, and would be lost; give another path, or remove it")
+            raise InputError(
+                f"{path}: is not {kind.name}, and would be lost; give another path, or remove it"
+            )
     check_writable(target.parent, target.name)
     return target
 
@@ -188,7 +190,7 @@ def check_folder(path: str | Path, kind: str, *, inputs: Iterable[str | Path] = 
             )
         if os.path.ismount(target):
             raise InputError(f"{target}: is where a disk is mounted, and stays; give a folder in it")
-        if any(os.path.exists(one) and _resolved(one).is_relative_to(target) for one in inputs):
+        if any(place.exists() and place.is_relative_to(target) for place in map(_resolved, inputs)):
             raise InputError(f"{path}: is or holds what the output is made of; give another folder")
     check_writable(target.parent, target.name)
     return target

@@ -101,7 +101,7 @@ def _try(file: Path) -> tuple[int | None, bool]:
         try:
             _lock(descriptor)
             # A holder removes its file before it lets go: what was opened before that is a lock on nothing.
-            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor, False
         except FileNotFoundError:
             pass

@@ -31,7 +31,9 @@ def local_name(name: str | Path) -> str:
     if not given or "\0" in given:
         raise InputError(f"{given!r}: is no path; give one")
     if _SCHEME.match(given):
-        raise InputError(f"{given}: is no path on this machine; give one, and copy from or to the cloud apart")
+        raise InputError(
+            f"{given}: is no path on this machine; give one, and copy from or to the cloud apart"
+        )
 
     def value(found: re.Match[str]) -> str:
         variable = found[found.lastindex or 0]
@@ -41,7 +43,7 @@ def local_name(name: str | Path) -> str:
             return found[0]
         raise InputError(f"{given}: the variable {variable} is not set; set it, or give the whole path")
 
-    text = os.path.expanduser(_VARIABLE.sub(value, given))
+    text = os.path.expanduser(_VARIABLE.sub(value, given))  # noqa: PTH111  (Path would change the text)
     if text.startswith("~") and not os.path.lexists(text):
         raise InputError(f"{given}: there is no such user; give the whole path")
     return text

@@ -1,9 +1,9 @@
-"""The record of a folder of numbered parts: in JSON, how they are made, and once all are there what they hold.
+"""The record of a folder of numbered parts: JSON that says how they are made, and at the end what they hold.
 
-It lies beside the parts. At the end it gets their number of items and, as ``parts``, the SHA-256 of each part's
-file, by which a reader knows that it reads what was written: no part of another run, none that was copied over
-another or has changed. A folder that an earlier version has written lacks the latter, and is read without; the
-same command started again adds it.
+Once all parts are there, it gets their number of items and, as ``parts``, the SHA-256 of each part's file. By
+those a reader knows that it reads what was written: no part of another run, none that was copied over another
+or has changed. A folder of an earlier version lacks them and is read without; the same command, started again,
+adds them.
 """
 
 from __future__ import annotations

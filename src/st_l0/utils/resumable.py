@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from st_l0.errors import InputError
 from st_l0.utils.batches import batched
 from st_l0.utils.distributed import first_of_run, rank, world_size
+from st_l0.utils.files import check_writable
 from st_l0.utils.locks import hold
 from st_l0.utils.records import PARTS, check_part, digest, shard_path, write_record
 
@@ -26,11 +27,12 @@ def hold_output(folder: Path, what: str = "is writing there") -> Iterator[None]:
     """Let no other run write to a folder while the body runs; of the processes of one run the first holds it.
 
     Raises:
-        InputError: Another run does.
+        InputError: Another run does, or nothing can be written there.
     """
     if not first_of_run():
         yield
         return
+    check_writable(folder)
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
