@@ -61,7 +61,7 @@ def write_json(reports: Sequence[EvaluationReport], path: str | Path) -> None:
             file, which would be lost.
     """
     text = json.dumps(summarise(reports), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_file(path, _REPORT) as new:
+    with replace_file(path, REPORT) as new:
         new.write_text(text, encoding="utf-8")
 
 
@@ -108,7 +108,7 @@ def check_results(path: str | Path, collections: Sequence[str], *, inputs: Seque
     if stray is not None:
         raise InputError(f"{path}: collection {stray!r:.40} cannot be part of a file name; rename it")
     path = local_path(path)
-    check_file(path, _REPORT, inputs=inputs)
+    check_file(path, REPORT, inputs=inputs)
     check_file(_beside(path, "per_query.json"), _PER_QUERY, inputs=inputs)
     for name in collections:
         for system in ("model", "bm25"):
@@ -130,7 +130,7 @@ def _is_per_query(path: Path) -> bool:
     return all("model" in systems or "bm25" in systems for systems in found.values())
 
 
-_REPORT = FileKind("a report of st-l0 evaluate", _is_report)
+REPORT = FileKind("a report of st-l0 evaluate", _is_report)
 _PER_QUERY = FileKind("of a report of st-l0 evaluate", _is_per_query)
 
 

@@ -27,7 +27,7 @@ _OWNED = {
 }
 
 _PATH = {"then": local_names}
-_TRAINING_PATHS = {"logging_dir", "deepspeed", "fsdp_config", "accelerator_config"}
+_TRAINING_PATHS = {"deepspeed", "fsdp_config", "accelerator_config"}
 _RANKING = ("infonce", "kl", "margin_mse")
 
 _TRAINING_BOUNDS: dict[str, dict[str, float]] = {

@@ -75,7 +75,7 @@ def check_file(path: str | Path, kind: FileKind, *, inputs: Iterable[str | Path]
                 raise InputError(f"{path}: is what the output is made of; give another path")
         try:
             ours = not target.stat().st_size or kind.is_one(target)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, InputError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             ours = False
         if not ours:
             raise InputError(
@@ -184,7 +184,7 @@ def check_folder(path: str | Path, kind: str, *, inputs: Iterable[str | Path] = 
     if os.path.lexists(target):
         if not target.is_dir():
             raise InputError(f"{target}: is no folder; give a new or empty one")
-        if any(target.iterdir()) and _kind_of(target) != kind:
+        if any(target.iterdir()) and kind_of(target) != kind:
             raise InputError(
                 f"{target}: holds files that are no {kind} of st-l0; give a new or empty folder, or remove it"
             )
@@ -211,7 +211,8 @@ def hold_folder(path: str | Path, kind: str, *, inputs: Iterable[str | Path] = (
         yield check_folder(target, kind, inputs=inputs)
 
 
-def _kind_of(folder: Path) -> str | None:
+def kind_of(folder: Path) -> str | None:
+    """Which kind of output a folder is marked as, if any."""
     try:
         return str(json.loads((folder / MARK).read_text(encoding="utf-8"))["kind"])
     except (OSError, ValueError, LookupError, TypeError):

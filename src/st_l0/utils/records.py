@@ -2,8 +2,8 @@
 
 Once all parts are there, it gets their number of items and, as ``parts``, the SHA-256 of each part's file. By
 those a reader knows that it reads what was written: no part of another run, none that was copied over another
-or has changed. A folder of an earlier version lacks them and is read without; the same command, started again,
-adds them.
+or has changed. A folder of an earlier version lacks them and is read without; the same command, started
+again, adds them.
 """
 
 from __future__ import annotations
