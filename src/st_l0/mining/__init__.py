@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +14,12 @@ from tqdm import tqdm
 
 from st_l0.data import Document, read_collection, read_records, write_records
 from st_l0.errors import InputError
-from st_l0.index import EmbeddedIndex, check_target, open_index
-from st_l0.indexing.identity import check_model, index_metadata
+from st_l0.index import EmbeddedIndex, open_index
+from st_l0.indexing.identity import check_model
 from st_l0.indexing.index import index_corpus
+from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, write_texts
 from st_l0.utils.batches import batched
-from st_l0.utils.files import FileKind, check_file, replace_file
+from st_l0.utils.files import replace_file
 from st_l0.utils.paths import local_path
 from st_l0.utils.resumable import hold_output
 
@@ -229,22 +228,17 @@ def _mine_collection(
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
     rows, record = output / "train.jsonl", output / "mining.json"
-    if rows.exists() and not record.exists():
-        raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
-    check_file(record, _RECORD, inputs=[data])
-    check_file(rows, _ROWS, inputs=[data])
-    if index_folder is None:
-        check_target(output / "index")
+    check_outputs(rows, record, data, None if index_folder else output / "index")
     is_folder = data.is_dir()
     corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
     name = None if isinstance(model, SparseEncoder) else model
     encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
 
     if not is_folder:
-        _write_texts(output / "corpus.jsonl", corpus, data)
-        _write_texts(output / "queries.jsonl", queries, data)
+        write_texts(output / "corpus.jsonl", corpus, data)
+        write_texts(output / "queries.jsonl", queries, data)
     if index_folder is None:
-        index = _open_own(output / "index", encoder, name, corpus, data)
+        index = open_own(output / "index", encoder, name, corpus, data)
         documents = [Document(*item) for item in corpus.items()]
         index_corpus(encoder, documents, index, batch_size=batch_size, progress=progress)
     else:
@@ -260,7 +254,7 @@ def _mine_collection(
     mined = mine(encoder, index, queries, positives, **asdict(settings), progress=progress)
     pairs = sum(map(len, positives.values()))
     # Left in reverse order, so that a train.jsonl without a mining.json is never one of ours.
-    with replace_file(rows, _ROWS) as new_rows, replace_file(record, _RECORD) as new_record:
+    with replace_file(rows, ROWS) as new_rows, replace_file(record, RECORD) as new_record:
         written = write_records(new_rows, (row._asdict() for row in mined))
         if not written:
             problem = f"{data}: none of {pairs:,} pairs has {settings.number} negatives"
@@ -271,18 +265,6 @@ def _mine_collection(
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
         new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
-
-
-def _is_row(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
-        return list(Mined._fields) == list(json.loads(file.readline()))
-
-
-_ROWS = FileKind("rows of st-l0 mine", _is_row)
-_RECORD = FileKind(
-    "a record of st-l0 mine",
-    lambda path: {"fingerprint", "number", "depth"} <= json.loads(path.read_text(encoding="utf-8")).keys(),
-)
 
 
 def _look_up(
@@ -360,26 +342,3 @@ def _read_pairs(path: Path) -> _Data:
         raise InputError(f"{path}: no pairs; give at least one row")
     corpus, texts = ({id: text for text, id in one.items()} for one in (documents, queries))
     return corpus, texts, positives, 0
-
-
-def _open_own(
-    folder: Path, model: SparseEncoder, name: str | Path | None, corpus: dict[str, str], data: Path
-) -> Index:
-    """The index of ``corpus``: new, or as far as an earlier call came."""
-    digest = hashlib.sha256()
-    for item in corpus.items():
-        digest.update(json.dumps(item).encode())
-    made_with = {"fingerprint": model.fingerprint()} if name is None else index_metadata(model, name)
-    made_of = {"corpus": digest.hexdigest()}
-    index = open_index(folder, vocabulary_size=len(model.query_weights), metadata=made_with | made_of)
-    check_model(model, index, str(folder))
-    if index.metadata.get("corpus") != made_of["corpus"]:
-        raise InputError(f"{folder}: was made of other documents than {data} has; give another output folder")
-    return index
-
-
-def _write_texts(path: Path, texts: Mapping[str, str], data: Path) -> None:
-    with replace_file(path) as new:
-        write_records(new, ({"_id": id, "title": "", "text": text} for id, text in texts.items()))
-        if path.exists() and not filecmp.cmp(new, path, shallow=False):
-            raise InputError(f"{path}: holds other texts than {data} has; give another output folder")
