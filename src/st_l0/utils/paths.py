@@ -30,10 +30,9 @@ def local_name(name: str | Path) -> str:
     given = os.fspath(name)
     if not given or "\0" in given:
         raise InputError(f"{given!r}: is no path; give one")
-    if _SCHEME.match(given):
-        raise InputError(
-            f"{given}: is no path on this machine; give one, and copy from or to the cloud apart"
-        )
+    if scheme := _SCHEME.match(given):
+        url = f"{scheme[0]}/{given[scheme.end() :].lstrip('/')}"
+        raise InputError(f"{url}: is no path on this machine; give one, and copy to or from there apart")
 
     def value(found: re.Match[str]) -> str:
         variable = found[found.lastindex or 0]

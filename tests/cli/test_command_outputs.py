@@ -79,11 +79,11 @@ def refused(result, work, before):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("output", ["gs://bucket/out", "s3:/bucket/out", "$UNSET_HERE/out", "c.jsonl/out"])
+@pytest.mark.parametrize("output", ["gs://bucket/out", "s3://bucket/out", "$UNSET_HERE/out", "c.jsonl/out"])
 def test_no_place_for_an_output(work, command, output):
     before = content(work)
     line = refused(run(command, output), work, before)
-    assert output.partition("/")[0] in line
+    assert output.removesuffix("/out") in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
