@@ -58,6 +58,27 @@ def test_death_releases(tmp_path):
 
 
 @fork
+def test_a_worker_does_not_keep_the_lock_of_a_dead_holder(tmp_path):
+    file, (source, sink) = tmp_path / ".lock", os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with hold(file, "is testing"):
+            worker = os.fork()
+            if worker == 0:
+                time.sleep(60)
+                os._exit(1)
+            os.write(sink, str(worker).encode())
+            time.sleep(60)
+        os._exit(1)
+    worker = int(os.read(source, 20))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with hold(file, "is testing"):
+        os.kill(worker, 0)  # it lives
+    os.kill(worker, signal.SIGKILL)
+
+
+@fork
 def test_waiting_is_said_and_ends(tmp_path, caplog):
     file = tmp_path / ".lock"
     pid = held_by_child(file)
@@ -101,6 +122,15 @@ def test_without_locks_the_file_is_the_lock(tmp_path, monkeypatch):
             pass
         assert file.exists()
     assert not file.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs a Unix")
+def test_a_link_in_its_place_is_not_followed(tmp_path):
+    (tmp_path / "thesis").write_text("of years")
+    (tmp_path / ".lock").symlink_to(tmp_path / "thesis")
+    with pytest.raises(OSError, match="symbolic links"), hold(tmp_path / ".lock", "is testing"):
+        pass
+    assert (tmp_path / "thesis").read_text() == "of years"
 
 
 def test_other_errors_are_errors(tmp_path, monkeypatch):

@@ -86,6 +86,8 @@ def find_beir(folder: Path, name: str) -> Path | None:
 
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
+    if "://" in str(path):  # an engine's address, perhaps
+        return False
     path = local_path(path)
     return path.is_file() or is_saved(path) or find_beir(path, "corpus.jsonl") is not None
 

@@ -17,6 +17,7 @@ from st_l0.errors import InputError
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.05
+_OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)  # a link in the lock's place would have its target emptied
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 # On a file system without locks the file itself is the lock, which outlives a holder that was killed.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -32,6 +33,19 @@ else:
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_held: set[int] = set()
+
+
+def _forget() -> None:
+    """In a forked child, such as a worker that loads data: with its copy the lock would outlive the holder."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
@@ -58,6 +72,7 @@ def hold(
         InputError: Another process (or another thread) holds it.
     """
     descriptor = _acquire(file, what, place or file.parent, seconds, cure)
+    _held.add(descriptor)
     try:
         with suppress(OSError):  # a full disk, say: it only says who we are
             os.ftruncate(descriptor, 0)
@@ -65,12 +80,18 @@ def hold(
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        if os.name == "nt":  # which removes no open file, so neither one that another has opened by now
-            os.close(descriptor)
-        with suppress(OSError):
-            file.unlink()
-        if os.name != "nt":
-            os.close(descriptor)
+        if descriptor in _held:
+            _held.discard(descriptor)
+            _release(file, descriptor)
+
+
+def _release(file: Path, descriptor: int) -> None:
+    if os.name == "nt":  # which removes no open file, so neither one that another has opened by now
+        os.close(descriptor)
+    with suppress(OSError):
+        file.unlink()
+    if os.name != "nt":
+        os.close(descriptor)
 
 
 def _acquire(file: Path, what: str, place: Path, seconds: float, cure: str) -> int:
@@ -92,10 +113,10 @@ def _try(file: Path) -> tuple[int | None, bool]:
     """The descriptor of the locked file, None if another holds it; and whether its existence is the lock."""
     while True:
         try:
-            descriptor, new = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+            descriptor, new = os.open(file, _OPEN | os.O_CREAT | os.O_EXCL, 0o666), True
         except FileExistsError:
             try:
-                descriptor, new = os.open(file, os.O_RDWR), False
+                descriptor, new = os.open(file, _OPEN), False
             except FileNotFoundError:  # removed in between
                 continue
         try:
