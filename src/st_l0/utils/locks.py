@@ -39,7 +39,7 @@ _held: set[int] = set()
 
 
 def _forget() -> None:
-    """In a forked child, such as a worker that loads data: with its copy the lock would outlive the holder."""
+    """In a forked child, a loader of data say: with its copy the lock would outlive the holder."""
     while _held:
         os.close(_held.pop())
 
