@@ -14,8 +14,8 @@ import scipy.sparse as sp
 from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import Side, SparseScores
-from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
+from st_l0.utils.inputs import text_batches
 from st_l0.utils.reading import read_json
 
 _CHUNK = 4096
@@ -30,7 +30,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         texts: The documents.
 
     Raises:
-        InputError: No document holds a word.
+        InputError: No document holds a word, or one is no string.
         MissingExtraError: the extra ``eval`` is not installed.
 
     Example:
@@ -45,7 +45,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     split = WordSplitter()
     frequencies: Counter[str] = Counter()
     documents = words = 0
-    for chunk in batched(texts, _CHUNK):
+    for chunk in text_batches(texts, _CHUNK):
         for row in split(chunk):
             frequencies.update(set(row))
             words += len(row)

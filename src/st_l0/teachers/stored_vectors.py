@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import EmbeddingTeacher, Side
-from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_folder
+from st_l0.utils.inputs import text_batches
 
 if TYPE_CHECKING:
     from st_l0.teachers.model_teachers import DenseTeacher
@@ -47,14 +47,14 @@ def write_vectors(
         progress: Whether to show a progress bar (on a terminal).
 
     Raises:
-        InputError: There is no text, or the model does not compare unit vectors.
+        InputError: There is no text, one is no string, or the model does not compare unit vectors.
     """
     keys: dict[bytes, None] = {}
     parts: list[np.ndarray] = []
     sides: tuple[tuple[Side, Iterable[str]], ...] = (("query", queries), ("document", documents))
     with tqdm(desc="embedding", unit="text", disable=None if progress else True) as bar:
         for side, texts in sides:
-            for chunk in batched(texts, _CHUNK):
+            for chunk in text_batches(texts, _CHUNK, side):
                 new = {_key(text, side): text for text in chunk}
                 new = {key: text for key, text in new.items() if key not in keys}
                 if new:

@@ -21,7 +21,7 @@ from st_l0.errors import InputError
 from st_l0.losses import convert_weight
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
-from st_l0.training.checks import check_output, check_scores, check_teachers
+from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.recipe import Data, Loss, Recipe
 from st_l0.utils.terminal import cell
@@ -124,6 +124,8 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         if path is not None and path not in ("binary", "df"):
             check_table(path, base, notes)
     at_once = arguments.per_device_train_batch_size * devices
+    if documents_from != _GUESS:
+        check_batch(recipe, documents, at_once)
     per_step = at_once * arguments.gradient_accumulation_steps
     steps, length = _length(recipe, arguments, devices, notes)
     max_seq_length = _sequence_length(recipe, base, notes)

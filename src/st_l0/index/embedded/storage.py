@@ -65,6 +65,12 @@ class Memory:
         self._snapshot = snapshot
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> Snapshot:
+        return self._snapshot  # a copy has a lock of its own
+
+    def __setstate__(self, snapshot: Snapshot) -> None:
+        self.__init__(snapshot)  # type: ignore[misc]
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the lock."""
