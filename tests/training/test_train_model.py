@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import re
 import sys
 
 import numpy as np
@@ -15,8 +17,9 @@ from launching import run
 from st_l0 import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.training import build as building
+from st_l0.training import dry_run
 from st_l0.training import train_model as training
-from st_l0.training.arguments import training_arguments
+from st_l0.training.arguments import route_columns, training_arguments
 from st_l0.training.build import build_loss, build_model, read_data
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
@@ -203,7 +206,8 @@ def test_a_run_learns_what_can_be_learnt(recipe, tmp_path, without_dropout):
 def test_hard_negatives(recipe, tmp_path, reduction, positions):
     loaded = load_recipe(recipe(negatives=2, loss={"reduction": reduction}, training={"max_steps": 2}))
     columns = read_data(loaded.data).columns
-    arguments = training_arguments(loaded, columns, tmp_path / "states")
+    arguments = training_arguments(loaded, tmp_path / "states")
+    route_columns(arguments, loaded, columns)
     assert arguments.router_mapping == {
         "query": "query",
         "positive": "document",
@@ -325,31 +329,81 @@ def test_refuses_what_does_not_go_together(recipe, tmp_path, mlm_folder, tiny_en
 
 
 @pytest.mark.parametrize(
-    ("training", "word"),
+    ("training", "expected"),
     [
-        ({"fp16": True, "bf16": True}, "bf16"),
-        ({"load_best_model_at_end": True}, "strategy"),
-        ({"load_best_model_at_end": True, "save_strategy": "no"}, "load_best_model_at_end false"),
-        ({"save_strategy": "best"}, "save_strategy must be steps, epoch or no, not best"),
-        ({"lr_scheduler_kwargs": {"foo": 1}}, "unexpected keyword argument 'foo'"),
-        ({"learning_rate_mapping": {"(": 1e-3}}, "unterminated subpattern"),
-        ({"learning_rate_mapping": {"bert": "fast"}}, "gives 'bert' 'fast'; give a number"),
-        ({"report_to": "paper"}, "paper is not supported"),
-        ({"eval_strategy": "steps"}, "eval_strategy must be 'no'"),
-        ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor"),
+        ({"fp16": True, "use_cpu": True}, "fp16: needs a GPU"),
+        ({"save_strategy": "best"}, "save_strategy: must be steps, epoch or no, not best"),
+        (
+            {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"foo": 1}},
+            "lr_scheduler_kwargs: get_linear_schedule_with_warmup() got an unexpected keyword argument 'foo'",
+        ),
+        ({"learning_rate_mapping": {"(": 1e-3}}, "learning_rate_mapping: '(' is no pattern"),
+        ({"learning_rate_mapping": {"bert": -1}}, "learning_rate_mapping: gives 'bert' -1.0"),
+        ({"report_to": "paper"}, "report_to: 'paper' is not known; give none, all, or some of"),
+        (
+            {"dataloader_num_workers": 0, "dataloader_prefetch_factor": 2},
+            "dataloader_prefetch_factor: --dataloader_prefetch_factor can only be set when",
+        ),
+        ({"optim_args": "momentum"}, "optim_args: is 'momentum'; write name=value"),
+        ({"optim_args": "momentum=0.9"}, "optim_args: momentum=0.9 changes nothing of adamw_torch_fused"),
+        ({"optim": "sgd", "optim_args": "momentum=fast"}, "optim_args: could not convert string to float"),
+        ({"fsdp": "full_shard"}, "fsdp: needs several processes"),
+        ({"torch_compile_backend": "none_such"}, "torch_compile_backend: "),
+        ({"torch_compile_mode": "none-such"}, "torch_compile_mode: "),
+        (
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"foo": 1}},
+            "gradient_checkpointing_kwargs: ",
+        ),
+        ({"push_to_hub": True}, "push_to_hub: needs the Hub, but HF_HUB_OFFLINE is set"),
+        ({"hub_model_id": "a/b/c"}, "hub_model_id: Repo id must be in the form"),
+        ({"use_cpu": True, "debug": "overflow"}, "debug: "),
     ],
 )
-def test_refuses_what_the_trainer_refuses(recipe, tmp_path, training, word):
-    message = refusal(load_recipe(recipe(training=training)))
-    assert message.startswith("training: ")
-    assert word in message
+def test_refuses_what_the_trainer_would_refuse_later(recipe, tmp_path, monkeypatch, training, expected):
+    """Run and dry run alike, by key, before data and model are looked for."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    loaded = load_recipe(recipe(training=training, data={"train": "none.jsonl"}))
+    message = refusal(loaded)
+    assert message.startswith(f"training.{expected}")
+    assert len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+    if "fp16" not in training and "fsdp" not in training:  # which only the machine that trains can tell
+        with pytest.raises(InputError, match=re.escape(message)):
+            dry_run(loaded)
+
+
+@pytest.mark.parametrize(
+    ("training", "package"),
+    [
+        ({"report_to": "wandb"}, "wandb"),
+        ({"report_to": ["tensorboard"]}, "tensorboard"),
+        ({"report_to": "mlflow"}, "mlflow"),
+        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+        ({"optim": "schedule_free_adamw"}, "schedulefree"),
+        ({"deepspeed": {"train_batch_size": "auto"}}, "deepspeed"),
+    ],
+)
+def test_refuses_packages_that_are_not_there(recipe, training, package):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    (key,) = training
+    loaded = load_recipe(recipe(training=training, data={"train": "none.jsonl"}))
+    message = refusal(loaded)
+    assert re.match(rf"training\.{key}: .*pip install .*{package}", message)
+    with pytest.raises(InputError, match=re.escape(message)):
+        dry_run(loaded)
+
+
+def test_a_machine_that_cannot_train_at_all_is_not_the_recipes_fault(recipe, monkeypatch):
+    monkeypatch.setattr("st_l0.training.arguments.rehearse", lambda arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(load_recipe(recipe()))
 
 
 def test_the_query_side_keeps_its_learning_rate_beside_others(recipe, tmp_path):
     model = {"queries": "trained_table", "query_learning_rate": 0.5}
     loaded = load_recipe(recipe(model=model, training={"learning_rate_mapping": {"bias": 1e-4}}))
-    mapping = training_arguments(loaded, ("query", "positive"), tmp_path).learning_rate_mapping
+    mapping = training_arguments(loaded, tmp_path).learning_rate_mapping
     assert mapping == {"bias": 1e-4, r"sub_modules\.query\.": 0.5}
 
 
@@ -362,9 +416,7 @@ def test_refuses_processes_that_would_train_alone(recipe, tmp_path, monkeypatch)
 def test_one_process_takes_one_gpu(recipe, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     caplog.clear()
-    arguments = training_arguments(
-        load_recipe(recipe(training={"use_cpu": False})), ("query", "positive"), tmp_path
-    )
+    arguments = training_arguments(load_recipe(recipe(training={"use_cpu": False})), tmp_path)
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 8)
     assert caplog.messages[-1:] == [
         "one of 8 GPUs is used: torchrun --nproc_per_node 8 -m st_l0 train … takes all"
@@ -437,18 +489,17 @@ def test_texts_are_cut_where_the_recipe_says(recipe, tmp_path, tiny_encoder):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_progress_bar_in_a_terminal_only(recipe, tmp_path, monkeypatch, terminal):
     loaded = load_recipe(recipe())
-    columns = read_data(loaded.data).columns
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     before = logging.get_verbosity()
     try:
         for verbosity in (logging.ERROR, logging.WARNING):  # what the trainer would go by
             logging.set_verbosity(verbosity)
-            assert training_arguments(loaded, columns, tmp_path).disable_tqdm is not terminal
+            assert training_arguments(loaded, tmp_path).disable_tqdm is not terminal
     finally:
         logging.set_verbosity(before)
     for disabled in (True, False):
         stated = load_recipe(recipe(training={"disable_tqdm": disabled}))
-        assert training_arguments(stated, columns, tmp_path).disable_tqdm is disabled
+        assert training_arguments(stated, tmp_path).disable_tqdm is disabled
 
 
 @pytest.mark.parametrize("queries", ["table", "trained_table", "learned_scores", "model"])

@@ -24,7 +24,8 @@ USED = [
     "sentence_transformers.util:get_device_name",
     "sentence_transformers.util:load_file_path",
     "sentence_transformers.util:select_max_active_dims",
-    "transformers.integrations.integration_utils:get_reporting_integration_callbacks",
+    "transformers.integrations.integration_utils:INTEGRATION_TO_CALLBACK",
+    "transformers.integrations.integration_utils:get_available_reporting_integrations",
 ]
 # Overridden or inherited by a class of ours, under the name that stock gives it.
 INHERITED = {

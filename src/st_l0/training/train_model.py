@@ -9,7 +9,7 @@ from transformers import set_seed
 
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.training.arguments import training_arguments, training_steps
+from st_l0.training.arguments import route_columns, training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import WRITTEN, check_output
@@ -54,12 +54,12 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         )
 
     check_output(output)
-
+    arguments = training_arguments(recipe, checkpoints)
     set_seed(recipe.seed)
     data = read_data(recipe.data)
     documents_per_query = len(data.columns) - 1
     recipe.check_documents(documents_per_query)
-    arguments = training_arguments(recipe, data.columns, checkpoints)
+    route_columns(arguments, recipe, data.columns)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
     model = build_model(recipe)
     if recipe.model.dropout is not None:
