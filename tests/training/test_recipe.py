@@ -328,6 +328,7 @@ def test_a_long_ramp_is_fine_when_epochs_count(write):
         (b"seed: 1\noutput: a\nseed: 2\n", "recipe.yaml:3: seed is given twice, first in line 1"),
         (b"model:\n  idf: a\n  idf: b\n", "recipe.yaml:3: model.idf is given twice, first in line 2"),
         (b"1: 2\n", "recipe.yaml:1: 1 is not a known key"),
+        (b'"\\ud800": 2\n', r"recipe.yaml:1: '\ud800' is not a known key"),
     ],
 )
 def test_files_that_are_no_recipe(write, content, expected):

@@ -2,6 +2,7 @@ import importlib.util
 import json
 import re
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -392,6 +393,22 @@ def test_refuses_packages_that_are_not_there(recipe, training, package):
     assert re.match(rf"training\.{key}: .*pip install .*{package}", message)
     with pytest.raises(InputError, match=re.escape(message)):
         dry_run(loaded)
+
+
+def test_a_token_of_the_hub_is_in_no_file_of_a_training(recipe, tmp_path):
+    path = recipe(training={"max_steps": 2, "save_steps": 1, "logging_steps": 1, "hub_model_id": "a/b"})
+    token = "hf_abcdefghijklmnop"
+    train(load_recipe(path, [f"training.hub_token={token}"]))
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert {"training_args.bin", "recipe.yaml", "README.md", "trainer_state.json"} <= {f.name for f in files}
+    assert not [str(file) for file in files if token.encode() in file.read_bytes()]
+    assert not [str(file) for file in files if file.name == "training_args.bin" and token in unpacked(file)]
+
+
+def unpacked(path):
+    """All that a file of `torch.save` holds, uncompressed."""
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist()).decode("latin1")
 
 
 def test_a_machine_that_cannot_train_at_all_is_not_the_recipes_fault(recipe, monkeypatch):

@@ -55,7 +55,8 @@ class SettingError(InputError):
         self.key = key
 
     def __str__(self) -> str:
-        return f"{'.'.join(self.key)} {self.problem}" if self.key else self.problem
+        key = ".".join(part if part.isprintable() else ascii(part) for part in self.key)
+        return f"{key} {self.problem}" if key else self.problem
 
     def below(self, name: str) -> SettingError:
         """The same error, seen from the section that holds ``name``."""
