@@ -22,6 +22,7 @@ from st_l0.training import dry_run
 from st_l0.training import train_model as training
 from st_l0.training.arguments import route_columns, training_arguments
 from st_l0.training.build import build_loss, build_model, read_data
+from st_l0.training.checkpoints import mark_complete
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
 
@@ -393,6 +394,72 @@ def test_refuses_packages_that_are_not_there(recipe, training, package):
     assert re.match(rf"training\.{key}: .*pip install .*{package}", message)
     with pytest.raises(InputError, match=re.escape(message)):
         dry_run(loaded)
+
+
+def logged(folder, step):
+    """Name to value of what a run logged of a step."""
+    (state,) = folder.glob("checkpoints/checkpoint-*/trainer_state.json")
+    lines = json.loads(state.read_text())["log_history"]
+    return next(line for line in lines if line["step"] == step and "loss" in line)
+
+
+@pytest.fixture
+def stopped(recipe, tmp_path):
+    """Function: options to the path of a recipe of four steps, under a linear schedule from 1e-3."""
+    options = {"max_steps": 4, "save_steps": 4, "logging_steps": 1, "save_total_limit": 1}
+    options |= {"learning_rate": 1e-3, "warmup_steps": 0}
+    path = recipe(training=options)
+    train(load_recipe(path))
+    return path
+
+
+def test_a_longer_training_goes_on_at_the_rate_of_its_own_schedule(stopped, tmp_path):
+    train(load_recipe(stopped, ["training.max_steps=8", "training.save_steps=8"]), resume=True)
+    assert [round(logged(tmp_path / "run", step)["learning_rate"], 9) for step in (5, 6, 8)] == [
+        0.0005, 0.000375, 0.000125,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("training.learning_rate=1e-6", "training.learning_rate"),
+        ("training.weight_decay=0.5", "training.weight_decay"),
+        ("training.per_device_train_batch_size=4", "training.per_device_train_batch_size"),
+        ("training.adam_beta1=0.8", "training.adam_beta1"),
+        ("loss.document_regularizer_weight=9", "loss.document_regularizer_weight"),
+        ("data.limit=12", "data"),
+        ("seed=8", "seed"),
+    ],
+)
+def test_another_recipe_is_not_gone_on_with_unless_it_is_said(stopped, tmp_path, caplog, change, key):
+    loaded = load_recipe(stopped, ["training.max_steps=6", "training.save_steps=6", change])
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    assert refusal(loaded, resume=True).startswith(
+        f"{state} is of a training with other {key}: put that back"
+    )
+    train(loaded, resume=True, changed=True)
+    assert f"{state} is gone on from with other {key}: learning rate and" in " ".join(caplog.messages)
+    if key == "training.learning_rate":
+        assert logged(tmp_path / "run", 5)["learning_rate"] == pytest.approx(1e-6 / 3)
+
+
+def test_another_model_is_never_gone_on_with(stopped, tmp_path, mlm_folders):
+    change = ["training.max_steps=6", f"model.base_model={mlm_folders('bert', hidden_size=16)}"]
+    with pytest.raises(InputError, match="checkpoint-4 is of another model"):
+        train(load_recipe(stopped, change), resume=True, changed=True)
+
+
+def test_changed_is_for_resume(recipe):
+    with pytest.raises(InputError, match="--changed is for --resume"):
+        train(load_recipe(recipe()), changed=True)
+
+
+def test_a_checkpoint_of_an_earlier_version_says_nothing_of_its_recipe(stopped, tmp_path):
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    (state / "origin.json").unlink()
+    mark_complete(state)
+    train(load_recipe(stopped, ["training.max_steps=5", "training.learning_rate=1e-4"]), resume=True)
 
 
 def test_a_token_of_the_hub_is_in_no_file_of_a_training(recipe, tmp_path):

@@ -43,7 +43,8 @@ INHERITED = {
     ],
     "evaluation.evaluators:IndexNanoBEIREvaluator": ["description", "information_retrieval_class"],
     "training.trainer:SparseRetrievalTrainer": [
-        "_load_from_checkpoint", "_save_checkpoint", "compute_loss", "get_decay_parameter_names", "log",
+        "_load_from_checkpoint", "_load_optimizer_and_scheduler", "_save_checkpoint",
+        "compute_loss", "get_decay_parameter_names", "log",
         "training_step",
     ],
 }  # fmt: skip
