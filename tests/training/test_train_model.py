@@ -445,7 +445,7 @@ def test_another_recipe_is_not_gone_on_with_unless_it_is_said(stopped, tmp_path,
 
 
 def test_another_model_is_never_gone_on_with(stopped, tmp_path, mlm_folders):
-    change = ["training.max_steps=6", f"model.base_model={mlm_folders('bert', hidden_size=16)}"]
+    change = ["training.max_steps=6", f"model.base_model={mlm_folders('distilbert')}"]
     with pytest.raises(InputError, match="checkpoint-4 is of another model"):
         train(load_recipe(stopped, change), resume=True, changed=True)
 
