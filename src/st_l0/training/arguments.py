@@ -18,6 +18,7 @@ from st_l0.training.recipe import Recipe
 from st_l0.training.rehearsal import rehearse
 from st_l0.utils.distributed import launched
 from st_l0.utils.stock import use_one_gpu
+from st_l0.utils.terminal import is_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def _make(recipe: Recipe, training: Mapping[str, Any], checkpoints: Path) -> Spa
     given: dict[str, Any] = {
         "dataloader_pin_memory": torch.cuda.is_available(),
         # The trainer would follow the verbosity of its log, which the command line turns down.
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": not is_terminal(sys.stderr),
         # Queries and documents are two forward passes before one backward pass: looking for parameters that
         # the first did not use would count the table's as done before the second.
         "ddp_find_unused_parameters": False,

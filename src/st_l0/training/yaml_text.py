@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from st_l0.errors import InputError
+from st_l0.utils.reading import refuse_device
 
 Key = tuple[str, ...]
 
@@ -49,6 +50,7 @@ def read_text(path: str | Path) -> str:
     Raises:
         InputError: It cannot be read, is not UTF-8, or is far too large to be one.
     """
+    refuse_device(path)
     try:
         with Path(path).open("rb") as file:  # a pipe has no size to look at before
             content = file.read(_MOST_BYTES + 1)
