@@ -249,6 +249,18 @@ def test_settings_are_applied_in_order(write, tmp_path):
             {"variants": {"a": {"recipe": "x.yaml", "grid": {"seed": 1}}}},
             "variants.a.grid.seed must be a list",
         ),
+        (
+            {
+                "variants": {
+                    "a": {"recipe": "x.yaml", "grid": {f"loss.{key}": [0] * 10 for key in "abcdefghi"}}
+                }
+            },
+            "variants.a.grid makes 1,000,000,000 runs: 1,000 are the most",
+        ),
+        (
+            {"variants": {"a": {"recipe": "x.yaml", "grid": {"training.hub_token": ["x"]}}}},
+            "variants.a.grid.training.hub_token is a secret",
+        ),
         ({"variants": {"a": {"grid": {}}}}, "variants.a.recipe is missing"),
         ({"dtype": "float16"}, "dtype must be one of float32, bfloat16"),
         ({"collection": []}, "did you mean collections?"),

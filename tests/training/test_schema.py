@@ -27,7 +27,7 @@ TYPES = {
 KEYWORDS = {
     *("$schema", "$defs", "$ref", "title", "description", "default"),
     *("type", "enum", "anyOf", "properties", "required", "additionalProperties", "items", "minItems"),
-    *("minimum", "exclusiveMinimum", "exclusiveMaximum"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
 }
 
 
@@ -52,7 +52,7 @@ def fits(value, schema):
         return len(value) >= schema.get("minItems", 0) and all(fits(one, schema["items"]) for one in value)
     if isinstance(value, int | float):
         return (
-            value >= schema.get("minimum", value)
+            schema.get("minimum", value) <= value <= schema.get("maximum", value)
             and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
             and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
         )

@@ -1,8 +1,10 @@
+import importlib.util
 import json
 import os
 import re
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,9 +20,11 @@ from launching import run
 from st_l0 import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.training import build as building
+from st_l0.training import dry_run
 from st_l0.training import train_model as training
-from st_l0.training.arguments import training_arguments
+from st_l0.training.arguments import route_columns, training_arguments
 from st_l0.training.build import build_loss, build_model, read_data
+from st_l0.training.checkpoints import mark_complete
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
 
@@ -242,7 +246,8 @@ def test_a_run_learns_what_can_be_learnt(recipe, tmp_path, without_dropout):
 def test_hard_negatives(recipe, tmp_path, reduction, positions):
     loaded = load_recipe(recipe(negatives=2, loss={"reduction": reduction}, training={"max_steps": 2}))
     columns = read_data(loaded.data).columns
-    arguments = training_arguments(loaded, columns, tmp_path / "states")
+    arguments = training_arguments(loaded, tmp_path / "states")
+    route_columns(arguments, loaded, columns)
     assert arguments.router_mapping == {
         "query": "query",
         "positive": "document",
@@ -364,31 +369,163 @@ def test_refuses_what_does_not_go_together(recipe, tmp_path, mlm_folder, tiny_en
 
 
 @pytest.mark.parametrize(
-    ("training", "word"),
+    ("training", "expected"),
     [
-        ({"fp16": True, "bf16": True}, "bf16"),
-        ({"load_best_model_at_end": True}, "strategy"),
-        ({"load_best_model_at_end": True, "save_strategy": "no"}, "load_best_model_at_end false"),
-        ({"save_strategy": "best"}, "save_strategy must be steps, epoch or no, not best"),
-        ({"lr_scheduler_kwargs": {"foo": 1}}, "unexpected keyword argument 'foo'"),
-        ({"learning_rate_mapping": {"(": 1e-3}}, "unterminated subpattern"),
-        ({"learning_rate_mapping": {"bert": "fast"}}, "gives 'bert' 'fast'; give a number"),
-        ({"report_to": "paper"}, "paper is not supported"),
-        ({"eval_strategy": "steps"}, "eval_strategy must be 'no'"),
-        ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor"),
+        ({"fp16": True, "use_cpu": True}, "fp16: needs a GPU"),
+        ({"save_strategy": "best"}, "save_strategy: must be steps, epoch or no, not best"),
+        (
+            {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"foo": 1}},
+            "lr_scheduler_kwargs: get_linear_schedule_with_warmup() got an unexpected keyword argument 'foo'",
+        ),
+        ({"learning_rate_mapping": {"(": 1e-3}}, "learning_rate_mapping: '(' is no pattern"),
+        ({"learning_rate_mapping": {"bert": -1}}, "learning_rate_mapping: gives 'bert' -1.0"),
+        ({"report_to": "paper"}, "report_to: 'paper' is not known; give none, all, or some of"),
+        (
+            {"dataloader_num_workers": 0, "dataloader_prefetch_factor": 2},
+            "dataloader_prefetch_factor: --dataloader_prefetch_factor can only be set when",
+        ),
+        ({"optim_args": "momentum"}, "optim_args: is 'momentum'; write name=value"),
+        ({"optim_args": "momentum=0.9"}, "optim_args: momentum=0.9 changes nothing of adamw_torch_fused"),
+        ({"optim": "sgd", "optim_args": "momentum=fast"}, "optim_args: could not convert string to float"),
+        ({"fsdp": "full_shard"}, "fsdp: needs several processes"),
+        ({"torch_compile_backend": "none_such"}, "torch_compile_backend: "),
+        ({"torch_compile_mode": "none-such"}, "torch_compile_mode: "),
+        (
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"foo": 1}},
+            "gradient_checkpointing_kwargs: ",
+        ),
+        ({"push_to_hub": True}, "push_to_hub: needs the Hub, but HF_HUB_OFFLINE is set"),
+        ({"hub_model_id": "a/b/c"}, "hub_model_id: Repo id must be in the form"),
+        ({"use_cpu": True, "debug": "overflow"}, "debug: "),
     ],
 )
-def test_refuses_what_the_trainer_refuses(recipe, tmp_path, training, word):
-    message = refusal(load_recipe(recipe(training=training)))
-    assert message.startswith("training: ")
-    assert word in message
+def test_refuses_what_the_trainer_would_refuse_later(recipe, tmp_path, monkeypatch, training, expected):
+    """Run and dry run alike, by key, before data and model are looked for."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    loaded = load_recipe(recipe(training=training, data={"train": "none.jsonl"}))
+    message = refusal(loaded)
+    assert message.startswith(f"training.{expected}")
+    assert len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+    if "fp16" not in training and "fsdp" not in training:  # which only the machine that trains can tell
+        with pytest.raises(InputError, match=re.escape(message)):
+            dry_run(loaded)
+
+
+@pytest.mark.parametrize(
+    ("training", "package"),
+    [
+        ({"report_to": "wandb"}, "wandb"),
+        ({"report_to": ["tensorboard"]}, "tensorboard"),
+        ({"report_to": "mlflow"}, "mlflow"),
+        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+        ({"optim": "schedule_free_adamw"}, "schedulefree"),
+        ({"deepspeed": {"train_batch_size": "auto"}}, "deepspeed"),
+    ],
+)
+def test_refuses_packages_that_are_not_there(recipe, training, package):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    (key,) = training
+    loaded = load_recipe(recipe(training=training, data={"train": "none.jsonl"}))
+    message = refusal(loaded)
+    assert re.match(rf"training\.{key}: .*pip install .*{package}", message)
+    with pytest.raises(InputError, match=re.escape(message)):
+        dry_run(loaded)
+
+
+def logged(folder, step):
+    """Name to value of what a run logged of a step."""
+    (state,) = folder.glob("checkpoints/checkpoint-*/trainer_state.json")
+    lines = json.loads(state.read_text())["log_history"]
+    return next(line for line in lines if line["step"] == step and "loss" in line)
+
+
+@pytest.fixture
+def stopped(recipe, tmp_path):
+    """Function: options to the path of a recipe of four steps, under a linear schedule from 1e-3."""
+    options = {"max_steps": 4, "save_steps": 4, "logging_steps": 1, "save_total_limit": 1}
+    options |= {"learning_rate": 1e-3, "warmup_steps": 0}
+    path = recipe(training=options)
+    train(load_recipe(path))
+    return path
+
+
+def test_a_longer_training_goes_on_at_the_rate_of_its_own_schedule(stopped, tmp_path):
+    train(load_recipe(stopped, ["training.max_steps=8", "training.save_steps=8"]), resume=True)
+    assert [round(logged(tmp_path / "run", step)["learning_rate"], 9) for step in (5, 6, 8)] == [
+        0.0005, 0.000375, 0.000125,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("training.learning_rate=1e-6", "training.learning_rate"),
+        ("training.weight_decay=0.5", "training.weight_decay"),
+        ("training.per_device_train_batch_size=4", "training.per_device_train_batch_size"),
+        ("training.adam_beta1=0.8", "training.adam_beta1"),
+        ("loss.document_regularizer_weight=9", "loss.document_regularizer_weight"),
+        ("data.limit=12", "data"),
+        ("seed=8", "seed"),
+    ],
+)
+def test_another_recipe_is_not_gone_on_with_unless_it_is_said(stopped, tmp_path, caplog, change, key):
+    loaded = load_recipe(stopped, ["training.max_steps=6", "training.save_steps=6", change])
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    assert refusal(loaded, resume=True).startswith(
+        f"{state} is of a training with other {key}: put that back"
+    )
+    train(loaded, resume=True, changed=True)
+    assert f"{state} is gone on from with other {key}: learning rate and" in " ".join(caplog.messages)
+    if key == "training.learning_rate":
+        assert logged(tmp_path / "run", 5)["learning_rate"] == pytest.approx(1e-6 / 3)
+
+
+def test_another_model_is_never_gone_on_with(stopped, tmp_path, mlm_folders):
+    change = ["training.max_steps=6", f"model.base_model={mlm_folders('distilbert')}"]
+    with pytest.raises(InputError, match="checkpoint-4 is of another model"):
+        train(load_recipe(stopped, change), resume=True, changed=True)
+
+
+def test_changed_is_for_resume(recipe):
+    with pytest.raises(InputError, match="--changed is for --resume"):
+        train(load_recipe(recipe()), changed=True)
+
+
+def test_a_checkpoint_of_an_earlier_version_says_nothing_of_its_recipe(stopped, tmp_path):
+    state = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    (state / "origin.json").unlink()
+    mark_complete(state)
+    train(load_recipe(stopped, ["training.max_steps=5", "training.learning_rate=1e-4"]), resume=True)
+
+
+def test_a_token_of_the_hub_is_in_no_file_of_a_training(recipe, tmp_path):
+    path = recipe(training={"max_steps": 2, "save_steps": 1, "logging_steps": 1, "hub_model_id": "a/b"})
+    token = "hf_abcdefghijklmnop"
+    train(load_recipe(path, [f"training.hub_token={token}"]))
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert {"training_args.bin", "recipe.yaml", "README.md", "trainer_state.json"} <= {f.name for f in files}
+    assert not [str(file) for file in files if token.encode() in file.read_bytes()]
+    assert not [str(file) for file in files if file.name == "training_args.bin" and token in unpacked(file)]
+
+
+def unpacked(path):
+    """All that a file of `torch.save` holds, uncompressed."""
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist()).decode("latin1")
+
+
+def test_a_machine_that_cannot_train_at_all_is_not_the_recipes_fault(recipe, monkeypatch):
+    monkeypatch.setattr("st_l0.training.arguments.rehearse", lambda arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(load_recipe(recipe()))
 
 
 def test_the_query_side_keeps_its_learning_rate_beside_others(recipe, tmp_path):
     model = {"queries": "trained_table", "query_learning_rate": 0.5}
     loaded = load_recipe(recipe(model=model, training={"learning_rate_mapping": {"bias": 1e-4}}))
-    mapping = training_arguments(loaded, ("query", "positive"), tmp_path).learning_rate_mapping
+    mapping = training_arguments(loaded, tmp_path).learning_rate_mapping
     assert mapping == {"bias": 1e-4, r"sub_modules\.query\.": 0.5}
 
 
@@ -401,9 +538,7 @@ def test_refuses_processes_that_would_train_alone(recipe, tmp_path, monkeypatch)
 def test_one_process_takes_one_gpu(recipe, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     caplog.clear()
-    arguments = training_arguments(
-        load_recipe(recipe(training={"use_cpu": False})), ("query", "positive"), tmp_path
-    )
+    arguments = training_arguments(load_recipe(recipe(training={"use_cpu": False})), tmp_path)
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 8)
     assert caplog.messages[-1:] == [
         "one of 8 GPUs is used: torchrun --nproc_per_node 8 -m st_l0 train … takes all"
@@ -476,18 +611,17 @@ def test_texts_are_cut_where_the_recipe_says(recipe, tmp_path, tiny_encoder):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_progress_bar_in_a_terminal_only(recipe, tmp_path, monkeypatch, terminal):
     loaded = load_recipe(recipe())
-    columns = read_data(loaded.data).columns
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     before = logging.get_verbosity()
     try:
         for verbosity in (logging.ERROR, logging.WARNING):  # what the trainer would go by
             logging.set_verbosity(verbosity)
-            assert training_arguments(loaded, columns, tmp_path).disable_tqdm is not terminal
+            assert training_arguments(loaded, tmp_path).disable_tqdm is not terminal
     finally:
         logging.set_verbosity(before)
     for disabled in (True, False):
         stated = load_recipe(recipe(training={"disable_tqdm": disabled}))
-        assert training_arguments(stated, columns, tmp_path).disable_tqdm is disabled
+        assert training_arguments(stated, tmp_path).disable_tqdm is disabled
 
 
 @pytest.mark.parametrize("queries", ["table", "trained_table", "learned_scores", "model"])

@@ -24,7 +24,8 @@ USED = [
     "sentence_transformers.util:get_device_name",
     "sentence_transformers.util:load_file_path",
     "sentence_transformers.util:select_max_active_dims",
-    "transformers.integrations.integration_utils:get_reporting_integration_callbacks",
+    "transformers.integrations.integration_utils:INTEGRATION_TO_CALLBACK",
+    "transformers.integrations.integration_utils:get_available_reporting_integrations",
 ]
 # Overridden or inherited by a class of ours, under the name that stock gives it.
 INHERITED = {
@@ -42,8 +43,8 @@ INHERITED = {
     ],
     "evaluation.evaluators:IndexNanoBEIREvaluator": ["description", "information_retrieval_class"],
     "training.trainer:SparseRetrievalTrainer": [
-        "_get_grad_norm", "_load_from_checkpoint", "_save_checkpoint", "compute_loss",
-        "get_decay_parameter_names", "log", "track_loss_components", "training_step",
+        "_get_grad_norm", "_load_from_checkpoint", "_load_optimizer_and_scheduler", "_save_checkpoint",
+        "compute_loss", "get_decay_parameter_names", "log", "track_loss_components", "training_step",
     ],
 }  # fmt: skip
 

@@ -29,6 +29,9 @@ def train(
         typer.Argument(metavar="key.path=value", help="Values that replace those of the recipe."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="With --resume: the recipe or the data may be others.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe, show what it would do, and stop.")
     ] = False,
@@ -50,7 +53,7 @@ def train(
     from st_l0.training.train_model import train as run
 
     with writing(loaded.output):
-        folder = run(loaded, resume=resume)
+        folder = run(loaded, resume=resume, changed=changed)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us for each device
         say(f"model: {folder}")
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +22,14 @@ from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe, load_recipe
 from st_l0.training.recipe_paths import local_names
 from st_l0.training.settings import Section, SettingError, convert, load
+from st_l0.training.yaml_text import is_secret
 from st_l0.utils.files import replace_file
 from st_l0.utils.reading import read_json
 from st_l0.utils.resumable import hold_output
 from st_l0.utils.terminal import printable
 
 _RESULT, _SETTINGS = "result.json", "settings.yaml"
+_MOST_RUNS = 1000  # of a variant: all recipes are read before the first one is trained
 _REMOVE = "remove it, or give the sweep another output"
 
 
@@ -48,6 +52,11 @@ class Variant(Section):
         for key, values in self.grid.items():
             if not isinstance(values, list) or not values:
                 raise SettingError("must be a list of at least one value", ("grid", key))
+            if is_secret(str(key).rpartition(".")[2]):
+                raise SettingError("is a secret, and runs are named for what varies", ("grid", key))
+        runs = math.prod(map(len, self.grid.values()))
+        if runs > _MOST_RUNS:
+            raise SettingError(f"makes {runs:,} runs: {_MOST_RUNS:,} are the most", ("grid",))
 
     @property
     def points(self) -> list[dict[str, Any]]:
@@ -140,9 +149,9 @@ def plan_runs(sweep: Sweep) -> list[Run]:
     for name, variant in sweep.variants.items():
         rows.append([_run(sweep, name, variant, point) for point in variant.points])
     runs = [run for row in itertools.zip_longest(*rows) for run in row if run is not None]
-    names = [run.recipe.output for run in runs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    names = Counter(run.recipe.output for run in runs)
+    twice, count = names.most_common(1)[0]
+    if count > 1:
         raise InputError(f"{twice}: two runs of the sweep have this name; vary a value by one spelling")
     return runs
 
@@ -243,10 +252,11 @@ def _is_done(sweep: Sweep, run: Run) -> bool:
 
 def _same_recipe(settings: Path, recipe: Recipe) -> bool:
     """Whether a file holds this recipe; a key that it lacks, since it is older, has its default."""
-    if settings.read_bytes() == recipe.to_yaml().encode():  # spares the parsing, nearly always
+    text = recipe.to_yaml()  # in which no secret is compared
+    if settings.read_bytes() == text.encode():  # spares the parsing, nearly always
         return True
     try:
-        return load_recipe(settings) == recipe
+        return load_recipe(settings).to_yaml() == text
     except InputError:
         return False
 

@@ -1,70 +1,45 @@
-"""The trainer's arguments out of a recipe, and what the trainer would say of them too late or not at all."""
+"""The trainer's arguments out of a recipe, refused by key where the trainer cannot use them."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
-from transformers.optimization import get_scheduler
 
 from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe
+from st_l0.training.rehearsal import rehearse
 from st_l0.utils.distributed import launched
-from st_l0.utils.stock import get_reporting_integration_callbacks, use_one_gpu
+from st_l0.utils.stock import use_one_gpu
 from st_l0.utils.terminal import is_terminal
 
 logger = logging.getLogger(__name__)
 
 
-def training_arguments(
-    recipe: Recipe, columns: Sequence[str], checkpoints: Path
-) -> SparseEncoderTrainingArguments:
-    """The trainer's arguments; the first of ``columns`` is the query, the others are documents.
+def training_arguments(recipe: Recipe, checkpoints: Path) -> SparseEncoderTrainingArguments:
+    """The trainer's arguments; what they name is made once, since the trainer makes it after all is read.
+
+    Which columns are queries and which documents is known when the data are read: see `route_columns`.
 
     Raises:
-        InputError: the trainer refuses a value, or would refuse it when the training begins; the processes
-            that were started cannot train together.
+        InputError: the trainer refuses a value, or would refuse it when the training begins; a package is
+            missing; the processes that were started cannot train together.
     """
-    query, *documents = columns
-    routes = {query: "query", **dict.fromkeys(documents, "document")}
-    defaults: dict[str, Any] = {
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        # The trainer would follow the verbosity of its log, which the command line turns down.
-        "disable_tqdm": not is_terminal(sys.stderr),
-        # Queries and documents are two forward passes before one backward pass: looking for parameters that
-        # the first did not use would count the table's as done before the second.
-        "ddp_find_unused_parameters": False,
-        # Otherwise several processes without a GPU would each train alone, and write over each other.
-        "use_cpu": not torch.accelerator.is_available(),
-    }
-    given = {**defaults, **recipe.training}
-    if recipe.model.query_learning_rate is not None:
-        given["learning_rate_mapping"] = {
-            **(given.get("learning_rate_mapping") or {}),
-            r"sub_modules\.query\.": recipe.model.query_learning_rate,
-        }
     try:
-        arguments = SparseEncoderTrainingArguments(
-            output_dir=str(checkpoints),
-            seed=recipe.seed,
-            router_mapping=None if recipe.model.queries == "model" else routes,
-            **given,
-        )
-        _check_late(arguments)
-    except (TypeError, ValueError, re.error) as error:
-        raise InputError(f"training: {' '.join(str(error).split())}") from error
-    if arguments.eval_strategy != "no" or arguments.load_best_model_at_end:
-        raise InputError(
-            "training: eval_strategy must be 'no' and load_best_model_at_end false: a recipe names no data "
-            "to evaluate on"
-        )
+        arguments = _make(recipe, recipe.training, checkpoints)
+    except Exception as error:  # of any type: each argument ends in another library
+        key = _key_to_blame(recipe, checkpoints)
+        if key is None:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"training.{key}: {text.removeprefix(f'training.{key}: ')}") from error
     if arguments.world_size != launched():
         raise InputError(
             f"{launched()} processes were started, but the trainer joins {arguments.world_size}: leave "
@@ -80,23 +55,55 @@ def training_arguments(
     return arguments
 
 
-def _check_late(arguments: Any) -> None:
-    """Make what the trainer makes of some arguments, long after it was given them."""
-    if arguments.save_strategy == "best":
-        raise ValueError("save_strategy must be steps, epoch or no, not best")
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    get_scheduler(
-        arguments.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=0,
-        num_training_steps=1,
-        scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
-    )
-    get_reporting_integration_callbacks(arguments.report_to)
-    for pattern, rate in arguments.learning_rate_mapping.items():
-        re.compile(pattern)
-        if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-            raise ValueError(f"learning_rate_mapping gives {pattern!r} {rate!r}; give a number")
+def route_columns(arguments: Any, recipe: Recipe, columns: Sequence[str]) -> None:
+    """Tell the trainer that the first of ``columns`` is the query, and the others are documents."""
+    if recipe.model.queries != "model":
+        query, *documents = columns
+        arguments.router_mapping = {query: "query", **dict.fromkeys(documents, "document")}
+
+
+def _make(recipe: Recipe, training: Mapping[str, Any], checkpoints: Path) -> SparseEncoderTrainingArguments:
+    given: dict[str, Any] = {
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        # The trainer would follow the verbosity of its log, which the command line turns down.
+        "disable_tqdm": not is_terminal(sys.stderr),
+        # Queries and documents are two forward passes before one backward pass: looking for parameters that
+        # the first did not use would count the table's as done before the second.
+        "ddp_find_unused_parameters": False,
+        # Otherwise several processes without a GPU would each train alone, and write over each other.
+        "use_cpu": not torch.accelerator.is_available(),
+        **training,
+    }
+    if recipe.model.query_learning_rate is not None:
+        given["learning_rate_mapping"] = {
+            **(given.get("learning_rate_mapping") or {}),
+            r"sub_modules\.query\.": recipe.model.query_learning_rate,
+        }
+    if given.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise InputError("needs a package that is not installed: pip install deepspeed")
+    arguments = SparseEncoderTrainingArguments(output_dir=str(checkpoints), seed=recipe.seed, **given)
+    rehearse(arguments)
+    return arguments
+
+
+def _key_to_blame(recipe: Recipe, checkpoints: Path) -> str | None:
+    """The key of ``training`` that the trainer cannot use; ``None`` where it would fail without any, too."""
+    given = recipe.training
+
+    def works(keys: Sequence[str]) -> bool:
+        try:
+            _make(recipe, {key: given[key] for key in keys}, checkpoints)
+        except Exception:  # of any type, see above
+            return False
+        return True
+
+    # Of `torch_compile` and `torch_compile_mode`, the latter is the one that says more.
+    keys = sorted(given, key=len, reverse=True)
+    if not works(()):
+        return None
+    alone = (key for key in keys if works([other for other in keys if other != key]))
+    several = (key for number, key in enumerate(keys) if not works(keys[: number + 1]))
+    return next(alone, None) or next(several, None)
 
 
 def training_steps(arguments: SparseEncoderTrainingArguments, examples: int, *, devices: int) -> int:

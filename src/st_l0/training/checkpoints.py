@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import zlib
 from pathlib import Path
 
 from st_l0.errors import InputError
@@ -13,6 +14,8 @@ from st_l0.utils.files import replace_file, sync
 logger = logging.getLogger(__name__)
 
 _MARK = "complete.json"
+_UNDER_WAY = "checkpoint-is-incomplete.txt"  # of the trainer's own, removed when it has written all
+_BLOCK = 1 << 20
 
 
 def mark_incomplete(checkpoint: Path) -> None:
@@ -21,13 +24,19 @@ def mark_incomplete(checkpoint: Path) -> None:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Mark a checkpoint as whole: everything is on the disk, and the sizes of all files are noted."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    """Mark a checkpoint as whole: all is on the disk, and sizes and checksums of all files are noted."""
+    files = sorted(
+        path for path in checkpoint.rglob("*") if path.is_file() and path.name not in (_MARK, _UNDER_WAY)
+    )
     for path in files:
         sync(path)
-    sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
+    names = [path.relative_to(checkpoint).as_posix() for path in files]
+    noted = {
+        "files": {name: path.stat().st_size for name, path in zip(names, files, strict=True)},
+        "crc32": {name: _checksum(path) for name, path in zip(names, files, strict=True)},
+    }
     with replace_file(checkpoint / _MARK) as file:
-        file.write_text(json.dumps({"files": sizes}, indent=1), encoding="utf-8")
+        file.write_text(json.dumps(noted, indent=1), encoding="utf-8")
 
 
 def rotate(checkpoints: Path, limit: int | None) -> None:
@@ -43,7 +52,7 @@ def rotate(checkpoints: Path, limit: int | None) -> None:
 
 
 def last_complete_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is whole; newer ones that are not are named in a warning.
+    """The newest checkpoint that is whole, to its last byte; newer ones that are not are named in a warning.
 
     Raises:
         InputError: there are checkpoints, but none is whole.
@@ -51,7 +60,7 @@ def last_complete_checkpoint(checkpoints: Path) -> Path | None:
     found = _newest_first(checkpoints)
     damaged: list[str] = []
     for path in found:
-        problem = _damage(path)
+        problem = _damage(path, contents=True)
         if problem is None:
             for complaint in damaged:
                 logger.warning("%s: going on from %s", complaint, path.name)
@@ -71,13 +80,20 @@ def _newest_first(checkpoints: Path) -> list[Path]:
     )
 
 
-def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, if anything."""
+def _damage(checkpoint: Path, *, contents: bool = False) -> str | None:
+    """What is wrong with a checkpoint, if anything; with its ``contents`` if they are to be read."""
     try:
-        sizes = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))["files"]
+        noted = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))
+        sizes = noted["files"]
+        checksums = noted.get("crc32", {})
+        if noted.keys() != {"files"} and (noted.keys(), sizes.keys()) != (
+            {"files", "crc32"},
+            checksums.keys(),
+        ):
+            raise ValueError  # neither of an earlier version nor whole
     except FileNotFoundError:
         return "was not written to its end"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"is damaged ({_MARK} cannot be read)"
     for name, size in sizes.items():
         file = checkpoint / name
@@ -85,4 +101,18 @@ def _damage(checkpoint: Path) -> str | None:
             return f"is damaged ({name} is missing)"
         if file.stat().st_size != size:
             return f"is damaged ({name} has {file.stat().st_size} of {size} bytes)"
+    if contents and not checksums:
+        logger.warning("%s is of an earlier version, without checksums: only sizes were checked", checkpoint)
+    for name, checksum in checksums.items() if contents else ():
+        if _checksum(checkpoint / name) != checksum:
+            return f"is damaged (the checksum of {name} differs)"
     return None
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file: finds damage, at the speed of the memory; not forgery."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    return found

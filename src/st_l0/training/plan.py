@@ -26,7 +26,8 @@ from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memor
 from st_l0.training.recipe import Data, Loss, Recipe
 from st_l0.utils.terminal import cell
 
-_GPU_ARGUMENTS = ("fp16", "bf16", "tf32", "fp16_full_eval", "bf16_full_eval")
+# What only the machine that trains can tell, all processes started.
+_ELSEWHERE = ("fp16", "bf16", "tf32", "fsdp", "fsdp_config")
 _GUESSED_DOCUMENTS = 2
 _GUESS = "a guess"
 _DEFAULT_LENGTH = 256
@@ -114,11 +115,11 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         raise InputError(f"devices is {devices}; give 1 or more")
     notes: list[str] = []
     loss = recipe.loss
+    arguments = _arguments(recipe, notes)
     row = _first_row(recipe.data)
     documents, documents_from = _documents_per_query(recipe.data, row)
     if documents_from != _GUESS:
         recipe.check_documents(documents)
-    arguments = _arguments(recipe, documents, notes)
     base = read_base(recipe.model, notes)
     for path in (recipe.model.idf, loss.token_weights):
         if path is not None and path not in ("binary", "df"):
@@ -164,17 +165,16 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     )
 
 
-def _arguments(recipe: Recipe, documents: int, notes: list[str]) -> Any:
+def _arguments(recipe: Recipe, notes: list[str]) -> Any:
     """The trainer's arguments, but for those that this machine cannot check."""
-    columns = ["query", *(f"document_{index + 1}" for index in range(documents))]
-    unchecked = [name for name in _GPU_ARGUMENTS if recipe.training.get(name)]
+    unchecked = [name for name in _ELSEWHERE if recipe.training.get(name)]
     if {"fp16", "bf16"} <= set(unchecked):
         raise InputError("training: fp16 and bf16 exclude each other: keep one")
     if unchecked and not torch.accelerator.is_available() and not recipe.training.get("use_cpu"):
         notes.append(f"training.{', training.'.join(unchecked)}: not checked here, needs a GPU")
         training = {name: value for name, value in recipe.training.items() if name not in unchecked}
         recipe = dataclasses.replace(recipe, training=training)
-    return training_arguments(recipe, columns, Path(recipe.output) / "checkpoints")
+    return training_arguments(recipe, Path(recipe.output) / "checkpoints")
 
 
 def _first_row(settings: Data) -> RawRow | None:

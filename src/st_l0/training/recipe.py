@@ -6,9 +6,7 @@ Relative paths in a recipe are relative to the current directory, not to the rec
 from __future__ import annotations
 
 import dataclasses
-import functools
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,49 +15,20 @@ import yaml
 
 from st_l0.training.recipe_files import find_recipe
 from st_l0.training.recipe_paths import local_names, local_teachers
-from st_l0.training.settings import Section, SettingError, Types, load
-
-# Arguments of the trainer that the recipe sets itself, and what to do instead.
-_OWNED = {
-    "output_dir": "set output instead",
-    "router_mapping": "leave it out, it follows from the model",
-    "seed": "set seed outside of training instead",
-}
+from st_l0.training.settings import Section, SettingError, load
+from st_l0.training.trainer_keys import (
+    NO_EFFECT,
+    TRAINING_BOUNDS,
+    check_owned,
+    check_training,
+    training_help,
+    training_types,
+)
+from st_l0.training.yaml_text import without_secrets
 
 _PATH = {"then": local_names}
 _TRAINING_PATHS = {"deepspeed", "fsdp_config", "accelerator_config"}
 _RANKING = ("infonce", "kl", "margin_mse")
-
-_TRAINING_BOUNDS: dict[str, dict[str, float]] = {
-    "num_train_epochs": {"more_than": 0},
-    "per_device_train_batch_size": {"at_least": 1},
-    "gradient_accumulation_steps": {"at_least": 1},
-    "learning_rate": {"at_least": 0},
-    "warmup_steps": {"at_least": 0},
-    "weight_decay": {"at_least": 0},
-    "max_grad_norm": {"at_least": 0},
-    "dataloader_num_workers": {"at_least": 0},
-    "save_total_limit": {"at_least": 1},
-}
-
-
-@functools.cache
-def _training_types() -> Types:
-    from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
-
-    hints = typing.get_type_hints(SparseEncoderTrainingArguments)
-    names = (spec.name for spec in dataclasses.fields(SparseEncoderTrainingArguments))
-    return {name: hints[name] for name in names if name not in _OWNED}
-
-
-def _training_help() -> Mapping[str, str]:
-    from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
-
-    return {
-        spec.name: " ".join(spec.metadata["help"].split())
-        for spec in dataclasses.fields(SparseEncoderTrainingArguments)
-        if "help" in spec.metadata
-    }
 
 
 @dataclass(frozen=True)
@@ -240,9 +209,9 @@ class Recipe(Section):
         model: See `Model`.
         data: See `Data`.
         loss: See `Loss`.
-        training: Arguments of `sentence_transformers.SparseEncoderTrainingArguments`, checked by name and
-            type; ``max_steps`` or ``num_train_epochs`` must be among them, and those that the recipe sets
-            itself (``output_dir``, ``router_mapping``, ``seed``) must not.
+        training: Arguments of `sentence_transformers.SparseEncoderTrainingArguments`, checked by name, type
+            and range; ``max_steps`` or ``num_train_epochs`` must be among them, and those that the recipe
+            sets itself (``output_dir``, ``router_mapping``, ``seed``) or that do nothing here must not.
         output: Folder for the result.
         teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
         seed: Seed of the run.
@@ -257,7 +226,12 @@ class Recipe(Section):
     data: Data
     loss: Loss
     training: dict[str, Any] = field(
-        metadata={"entries": _training_types, "bounds": _TRAINING_BOUNDS, "help": _training_help}
+        metadata={
+            "entries": training_types,
+            "bounds": TRAINING_BOUNDS,
+            "fixed": NO_EFFECT,
+            "help": training_help,
+        }
     )
     output: str = field(metadata=_PATH)
     teachers: Teachers | None = None
@@ -265,18 +239,14 @@ class Recipe(Section):
     ignore_health: bool = False
 
     def __post_init__(self) -> None:
-        for name in _OWNED.keys() & (self.training if isinstance(self.training, dict) else ()):
-            raise SettingError(f"is set by the recipe itself: {_OWNED[name]}", ("training", name))
+        if isinstance(self.training, dict):
+            check_owned(self.training)
         super().__post_init__()
         for name in _TRAINING_PATHS & self.training.keys():
             self.training[name] = local_names(self.training[name], ("training", name))
-        steps = self.training.get("max_steps", -1)  # -1 is how the trainer spells "not set"
-        if steps == 0 or steps < -1:
-            raise SettingError(f"must be at least 1, not {steps}", ("training", "max_steps"))
-        if steps == -1 and "num_train_epochs" not in self.training:
-            raise SettingError("must hold max_steps or num_train_epochs", ("training",))
-        if steps > 0:
-            self.check_steps(steps)
+        check_training(self.training)
+        if self.training.get("max_steps", -1) > 0:
+            self.check_steps(self.training["max_steps"])
         if self.loss.query_regularizer_weight and self.model.queries == "table":
             raise SettingError(
                 "must be 0: model.queries is a table, which is not trained",
@@ -321,8 +291,11 @@ class Recipe(Section):
                 raise SettingError(problem, ("loss", "ranking", name))
 
     def to_yaml(self) -> str:
-        """The recipe as YAML with every key written out; `load_recipe` reads it back to an equal recipe."""
-        plain = dataclasses.asdict(self)
+        """The recipe as YAML with every key written out, but for secrets such as ``training.hub_token``.
+
+        `load_recipe` reads it back to an equal recipe.
+        """
+        plain: dict[str, Any] = without_secrets(dataclasses.asdict(self))
         plain["data"]["train"] = list(self.data.train)
         if self.teachers is not None:
             plain["teachers"]["models"] = list(self.teachers.models)

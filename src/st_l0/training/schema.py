@@ -24,7 +24,12 @@ _PLAIN = {
     dict: "object",
     type(None): "null",
 }
-_BOUNDS = {"at_least": "minimum", "more_than": "exclusiveMinimum", "less_than": "exclusiveMaximum"}
+_BOUNDS = {
+    "at_least": "minimum",
+    "at_most": "maximum",
+    "more_than": "exclusiveMinimum",
+    "less_than": "exclusiveMaximum",
+}
 
 
 def json_schema(section: type[Section]) -> _Schema:

@@ -18,17 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
-
 from st_l0.errors import InputError
-from st_l0.utils.paths import local_path
-from st_l0.utils.reading import refuse_device
+from st_l0.training.yaml_text import Key, Secret, is_secret, parse_yaml, read_text
 
-Key = tuple[str, ...]
 Types = Mapping[str, Any]
 
 # YAML 1.1 reads `2e-5` as text, since it wants a dot and a signed exponent.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+# What a float32 holds, in which all of it is computed.
+_SMALLEST, _LARGEST = 1.1754944e-38, 3.4028234e38
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no file name has them, and no file can hold the latter
 
 _NAMES: dict[Any, str] = {
     str: "text",
@@ -55,7 +55,8 @@ class SettingError(InputError):
         self.key = key
 
     def __str__(self) -> str:
-        return f"{'.'.join(self.key)} {self.problem}" if self.key else self.problem
+        key = ".".join(part if part.isprintable() else ascii(part) for part in self.key)
+        return f"{key} {self.problem}" if key else self.problem
 
     def below(self, name: str) -> SettingError:
         """The same error, seen from the section that holds ``name``."""
@@ -81,9 +82,10 @@ class Section:
     """Base of frozen dataclasses that convert and check each field when they are made.
 
     A field is described by its type hint and metadata: ``at_least``, ``more_than`` and ``less_than`` bound a
-    number; for a ``dict``, ``entries`` and ``help`` are functions that give its keys' types and descriptions,
-    ``bounds`` has their bounds, and ``alone`` is the value of a key whose name stands alone. ``then`` is what
-    the value goes through at last.
+    number (as does ``at_most``); for a ``dict``, ``entries`` and ``help`` are functions that give its keys'
+    types and descriptions, ``bounds`` has their bounds, ``fixed`` what to do instead of setting those that
+    have one value only, and ``alone`` is the value of a key whose name stands alone. ``then`` is what the
+    value goes through at last.
 
     Raises:
         SettingError: A value has the wrong type, is out of bounds or not finite, or is empty text.
@@ -123,65 +125,22 @@ def load(section: type[_S], path: str | Path, overrides: Sequence[str] = ()) -> 
         InputError: One line that says where (file and line, or override) and what is wrong.
     """
     source = str(path)
-    refuse_device(path)
-    try:
-        text = local_path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise InputError(
-            f"{source}: cannot be read ({error.strerror}): give the path of a YAML file"
-        ) from None
-    raw, lines = parse_yaml(text, source)
+    raw, lines = parse_yaml(read_text(path), source)
     places = {key: f"{source}:{line}" for key, line in lines.items()}
     if not isinstance(raw, dict):
         sections = ", ".join(f"'{spec.name}:'" for spec in dataclasses.fields(section))
         raise InputError(f"{source}: expected the keys {sections}, not {_show(raw)}")
     for override in overrides:
-        key, value = _parse_override(override)
-        changed = _set(raw, key, value, override)
-        places = {at: place for at, place in places.items() if at[: len(changed)] != changed}
-        places[changed] = f"override '{override}'"
+        key, value, place = _parse_override(override)
+        changed = _set(raw, key, value, place)
+        places = {at: where for at, where in places.items() if at[: len(changed)] != changed}
+        places[changed] = place
     try:
         return _build(section, raw)
     except SettingError as error:
         known = (error.key[:length] for length in range(len(error.key), 0, -1))
         where = next((places[key] for key in known if key in places), source)
         raise InputError(f"{where}: {error}{_elsewhere(error, section)}") from None
-
-
-def parse_yaml(text: str, source: str) -> tuple[Any, dict[Key, int]]:
-    """Parse one YAML document of plain values.
-
-    Args:
-        text: The document.
-        source: Its name in error messages.
-
-    Returns:
-        The value, and the line (from 1) of each key by its path, such as ``{("model", "idf"): 3}``.
-
-    Raises:
-        InputError: ``text`` is not YAML, holds more than plain values, or repeats a key.
-    """
-    lines: dict[Key, int] = {}
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None, lines
-        _walk(node, (), source, lines, set())
-        return loader.construct_document(node), lines
-    except InputError:
-        raise
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
-        raise InputError(f"{where}: not valid YAML ({problem})") from None
-    except RecursionError:
-        raise InputError(f"{source}: not valid YAML (nested too deeply)") from None
-    except Exception as error:  # PyYAML lets ValueError, KeyError ... of impossible scalars through
-        raise InputError(f"{source}: not valid YAML (a value does not fit its type: {error})") from None
 
 
 def convert(value: Any, hint: Any) -> Any:
@@ -203,21 +162,35 @@ def convert(value: Any, hint: Any) -> Any:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             raise SettingError(f"must be a list, not {_show(value)}")
+        if "" in items:
+            raise SettingError("must not hold empty text")
         return tuple(convert(item, arguments[0]) for item in items)
     if isinstance(hint, type) and issubclass(hint, Section):
         return value if isinstance(value, hint) else _build(hint, value)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return convert(value, Literal[tuple(choice.value for choice in hint)])
     expected = origin or hint
-    return (
-        _check_plain(_as_float(value) if expected is float else value, expected)
-        if expected in _NAMES
-        else value
-    )
+    if expected not in _NAMES:
+        return value
+    value = _check_plain(_as_float(value) if expected is float else value, expected)
+    if expected is list and arguments:
+        return [convert(item, arguments[0]) for item in value]
+    if expected is dict and arguments:
+        return {name: _convert_value(name, item, arguments) for name, item in value.items()}
+    return value
+
+
+def _convert_value(name: Any, value: Any, hints: tuple[Any, ...]) -> Any:
+    try:
+        if not isinstance(name, hints[0]) and hints[1] is not Any:
+            raise SettingError(f"must be named by {_NAMES[hints[0]]}, not {_show(name)}")
+        return convert(value, hints[1])
+    except SettingError as error:
+        raise error.below(str(name)) from None
 
 
 def check_bounds(value: Any, bounds: Mapping[str, Any]) -> None:
-    """Refuse a number below ``at_least``, not above ``more_than`` or not below ``less_than``; None passes.
+    """Refuse a number out of its bounds, see `Section`; None passes.
 
     Raises:
         SettingError: ``value`` is out of bounds.
@@ -226,6 +199,8 @@ def check_bounds(value: Any, bounds: Mapping[str, Any]) -> None:
         return
     if "at_least" in bounds and value < bounds["at_least"]:
         raise SettingError(f"must be at least {bounds['at_least']}, not {_show(value)}")
+    if "at_most" in bounds and value > bounds["at_most"]:
+        raise SettingError(f"must be at most {bounds['at_most']:,}, not {_show(value)}")
     if "more_than" in bounds and value <= bounds["more_than"]:
         raise SettingError(f"must be more than {bounds['more_than']}, not {_show(value)}")
     if "less_than" in bounds and value >= bounds["less_than"]:
@@ -246,6 +221,12 @@ def _check_plain(value: Any, expected: Any) -> Any:
         raise SettingError(f"must be {_NAMES[expected]}, not {_show(value)}{mend}")
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"must be a finite number, not {_show(value)}")
+    if isinstance(value, float) and value and not _SMALLEST <= abs(value) <= _LARGEST:
+        raise SettingError(f"must be a number that 32 bits can hold, not {_show(value)}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise SettingError(f"must be a number that 64 bits can hold, not {_show(value)}")
+    if isinstance(value, str) and _UNUSABLE.search(value):
+        raise SettingError(f"must be text that can be written, not {_show(value)}")
     return value
 
 
@@ -263,7 +244,7 @@ def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
 
 
 def _convert_entries(values: dict[Any, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    known, bounds = metadata["entries"](), metadata.get("bounds", {})
+    known, bounds, fixed = metadata["entries"](), metadata.get("bounds", {}), metadata.get("fixed", {})
     converted = {}
     for name, value in values.items():
         if name not in known:
@@ -272,7 +253,13 @@ def _convert_entries(values: dict[Any, Any], metadata: Mapping[str, Any]) -> dic
             converted[name] = convert(value, known[name])
             check_bounds(converted[name], bounds.get(name, {}))
         except SettingError as error:
+            if name in fixed:
+                error.problem = f"has no effect: {fixed[name]}"
+            elif is_secret(name):
+                error.problem = "must be text"
             raise error.below(name) from None
+        if is_secret(name) and isinstance(value, str):
+            converted[name] = Secret(converted[name])
     return converted
 
 
@@ -309,15 +296,17 @@ def _keys(section: type[Section]) -> Iterator[Key]:
         yield (spec.name,)
 
 
-def _parse_override(override: str) -> tuple[Key, Any]:
+def _parse_override(override: str) -> tuple[Key, Any, str]:
+    """Its key, its value, and what messages call it."""
     name, separator, text = override.partition("=")
     key = tuple(name.strip().split("."))
+    place = f"override '{name}=***'" if any(map(is_secret, key)) else f"override '{override}'"
     if not separator or not all(key):
-        raise InputError(f"override '{override}': write key.path=value, such as training.max_steps=10")
-    return key, parse_yaml(text, f"override '{override}'")[0]
+        raise InputError(f"{place}: write key.path=value, such as training.max_steps=10")
+    return key, parse_yaml(text, place)[0], place
 
 
-def _set(values: dict[str, Any], key: Key, value: Any, override: str) -> Key:
+def _set(values: dict[str, Any], key: Key, value: Any, place: str) -> Key:
     """Set a nested value; gives the outermost key that did not exist before, or all of ``key``."""
     changed = key
     for depth, part in enumerate(key[:-1], start=1):
@@ -326,25 +315,9 @@ def _set(values: dict[str, Any], key: Key, value: Any, override: str) -> Key:
             changed = min(changed, key[:depth], key=len)
         values = values[part]
         if not isinstance(values, dict):
-            raise InputError(f"override '{override}': {'.'.join(key[:depth])} holds no keys")
+            raise InputError(f"{place}: {'.'.join(key[:depth])} holds no keys")
     values[key[-1]] = value
     return changed
-
-
-def _walk(node: yaml.Node, path: Key, source: str, lines: dict[Key, int], seen: set[int]) -> None:
-    # An alias leads to a node that was walked before, perhaps to one that holds itself.
-    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
-        return
-    seen.add(id(node))
-    first: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        name = str(key.value)
-        if name in first:
-            full = ".".join((*path, name))
-            raise InputError(f"{source}:{line}: {full} is given twice, first in line {first[name]}")
-        first[name] = lines[(*path, name)] = line
-        _walk(value, (*path, name), source, lines, seen)
 
 
 def _choices(choices: tuple[Any, ...], value: Any) -> str:

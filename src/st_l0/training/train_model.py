@@ -13,11 +13,12 @@ from transformers import set_seed
 from st_l0.data import TrainingData
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.training.arguments import training_arguments, training_steps
+from st_l0.training.arguments import route_columns, training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import RECIPE, WRITTEN, check_batch, check_output
 from st_l0.training.health import HealthWatch, verdict
+from st_l0.training.origin import changes, check_origin, origin
 from st_l0.training.recipe import Recipe
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
 from st_l0.utils.files import replace_file, replace_folder
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _SAMPLE = 64  # documents that a trained model must not all leave empty
 
 
-def train(recipe: Recipe, *, resume: bool = False) -> Path:
+def train(recipe: Recipe, *, resume: bool = False, changed: bool = False) -> Path:
     """Train as the recipe says.
 
     Under ``output`` it leaves ``model/`` (the checkpoint), ``recipe.yaml`` (with every key),
@@ -37,7 +38,10 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
 
     Args:
         recipe: What to train.
-        resume: Go on from the newest checkpoint under ``output``.
+        resume: Go on from the newest checkpoint under ``output``, with the same recipe and data but for what
+            changes no step: length, log, saving and the like.
+        changed: Go on with another recipe or other data, too; learning rate and schedule are those of the
+            recipe, at the step that was reached.
 
     Returns:
         Folder of the trained model.
@@ -52,12 +56,14 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         >>> recipe = load_recipe("small/l0_mask", ["training.max_steps=1000"])
         >>> train(recipe)  # doctest: +SKIP
     """
+    if changed and not resume:
+        raise InputError("--changed is for --resume: it says that another recipe goes on")
     output = Path(recipe.output)
     with hold_output(output, "is training there"):
-        return _train(recipe, output, resume)
+        return _train(recipe, output, resume, changed)
 
 
-def _train(recipe: Recipe, output: Path, resume: bool) -> Path:
+def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
     check_output(recipe)
     checkpoints = output / "checkpoints"
     checkpoint = last_complete_checkpoint(checkpoints)
@@ -71,11 +77,15 @@ def _train(recipe: Recipe, output: Path, resume: bool) -> Path:
             "another output with model.base_model there"
         )
 
+    arguments = training_arguments(recipe, checkpoints)
     set_seed(recipe.seed)
     data = read_data(recipe.data)
     documents_per_query = len(data.columns) - 1
+    identity = origin(recipe, data)
+    if checkpoint is not None and not changed:
+        check_origin(checkpoint, identity)
     recipe.check_documents(documents_per_query)
-    arguments = training_arguments(recipe, data.columns, checkpoints)
+    route_columns(arguments, recipe, data.columns)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
     check_batch(recipe, documents_per_query, arguments.per_device_train_batch_size * arguments.world_size)
     model = build_model(recipe)
@@ -91,9 +101,16 @@ def _train(recipe: Recipe, output: Path, resume: bool) -> Path:
         callbacks=[RegularizerRamp(loss)],
         teacher=teacher,
         in_batch_negatives=bool(recipe.loss.in_batch_negatives),
+        origin=identity,
         pool=build_pool(recipe, teacher, data),
         ignore_health=recipe.ignore_health,
     )
+    if checkpoint is not None and changed:
+        logger.warning(
+            "%s is gone on from with other %s: learning rate and schedule are the recipe's",
+            checkpoint,
+            ", ".join(changes(checkpoint, identity)) or "nothing",
+        )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     target = output / "model"

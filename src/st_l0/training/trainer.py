@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from st_l0.encoder.learned_queries import trained_parameter
+from st_l0.errors import InputError
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
 from st_l0.training.health import HealthWatch
+from st_l0.training.origin import write_origin
 from st_l0.utils.stock import prepare_inputs
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         in_batch_negatives: Whether the teacher scores the documents of all queries of the batch.
         pool: Where each batch gets extra queries from, for the teacher to score too; needs
             ``in_batch_negatives``.
+        origin: What each checkpoint says of the training that it is of.
         ignore_health: Whether to go on when nothing can train any more.
         kwargs: As of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
@@ -52,6 +55,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         teacher: EnsembleTeacher | None = None,
         in_batch_negatives: bool = False,
         pool: QueryPool | None = None,
+        origin: dict[str, Any] | None = None,
         ignore_health: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +65,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         self._teacher = teacher
         self._in_batch = in_batch_negatives
         self._pool = pool
+        self._origin = origin
         self._clock: tuple[float, int] | None = None
         if teacher is not None:
             self.data_collator = cast(Any, KeepTexts(self.data_collator))
@@ -151,6 +156,8 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             table = trained_parameter(self._encoder()._encoder_modules)
             found = {"query_table": None if table is None else table.detach(), "loss": self._loss_state()}
             torch.save(found, folder / _LOSS_STATE)
+            if self._origin is not None:
+                write_origin(folder, self._origin)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(folder)
@@ -164,6 +171,32 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             if not name.startswith("model.")
         }
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load them; the learning rate of the first step is then that of this run's own schedule.
+
+        Stock takes the one that the former run had computed for that step, which is 0 at its end.
+        """
+        optimizer, schedule = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
+        bases = list(getattr(schedule, "base_lrs", ()))
+        kept = ("weight_decay", "betas", "eps")
+        options = [
+            {name: group[name] for name in kept if name in group}
+            for group in getattr(optimizer, "param_groups", ())
+        ]
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:  # how torch says that groups of parameters do not match
+            raise InputError(f"{checkpoint} is of another model ({error}): start another output") from error
+        if checkpoint is None or self.is_deepspeed_enabled or not hasattr(schedule, "lr_lambdas"):
+            return
+        schedule.base_lrs = bases
+        shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        schedule._last_lr = [base * share for base, share in zip(bases, shares, strict=True)]
+        for group, base, rate, own in zip(
+            optimizer.param_groups, bases, schedule._last_lr, options, strict=True
+        ):
+            group.update({"lr": rate, "initial_lr": base, **own})
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         encoder = self._encoder()
         found = torch.load(Path(resume_from_checkpoint) / _LOSS_STATE, map_location="cpu", weights_only=True)
@@ -174,10 +207,14 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             weights = {name: weight for name, weight in weights.items() if "sub_modules.query." not in name}
             with torch.no_grad():
                 table.copy_(found["query_table"])
-        missing, unexpected = encoder.load_state_dict(weights, strict=False)
+        try:
+            missing, unexpected = encoder.load_state_dict(weights, strict=False)
+        except RuntimeError as error:  # how torch says that shapes differ
+            text = " ".join(str(error).split())
+            raise InputError(f"{resume_from_checkpoint} is of another model ({text[:200]})") from error
         missing = [name for name in missing if table is None or "sub_modules.query." not in name]
         if missing or unexpected:
-            raise RuntimeError(f"{resume_from_checkpoint} is of another model: {[*missing, *unexpected][:3]}")
+            raise InputError(f"{resume_from_checkpoint} is of another model: {[*missing, *unexpected][:3]}")
         self._retrieval_loss.load_state_dict(found["loss"], strict=False)
 
 

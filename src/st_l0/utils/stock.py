@@ -19,9 +19,13 @@ from sentence_transformers.util import (
     select_max_active_dims,
 )
 from torch import nn
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 __all__ = [
+    "INTEGRATION_TO_CALLBACK",
     "SPARSE_STATIC_EMBEDDING",
     "SPLADE_POOLING",
     "batch_to_device",
@@ -29,8 +33,8 @@ __all__ = [
     "default_model_id",
     "embed_columns",
     "forward_arguments",
+    "get_available_reporting_integrations",
     "get_device_name",
-    "get_reporting_integration_callbacks",
     "load_file_path",
     "load_with",
     "prepare_inputs",
