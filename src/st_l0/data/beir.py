@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from st_l0.data.corpus import document_of, find_beir
+from st_l0.data.corpus import find_beir
 from st_l0.data.lines import read_lines, read_records, write_records
+from st_l0.data.records import Fields, Kind, document_of
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 
@@ -40,7 +41,7 @@ class Collection:
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
     """Read a collection in BEIR layout; each file may be compressed, its name then ends in ``.gz``.
 
-    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.corpus.document_of`.
+    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.records.document_of`.
     - ``queries.jsonl``: an object ``{"_id", "text"}`` a line. Queries without judgements are left out.
     - ``qrels/<split>.tsv``: a line ``query-id``, ``corpus-id``, ``score``, then one judgement a line.
 
@@ -67,7 +68,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = _find_qrels(folder, split)
     queries_path = _find(folder, "queries.jsonl")
-    corpus = _texts(_find(folder, "corpus.jsonl"), "documents")
+    corpus = _texts(_find(folder, "corpus.jsonl"), "corpus")
     queries = _texts(queries_path, "queries")
     qrels = _read_qrels(qrels_path, queries, queries_path)
     judged = {document for judgements in qrels.values() for document in judgements}
@@ -132,13 +133,14 @@ def _find_qrels(folder: Path, split: str) -> Path:
     raise InputError(f"{path}: no such file; " + (f"splits here: {splits}" if splits else "no split is here"))
 
 
-def _texts(path: Path, what: str) -> dict[str, str]:
+def _texts(path: Path, kind: Kind) -> dict[str, str]:
     """Id → text of each line; ids are unique."""
     texts: dict[str, str] = {}
+    what = "documents" if kind == "corpus" else "queries"
     # The bar shows on a terminal only, and only when reading takes long.
     bar = tqdm(read_records(path), desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None)
     for number, record in bar:
-        identifier, text = document_of(path, number, record, numbered=False)
+        identifier, text = document_of(path, number, record, Fields(kind), numbered=False)
         if identifier in texts:
             raise InputError(f"{path}:{number}: id {identifier!r:.40} occurs twice; give each one its own")
         texts[identifier] = text
