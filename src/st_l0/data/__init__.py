@@ -1,6 +1,6 @@
 """Corpora, test collections, texts by id and training data, from files, folders and the Hub."""
 
-from st_l0.data.beir import Collection, read_collection, write_collection
+from st_l0.data.beir import Collection, is_own, own_documents, read_collection, write_collection
 from st_l0.data.corpus import Document, is_corpus, read_documents
 from st_l0.data.lines import read_lines, read_records, write_records
 from st_l0.data.rows import Row, read_rows
@@ -14,7 +14,9 @@ __all__ = [
     "Texts",
     "TrainingData",
     "is_corpus",
+    "is_own",
     "open_texts",
+    "own_documents",
     "read_collection",
     "read_documents",
     "read_lines",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tqdm import tqdm
 
@@ -78,6 +80,45 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         )  # fmt: skip
     judged_queries = {identifier: text for identifier, text in queries.items() if identifier in qrels}
     return Collection(folder.resolve().name, corpus, judged_queries, qrels)
+
+
+def own_documents(
+    corpus: Mapping[str, str],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> set[str]:
+    """The queries that are documents themselves, as in ArguAna and Quora: that document is no hit.
+
+    BEIR's protocol drops the document whose id is the query's. Here it is dropped unless it is judged as
+    relevant to the query, or the two are not the same, see `is_own`.
+
+    Args:
+        corpus: Document id → text.
+        queries: Query id → text.
+        qrels: Query id → document id → graded relevance.
+    """
+    return {
+        query
+        for query, text in queries.items()
+        if query in corpus and qrels.get(query, {}).get(query, 0) <= 0 and is_own(query, text, corpus[query])
+    }
+
+
+def is_own(identifier: str, query: str, document: str | None) -> bool:
+    """Whether a query and a document of one id are the same.
+
+    Ids that are mere numbers may be equal by chance, so there one text has to hold the other.
+
+    Args:
+        identifier: The id of both.
+        query: The query's text.
+        document: The document's text; ``None`` if it is not known.
+    """
+    if document is None or not identifier.isdecimal():
+        return True
+    texts = (" ".join(text.casefold().split()) for text in (query, document))
+    shorter, longer = sorted(texts, key=len)
+    return bool(shorter) and shorter in longer
 
 
 def write_collection(collection: Collection, folder: str | Path) -> None:
