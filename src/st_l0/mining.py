@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
-from st_l0.data import Document, read_collection, read_records, write_records
+from st_l0.data import Document, is_own, read_collection, read_records, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.identity import check_model, index_metadata
@@ -98,7 +98,8 @@ def mine(
     """Find hard negatives of each pair of a query and a positive.
 
     The negatives are the best documents for the query, without its positives and their copies: documents of
-    the same text, where the index stores texts. Unlabelled answers are among the very best: they are kept out
+    the same text, where the index stores texts; and without the query itself, where it is a document (see
+    `st_l0.data.is_own`). Unlabelled answers are among the very best: they are kept out
     by ``depth``, or by a score too near to the positive's, be it by ``margin`` or by ``max_ratio``, the
     percentage filter of NV-Retriever (0.95 there, for dense models).
 
@@ -108,7 +109,7 @@ def mine(
         queries: Query id → text.
         positives: Query id → ids of all documents known to answer it.
         number: Negatives of each pair. A pair for which there are fewer is left out.
-        depth: First and last rank to look at. Ranks count from 1 once the positives have been removed.
+        depth: First and last rank to look at. Ranks count from 1, without the positives and the query itself.
         margin: A negative scores at most the positive's score less this.
         max_ratio: A negative scores at most this share of the positive's score, above 0 and up to 1.
         chunk_size: Queries encoded and searched at once; the result does not depend on it.
@@ -141,10 +142,12 @@ def mine(
     textless = next((query for query in pairs if query not in queries), None)
     if textless is not None:
         raise InputError(f"query {textless!r:.40} has positives but no text; add it or drop its positives")
-    if unknown := index.missing(dict.fromkeys(chain.from_iterable(pairs.values()))):
-        query = next(query for query, documents in pairs.items() if unknown[0] in documents)
-        what = f"document {unknown[0]!r:.40}, a positive of query {query!r:.40}"
-        raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+    absent = set(index.missing(dict.fromkeys(chain(*pairs.values(), pairs))))
+    for query, documents in pairs.items():
+        if unknown := next((document for document in documents if document in absent), None):
+            what = f"document {unknown!r:.40}, a positive of query {query!r:.40}"
+            raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+    itself = pairs.keys() - absent  # queries that may be documents
 
     def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
         # To tqdm, None means: no bar where there is no terminal.
@@ -153,10 +156,11 @@ def mine(
                 texts = [queries[query] for query, _ in chunk]
                 vectors = model.encode_query(texts, convert_to_scipy=True)
                 wanted = [documents for _, documents in chunk]
-                found = index.search(vectors, settings.depth[1] + max(map(len, wanted)))
+                found = index.search(vectors, settings.depth[1] + max(map(len, wanted)) + bool(itself))
                 known = _look_up(index, vectors, wanted, found)
                 for (query, _), hits, its_positives in zip(chunk, found, known, strict=True):
-                    yield from _choose(query, hits, its_positives, settings)
+                    own = queries[query] if query in itself else None
+                    yield from _choose(query, own, hits, its_positives, settings)
                 bar.update(len(chunk))
 
     return rows()
@@ -276,11 +280,16 @@ def _note(positives: _Positives, hits: Hits) -> None:
             positives[document] = hits[place][1:]
 
 
-def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) -> Iterator[Mined]:
-    """The pairs of one query that have enough negatives."""
+def _choose(
+    query: str, own: str | None, hits: Hits, positives: _Positives, settings: _Settings
+) -> Iterator[Mined]:
+    """The pairs of one query that have enough negatives; ``own`` is its text, if it may be a document."""
     first, last = settings.depth
     ids, scores = hits.ids.tolist(), hits.scores.tolist()
-    places = [place for place, document in enumerate(ids) if document not in positives][first - 1 : last]
+    known = set(positives)
+    if own is not None and query in ids and is_own(query, own, hits[ids.index(query)].text):
+        known.add(query)
+    places = [place for place, document in enumerate(ids) if document not in known][first - 1 : last]
     texts = {text for _, text in positives.values()} - {None}
 
     @cache  # a text is read from the disk
