@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from st_l0.data import Document, is_own, read_collection, read_records, write_records
+from st_l0.data.parts import is_folder, located
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.identity import check_model, index_metadata
@@ -219,12 +220,15 @@ def mine_collection(
     rows, record = output / "train.jsonl", output / "mining.json"
     if rows.exists() and not record.exists():
         raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
-    is_folder = data.is_dir()
-    corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
+    found = located(data)
+    from_folder = is_folder(found)
+    corpus, queries, positives, missing = (
+        _read_judgements(found, split) if from_folder else _read_pairs(found)
+    )
     name = None if isinstance(model, SparseEncoder) else model
     encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
 
-    if not is_folder:
+    if not from_folder:
         _write_texts(output / "corpus.jsonl", corpus, data)
         _write_texts(output / "queries.jsonl", queries, data)
     if index_folder is None:
@@ -251,7 +255,7 @@ def mine_collection(
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
         report = MiningReport(len(positives), pairs, written, pairs - written, missing)
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
-        content |= {"data": str(data), "split": split if is_folder else None}
+        content |= {"data": str(data), "split": split if from_folder else None}
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
         new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report

@@ -12,6 +12,7 @@ import numpy as np
 
 from st_l0.data.arrow import is_saved, load_saved
 from st_l0.data.lines import Rows, read_lines, read_parquet, read_records
+from st_l0.data.parts import find_part, is_folder, is_there, located
 from st_l0.errors import InputError
 
 _FIRST_ID_CHECK = 1 << 10
@@ -49,14 +50,16 @@ def read_documents(path: str | Path, *, text_fields: Sequence[str] = ("title", "
             Duplicates are reported while reading, though not at once: the check comes at 65,536 documents, at
             each doubling, and at the end, which keeps the memory at 8 bytes a document.
     """
-    source, rows = _open_corpus(Path(path), text_fields)
+    place = located(Path(path))
+    source, rows = _open_corpus(place, text_fields)
     # In a BEIR folder judgements name the ids, so every record needs one.
-    return _read(source, rows, text_fields, numbered=source == Path(path))
+    return _read(source, rows, text_fields, numbered=source == place)
 
 
 def read_beir(path: Path) -> Iterator[Document]:
-    """Stream ``corpus.jsonl`` or ``queries.jsonl`` of a folder in BEIR layout; as `read_documents`."""
-    return _read(path, partial(read_records, path), ("title", "text"), numbered=False)
+    """Stream the documents or the queries of a folder in BEIR layout; as `read_documents`."""
+    fields = ("title", "text")
+    return _read(*_open_corpus(path, fields), fields, numbered=False)
 
 
 def _read(
@@ -76,16 +79,11 @@ def _read(
     _refuse_duplicates(source, hashes, rows)
 
 
-def find_beir(folder: Path, name: str) -> Path | None:
-    """The file ``name`` or ``name.gz`` of a folder in BEIR layout, ``None`` if it has none."""
-    files = (folder / name, folder / f"{name}.gz")
-    return next((file for file in files if file.exists()), None)
-
-
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
     path = Path(path)
-    return path.is_file() or is_saved(path) or find_beir(path, "corpus.jsonl") is not None
+    is_file = is_there(path) and not is_folder(path)
+    return is_file or is_saved(path) or find_part(path, "corpus") is not None
 
 
 def document_of(
@@ -156,17 +154,24 @@ def _saved_rows(path: Path, columns: Sequence[str]) -> Rows:
     yield from enumerate(dataset.select_columns(present), 1)
 
 
+def _shards(files: Sequence[Path], columns: Sequence[str]) -> Rows:
+    rows = (record for file in files for _, record in read_parquet(file, columns))
+    return enumerate(rows, 1)
+
+
 def _open_corpus(path: Path, text_fields: Sequence[str]) -> tuple[Path, Callable[[], Rows]]:
     """The path that complaints name, and a function that starts to read it."""
     if not text_fields:
         raise InputError(f"{path}: text_fields is empty; name at least one field")
     columns = ["_id", "id", *text_fields]
-    if path.is_dir():
+    if is_folder(path):
         if is_saved(path):
             return path, partial(_saved_rows, path, columns)
-        corpus = find_beir(path, "corpus.jsonl")
+        corpus = find_part(path, "corpus")
         if corpus is not None:
-            return corpus, partial(read_records, corpus)
+            return _open_corpus(corpus, text_fields)
+        if shards := sorted(path.glob("*.parquet")):
+            return path, partial(_shards, shards, columns)
         raise InputError(f"{path}: neither a BEIR folder (no corpus.jsonl[.gz]) nor a saved dataset")
     name = path.name.removesuffix(".gz")
     if name.endswith(".txt"):

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from st_l0.data.arrow import build, is_hub_name, is_repository, is_saved, load_hub, load_saved
-from st_l0.data.corpus import find_beir, read_beir, read_documents
+from st_l0.data.corpus import read_beir, read_documents
+from st_l0.data.parts import find_part, is_folder, located
 from st_l0.errors import InputError
 
 if TYPE_CHECKING:
@@ -183,15 +184,16 @@ def open_texts(source: str | Path, kind: Kind, *, repair_latin1: bool = False) -
     path = Path(source)
     if is_hub_name(source):
         return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
-    if not path.is_dir():
+    path = located(path)
+    if not is_folder(path):
         return Texts(build(_records, path), source, kind, repair_latin1=repair_latin1)
     if is_saved(path):
         return Texts(load_saved(path), source, kind, repair_latin1=repair_latin1)
-    file = find_beir(path, f"{kind}.jsonl")
+    file = find_part(path, kind)
+    if is_repository(path) and (file is None or file.is_dir()):
+        return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
     if file is not None:
         return Texts(build(_beir_records, file), file, kind, repair_latin1=repair_latin1)
-    if is_repository(path):
-        return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
     raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
 
 
