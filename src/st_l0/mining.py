@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
-from st_l0.data import Document, is_own, read_collection, read_records, write_records
-from st_l0.data.parts import is_folder, located
+from st_l0.data import Document, is_own, read_positives, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.identity import check_model, index_metadata
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Hits, Index
 
-_Data = tuple[dict[str, str], dict[str, str], dict[str, list[str]], int]
 _Positives = dict[str, tuple[float, "str | None"]]  # id → score and text
 _GROUP = 64  # queries whose positives are looked up together: the results grow with its square
 
@@ -220,15 +218,12 @@ def mine_collection(
     rows, record = output / "train.jsonl", output / "mining.json"
     if rows.exists() and not record.exists():
         raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
-    found = located(data)
-    from_folder = is_folder(found)
-    corpus, queries, positives, missing = (
-        _read_judgements(found, split) if from_folder else _read_pairs(found)
-    )
+    known = read_positives(data, split)
+    corpus, queries, positives = known.corpus, known.queries, known.positives
     name = None if isinstance(model, SparseEncoder) else model
     encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
 
-    if not from_folder:
+    if not known.judged:
         _write_texts(output / "corpus.jsonl", corpus, data)
         _write_texts(output / "queries.jsonl", queries, data)
     if index_folder is None:
@@ -253,9 +248,9 @@ def mine_collection(
         if not written:
             problem = f"{data}: none of {pairs:,} pairs has {number} negatives"
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
-        report = MiningReport(len(positives), pairs, written, pairs - written, missing)
+        report = MiningReport(len(positives), pairs, written, pairs - written, known.missing)
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
-        content |= {"data": str(data), "split": split if from_folder else None}
+        content |= {"data": str(data), "split": split if known.judged else None}
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
         new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
@@ -306,41 +301,6 @@ def _choose(
         negatives = tuple(islice(fitting, settings.number))
         if len(negatives) == settings.number:
             yield Mined(query, document, negatives)
-
-
-def _read_judgements(folder: Path, split: str) -> _Data:
-    """Corpus, queries, positives, and the number of positives that are not in the corpus."""
-    collection = read_collection(folder, split)
-    relevant = [(query, id) for query, judged in collection.qrels.items() for id in judged if judged[id] > 0]
-    positives: dict[str, list[str]] = {}
-    for query, document in relevant:
-        if document in collection.corpus:
-            positives.setdefault(query, []).append(document)
-    missing = len(relevant) - sum(map(len, positives.values()))
-    if not positives:
-        raise InputError(f"{folder}: split {split} judges no document of the corpus as relevant")
-    return collection.corpus, collection.queries, positives, missing
-
-
-def _read_pairs(path: Path) -> _Data:
-    """The same of a file of pairs; equal texts are one document, or one query."""
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"{path}: no folder, nor a file of pairs; give a BEIR folder or a .jsonl[.gz] file")
-    documents: dict[str, str] = {}
-    queries: dict[str, str] = {}
-    positives: dict[str, list[str]] = {}
-    for number, record in read_records(path):
-        for key in ("query", "positive"):
-            if not isinstance(record.get(key), str) or not record[key].strip():
-                raise InputError(f"{path}:{number}: {key} is missing, empty or not a string; give a text")
-        query = queries.setdefault(record["query"], f"q{len(queries)}")
-        document = documents.setdefault(record["positive"], f"d{len(documents)}")
-        if document not in positives.setdefault(query, []):
-            positives[query].append(document)
-    if not positives:
-        raise InputError(f"{path}: no pairs; give at least one row")
-    corpus, texts = ({id: text for text, id in one.items()} for one in (documents, queries))
-    return corpus, texts, positives, 0
 
 
 def _open_own(
