@@ -30,7 +30,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Documents encoded at once."
 def evaluate(
     model: ModelName,
     data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of a collection, as BEIR has it; repeatable.")
+        list[Path], typer.Option("--data", help="A collection as BEIR has it, folder or .zip; repeatable.")
     ],
     output: Annotated[
         Path | None,

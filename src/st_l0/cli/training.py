@@ -168,7 +168,8 @@ def mine(
         str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
     ],
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A BEIR folder, or a .jsonl file of query and positive.")
+        Path,
+        typer.Argument(metavar="DATA", help="A BEIR folder or .zip, or a .jsonl file of query and positive."),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the rows with hard negatives.")],
     split: Annotated[str, typer.Option(help="Which relevance judgements of a BEIR folder.")] = "train",

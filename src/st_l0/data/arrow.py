@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_l0.data.parts import archive_of, is_there
 from st_l0.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ def build(records: Callable[..., Iterator[dict[str, str]]], path: Path, **option
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(f"{path}: no such file; check the path")
-    status = path.stat()
+    status = (archive_of(path) or path).stat()
     state = (status.st_mtime_ns, status.st_size)
     try:
         with _bars_on_terminals_only():

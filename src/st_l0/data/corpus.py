@@ -11,6 +11,7 @@ import numpy as np
 
 from st_l0.data.arrow import is_saved, load_saved
 from st_l0.data.lines import Rows, read_arrow, read_lines, read_parquet, read_records
+from st_l0.data.parts import archive_of, find_part, is_folder, is_there, located
 from st_l0.data.records import CORPUS, Document, Fields, document_of, identifier_of, is_field, relevant
 from st_l0.data.tables import is_table, read_table
 from st_l0.errors import InputError
@@ -54,14 +55,15 @@ def read_documents(
 
 def read_source(path: Path, fields: Fields) -> Iterator[Document]:
     """Stream a corpus, or the queries of one from a file; as `read_documents`."""
-    source, rows = _open_corpus(path, fields)
+    place = located(path)
+    source, rows = _open_corpus(place, fields)
     # In a BEIR folder judgements name the ids, so every record needs one.
-    return _read(source, rows, fields, numbered=source == path)
+    return _read(source, rows, fields, numbered=source == place)
 
 
 def read_beir(path: Path, fields: Fields = CORPUS) -> Iterator[Document]:
-    """Stream ``corpus.jsonl`` or ``queries.jsonl`` of a folder in BEIR layout; as `read_documents`."""
-    return _read(path, partial(read_records, path), fields, numbered=False)
+    """Stream the documents or the queries of a folder in BEIR layout; as `read_documents`."""
+    return _read(*_open_corpus(path, fields), fields, numbered=False)
 
 
 def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: bool) -> Iterator[Document]:
@@ -79,16 +81,11 @@ def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: b
     _refuse_duplicates(source, hashes, rows, fields)
 
 
-def find_beir(folder: Path, name: str) -> Path | None:
-    """The file ``name`` or ``name.gz`` of a folder in BEIR layout, ``None`` if it has none."""
-    files = (folder / name, folder / f"{name}.gz")
-    return next((file for file in files if file.exists()), None)
-
-
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
     path = Path(path)
-    return path.is_file() or is_saved(path) or find_beir(path, "corpus.jsonl") is not None
+    is_file = archive_of(path) == path or (is_there(path) and not is_folder(path))
+    return is_file or is_saved(path) or find_part(path, "corpus") is not None
 
 
 def _saved_rows(path: Path, fields: Fields) -> Rows:
@@ -97,16 +94,25 @@ def _saved_rows(path: Path, fields: Fields) -> Rows:
     yield from enumerate(dataset if columns is None else dataset.select_columns(columns), 1)
 
 
+def _shards(files: Sequence[Path], fields: Fields) -> Rows:
+    rows = (
+        record for file in files for _, record in read_parquet(file, lambda names: relevant(names, fields))
+    )
+    return enumerate(rows, 1)
+
+
 def _open_corpus(path: Path, fields: Fields) -> tuple[Path, Callable[[], Rows]]:
     """The path that complaints name, and a function that starts to read it."""
     if fields.texts == ():
         raise InputError(f"{path}: text_fields is empty; name at least one field")
-    if path.is_dir():
+    if is_folder(path):
         if is_saved(path):
             return path, partial(_saved_rows, path, fields)
-        corpus = find_beir(path, "corpus.jsonl")
+        corpus = find_part(path, "corpus")
         if corpus is not None:
-            return corpus, partial(read_records, corpus)
+            return _open_corpus(corpus, fields)
+        if shards := sorted(path.glob("*.parquet")):
+            return path, partial(_shards, shards, fields)
         raise InputError(f"{path}: neither a BEIR folder (no corpus.jsonl[.gz]) nor a saved dataset")
     name = path.name.removesuffix(".gz")
     if name.endswith(".txt"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
+from zipfile import BadZipFile
 
+from st_l0.data.parts import is_folder, is_there, open_bytes
 from st_l0.errors import InputError
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -22,6 +23,8 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Stream the lines of a UTF-8 text file, compressed if its name ends in ``.gz``.
 
+    It may be in a zip archive, see `st_l0.data.parts`.
+
     Yields:
         Line number, from 1, and the line without its end. Only line feeds end a line.
 
@@ -30,19 +33,19 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             starts with ``path:line``.
     """
     path = Path(path)
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"{path}: no such file; check the path")
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path}: is a folder; give a file")
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with open_bytes(path) as stream:
             # Bytes, so that only "\n" ends a line and a bad byte is reported with its line.
-            for number, raw in enumerate(cast(BinaryIO, stream), 1):
+            for number, raw in enumerate(stream, 1):
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
-    except (EOFError, zlib.error, OSError) as error:
+    except (EOFError, zlib.error, OSError, BadZipFile, RuntimeError) as error:  # the last: a password
         raise InputError(f"{path}:{number + 1}: cannot be read ({error}); the file may be damaged") from None
 
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from st_l0.data.arrow import build, is_hub_name, is_repository, is_saved, load_hub, load_saved
 from st_l0.data.columns import Columns, lookup_fields
-from st_l0.data.corpus import find_beir, read_beir, read_source
+from st_l0.data.corpus import read_beir, read_source
+from st_l0.data.parts import find_part, is_folder, located
 from st_l0.data.records import (
     Document,
     Fields,
@@ -203,21 +204,28 @@ def open_texts(
     """
     path = Path(source)
     fields = lookup_fields(columns, kind)
-    file: Path | None = path
-    read = read_source
     if is_hub_name(source):
-        file = None
-    elif path.is_dir():
-        file, read = find_beir(path, f"{kind}.jsonl"), read_beir
+        return Texts(_load(source, kind), source, fields, repair_latin1=repair_latin1)
+    path = located(path)
+    if is_folder(path):
         if is_saved(path):
             return Texts(load_saved(path), source, fields, repair_latin1=repair_latin1)
-        if file is None and not is_repository(path):
+        file, read = find_part(path, kind), read_beir
+        if is_repository(path) and (file is None or file.is_dir()):
+            return Texts(_load(source, kind), source, fields, repair_latin1=repair_latin1)
+        if file is None and any(path.glob("*.parquet")):
+            file, read = path, read_source
+        if file is None:
             raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
-    if file is None:
-        dataset = load_hub(source, configuration=kind, split=kind)
-        return Texts(dataset, source, fields, repair_latin1=repair_latin1)
+        source = file
+    else:
+        file, read = path, read_source
     dataset = build(_records, file, read=read, fields=tuple(fields))
-    return Texts(dataset, file if path.is_dir() else source, kind, repair_latin1=repair_latin1)
+    return Texts(dataset, source, kind, repair_latin1=repair_latin1)
+
+
+def _load(source: str | Path, kind: Kind) -> Dataset:
+    return load_hub(source, configuration=kind, split=kind)
 
 
 def _records(
