@@ -600,9 +600,10 @@ def test_no_pair_with_enough_negatives(beir_folder, tiny_encoder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"query": "cat"}', ":2: positive is missing, empty or not a string; give a text"),
-        ('{"query": " ", "positive": "dog"}', ":2: query is missing, empty or not a string; give a text"),
-        ('{"query": 3, "positive": "dog"}', ":2: query is missing, empty or not a string; give a text"),
+        ('{"query": "cat"}', ":2: names no documents (but query); give positive, or documents"),
+        ('{"query": " ", "positive": "dog"}', ":2: query is ' '; give a text"),
+        ('{"query": 3, "positive": "dog"}', ":2: query is 3; give a text"),
+        ('{"query": "cat", "documents": ["dog"]}', ":2: names no positive; give one"),
         ("[]", ":2: expected a JSON object"),
     ],
 )
@@ -616,7 +617,11 @@ def test_unusable_rows_of_pairs(line, message, tmp_path):
 def test_unusable_data_and_settings_are_found_before_the_model_is_loaded(beir_folder, tmp_path):
     out = tmp_path / "out"
     for data, options, message in [
-        (_write(tmp_path / "pairs.csv", ["a"]), {}, "pairs.csv: no folder, nor a file of pairs; give a BEIR"),
+        (
+            _write(tmp_path / "pairs.csv", ["a"]),
+            {},
+            "pairs.csv:1: 'a' holds no name of a column that is known",
+        ),
         (tmp_path / "none.jsonl", {}, "none.jsonl: no such file"),
         (_write(tmp_path / "empty.jsonl", []), {}, "empty.jsonl: no pairs; give at least one row"),
         (tmp_path, {}, "train.tsv: no such file; no split is here"),

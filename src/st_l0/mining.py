@@ -177,6 +177,7 @@ def mine_collection(
     margin: float | None = None,
     max_ratio: float | None = None,
     batch_size: int = 32,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
     progress: bool = True,
 ) -> MiningReport:
     """Turn judgements or pairs into a training file with hard negatives.
@@ -202,6 +203,7 @@ def mine_collection(
         margin: Least distance to the positive's score.
         max_ratio: Largest share of the positive's score.
         batch_size: Documents encoded at once.
+        columns: Names of the keys of a file of pairs, see `st_l0.data.read_rows`.
         progress: Whether to show progress bars, where there is a terminal.
 
     Returns:
@@ -218,7 +220,7 @@ def mine_collection(
     rows, record = output / "train.jsonl", output / "mining.json"
     if rows.exists() and not record.exists():
         raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
-    known = read_positives(data, split)
+    known = read_positives(data, split, columns)
     corpus, queries, positives = known.corpus, known.queries, known.positives
     name = None if isinstance(model, SparseEncoder) else model
     encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))

@@ -411,7 +411,7 @@ def test_rows_that_cannot_be_used(recipe, tmp_path):
     rows.write_text("")
     assert refusal(recipe(data={"train": str(rows)})).startswith(f"{rows}: no training data")
     rows_file(rows, {"query": "a"})
-    assert refusal(recipe(data={"train": str(rows)})).startswith(f"{rows}:1: has none of")
+    assert refusal(recipe(data={"train": str(rows)})).startswith(f"{rows}:1: names no documents")
     rows_file(rows, {"query_id": "1", "document_ids": ["2", "3"]})
     assert "give corpus and queries" in refusal(recipe(data={"train": str(rows)}))
     data = {"train": str(rows), "corpus": "BeIR/msmarco", "queries": str(tmp_path)}

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from st_l0.cli.app import app, writing
+from st_l0.cli.fields import IdField, TextFields
 
 
 @app.command()
@@ -26,6 +27,8 @@ def encode(
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    id_field: IdField = None,
+    text_field: TextFields = None,
 ) -> None:
     """Encode a corpus into files that `st-l0 index` takes, under torchrun on many devices.
 
@@ -38,7 +41,7 @@ def encode(
     from st_l0.indexing.encode import encode_corpus
     from st_l0.utils.distributed import join, rank
 
-    documents = read_documents(corpus)
+    documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
     first = next(documents)  # an unusable corpus should leave no folder behind
     join()
     encoder = SparseEncoder.from_pretrained(model)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_l0.cli.app import app, writing
+from st_l0.cli.fields import IdField, TextFields, refuse_fields
 from st_l0.errors import InputError
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def index(
         str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
     ],
     batch_size: BatchSize = 32,
+    id_field: IdField = None,
+    text_field: TextFields = None,
     _check: Annotated[
         Path | None,
         typer.Option(
@@ -128,7 +131,10 @@ def index(
     from st_l0.indexing.shards import is_encoded
 
     encoded = is_encoded(corpus)
-    documents = iter(()) if encoded else read_documents(corpus)
+    if encoded:
+        refuse_fields(corpus, id_field, text_field)
+    fields: dict[str, Any] = {"id_field": id_field, "text_fields": text_field or None}
+    documents = iter(()) if encoded else read_documents(corpus, **fields)
     first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind
     encoder = SparseEncoder.from_pretrained(model)
     metadata = index_metadata(encoder, model)
@@ -160,6 +166,8 @@ def search(
     model: Annotated[
         str | None, typer.Option("--model", help="Instead of the model that the index names.")
     ] = None,
+    id_field: IdField = None,
+    text_field: TextFields = None,
 ) -> None:
     """Find the best documents for a query."""
     from st_l0.data import is_corpus, read_documents
@@ -168,6 +176,8 @@ def search(
     if query is None and not sys.stdin.isatty():
         raise InputError("no QUERY was given, and there is no terminal to ask for one")
     corpus = is_corpus(index)
+    if not corpus:
+        refuse_fields(index, id_field, text_field)
     opened: Index = EmbeddedIndex() if corpus else open_index(index, create=False)
     name = model or opened.metadata.get("model")
     if name is None:
@@ -182,7 +192,8 @@ def search(
         from st_l0.indexing.index import index_corpus
 
         encoder = SparseEncoder.from_pretrained(name)
-        index_corpus(encoder, read_documents(index), opened)
+        documents = read_documents(index, id_field=id_field, text_fields=text_field or None)
+        index_corpus(encoder, documents, opened)
     else:
         encoder = load_query_encoder(name, opened, index)
     if query is not None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from st_l0.cli.app import app, writing
+from st_l0.cli.fields import ColumnOption, IdField, TextFields, as_columns
 from st_l0.errors import InputError
 
 
@@ -96,6 +97,8 @@ def idf(
         str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
     ],
     output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
+    id_field: IdField = None,
+    text_field: TextFields = None,
 ) -> None:
     """Count a corpus into a table of query weights."""
     from transformers import AutoTokenizer
@@ -107,9 +110,8 @@ def idf(
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
-    weights = compute_idf(
-        (document.text for document in read_documents(corpus)), loaded, progress=sys.stderr.isatty()
-    )
+    documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
+    weights = compute_idf((document.text for document in documents), loaded, progress=sys.stderr.isatty())
     with writing(output):
         write_idf(output, weights, loaded)
     typer.echo(f"{output}: {len(weights)} tokens")
@@ -141,6 +143,7 @@ def teach(
         list[float] | None, typer.Option("--weight", help="What each teacher counts; by default the same.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
+    column: ColumnOption = None,
 ) -> None:
     """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
     from st_l0.data import open_texts, read_rows
@@ -149,10 +152,13 @@ def teach(
     from st_l0.utils.distributed import join, rank
 
     join()
+    columns = as_columns(column)
+    options: dict[str, Any] = {"repair_latin1": repair_latin1, "columns": columns}
     rows = read_rows(
         data,
-        corpus=None if corpus is None else open_texts(corpus, "corpus", repair_latin1=repair_latin1),
-        queries=None if queries is None else open_texts(queries, "queries", repair_latin1=repair_latin1),
+        corpus=None if corpus is None else open_texts(corpus, "corpus", **options),
+        queries=None if queries is None else open_texts(queries, "queries", **options),
+        columns=columns,
     )
     loaded = [load_teacher(spec, batch_size=batch_size) for spec in teachers]
     ensemble = EnsembleTeacher(loaded, scale, weights)
@@ -187,6 +193,7 @@ def mine(
         float | None, typer.Option(help="Leave out what scores above this share of the positive's score.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    column: ColumnOption = None,
 ) -> None:
     """Find hard negatives: documents that a model ranks high and that are not known to be right."""
     from st_l0.mining import mine_collection
@@ -206,6 +213,7 @@ def mine(
             margin=margin,
             max_ratio=max_ratio,
             batch_size=batch_size,
+            columns=as_columns(column),
         )
     typer.echo(
         f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "

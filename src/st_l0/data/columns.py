@@ -43,12 +43,13 @@ _NAMES = {
 _WORDS = {name: word for word, names in _NAMES.items() for name in names.split()}
 _COUNTED = {"negatives": "negatives", "negative_ids": "negative_ids", "document": "documents"}
 _SAME = {"negative": "negatives", "positive_id": "positive_ids", "negative_id": "negative_ids"}
-_LOOKUPS = ("corpus_id", "corpus_title", "corpus_text", "queries_id", "queries_text")
+_LOOKUPS = words("corpus_id corpus_title corpus_text queries_id queries_text")
+_ONE = words("query query_id scores positive_scores negative_scores corpus_id queries_id corpus_title")
 # The words that columns may name.
 WORDS = (
     *("query", "positive", "negative", "negatives", "documents", "scores", "positive_scores"),
     *("negative_scores", "query_id", "positive_id", "positive_ids", "negative_id", "negative_ids"),
-    *("document_ids", *_LOOKUPS, "ignore"),
+    *("document_ids", "corpus_id", "corpus_title", "corpus_text", "queries_id", "queries_text", "ignore"),
 )
 
 _DOCUMENTS = words(
@@ -72,14 +73,18 @@ def named(columns: Columns | None) -> Named:
     """The columns of a mapping from our words to the keys of rows, checked.
 
     Raises:
-        InputError: A word is not known, or a key is named twice.
+        InputError: A word is not known, or names no key, more than it can have, or one that is named twice.
     """
     found: dict[str, tuple[str, ...]] = {}
     for word, names in (columns or {}).items():
         if word not in WORDS:
             raise InputError(f"columns: {word!r:.40} is no word for a column; give one of {', '.join(WORDS)}")
+        keys = (names,) if isinstance(names, str) else tuple(names)
+        if not keys or not all(isinstance(key, str) and key for key in keys):
+            raise InputError(f"columns: {word} names {keys!r:.40}; give the name of a key")
+        if word in _ONE and len(keys) > 1:
+            raise InputError(f"columns: {word} names {len(keys)} keys; give one")
         if word not in _LOOKUPS:
-            keys = (names,) if isinstance(names, str) else tuple(names)
             word = _SAME.get(word, word)
             found[word] = found.get(word, ()) + keys
     every = [key for keys in found.values() for key in keys]
@@ -91,12 +96,19 @@ def named(columns: Columns | None) -> Named:
 def lookup_fields(columns: Columns | None, kind: Kind) -> Fields:
     """Where the records of the corpus, or of the queries, have id and text by such a mapping."""
     columns = columns or {}
-    texts = [columns[word] for word in (f"{kind}_title", f"{kind}_text") if word in columns]
-    flat = [name for names in texts for name in ([names] if isinstance(names, str) else names)]
-    identifier = columns.get(f"{kind}_id")
-    if identifier is not None and not isinstance(identifier, str):
-        [identifier] = identifier
-    return Fields(kind, identifier, tuple(flat) or None)
+    named(columns)
+    given = [columns.get(f"{kind}_{part}", ()) for part in ("id", "title", "text")]
+    identifiers, *texts = [(names,) if isinstance(names, str) else tuple(names) for names in given]
+    return Fields(kind, next(iter(identifiers), None), sum(texts, ()) or None)
+
+
+def column_problem(columns: Columns, *, lookups: bool) -> str | None:
+    """What is wrong with a mapping; ``lookups``: whether there are a corpus and queries to name fields of."""
+    try:
+        named(columns)
+    except InputError as error:
+        return str(error).removeprefix("columns: ")
+    return None if lookups or _LOOKUPS.isdisjoint(columns) else "name fields of corpus and queries: give both"
 
 
 @lru_cache(maxsize=1024)

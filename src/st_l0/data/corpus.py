@@ -58,7 +58,7 @@ def read_source(path: Path, fields: Fields) -> Iterator[Document]:
     place = located(path)
     source, rows = _open_corpus(place, fields)
     # In a BEIR folder judgements name the ids, so every record needs one.
-    return _read(source, rows, fields, numbered=source == place)
+    return _read(source, rows, fields, numbered=source == place or fields.id == "")
 
 
 def read_beir(path: Path, fields: Fields = CORPUS) -> Iterator[Document]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from st_l0.data.beir import read_collection
-from st_l0.data.lines import read_records
+from st_l0.data.columns import Columns
 from st_l0.data.parts import is_folder, located
+from st_l0.data.rows import read_raw_rows
 from st_l0.errors import InputError
 
 
@@ -29,20 +30,21 @@ class Positives(NamedTuple):
     judged: bool
 
 
-def read_positives(path: str | Path, split: str) -> Positives:
+def read_positives(path: str | Path, split: str, columns: Columns | None = None) -> Positives:
     """Read what answers which query.
 
     Args:
-        path: A collection, see `read_collection`: judgements above 0 make a positive. Or a file of pairs,
-            ``.jsonl`` or ``.jsonl.gz``, of rows ``query`` and ``positive``, other keys being ignored: equal
-            texts are one document, ``d0``, ``d1``, ..., or one query, ``q0``, ``q1``, ...
+        path: A collection, see `read_collection`: judgements above 0 make a positive. Or a file of training
+            rows with a query and a positive, see `read_rows`, whose other documents are left out: equal texts
+            are one document, ``d0``, ``d1``, ..., or one query, ``q0``, ``q1``, ...
         split: Which judgements to read; only for a collection.
+        columns: Names of the keys of rows, see `read_rows`.
 
     Raises:
         InputError: the source cannot be read, or has no positives.
     """
     place = located(Path(path))
-    return _from_judgements(place, split) if is_folder(place) else _from_pairs(place)
+    return _from_judgements(place, split) if is_folder(place) else _from_pairs(place, columns)
 
 
 def _from_judgements(folder: Path, split: str) -> Positives:
@@ -58,18 +60,15 @@ def _from_judgements(folder: Path, split: str) -> Positives:
     return Positives(collection.corpus, collection.queries, positives, missing, judged=True)
 
 
-def _from_pairs(path: Path) -> Positives:
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"{path}: no folder, nor a file of pairs; give a BEIR folder or a .jsonl[.gz] file")
+def _from_pairs(path: Path, columns: Columns | None) -> Positives:
     documents: dict[str, str] = {}
     queries: dict[str, str] = {}
     positives: dict[str, list[str]] = {}
-    for number, record in read_records(path):
-        for key in ("query", "positive"):
-            if not isinstance(record.get(key), str) or not record[key].strip():
-                raise InputError(f"{path}:{number}: {key} is missing, empty or not a string; give a text")
-        query = queries.setdefault(record["query"], f"q{len(queries)}")
-        document = documents.setdefault(record["positive"], f"d{len(documents)}")
+    for row in read_raw_rows(path, by_id=False, columns=columns):
+        if not row.has_positive:
+            raise InputError(f"{row.place}: names no positive; give one")
+        query = queries.setdefault(row.query, f"q{len(queries)}")
+        document = documents.setdefault(row.documents[0], f"d{len(documents)}")
         if document not in positives.setdefault(query, []):
             positives[query].append(document)
     if not positives:

@@ -180,7 +180,8 @@ def _first_row(settings: Data) -> RawRow | None:
     first = settings.train[0]
     if not Path(first).exists():
         return None
-    row = next(read_raw_rows([first], by_id=settings.corpus is not None), None)
+    rows = read_raw_rows([first], by_id=settings.corpus is not None, columns=settings.columns)
+    row = next(rows, None)
     if row is None:
         raise InputError(f"{first}: no training data; give at least one row")
     return row
