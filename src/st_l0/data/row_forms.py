@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from st_l0.data.columns import HOW, Keys, Named, could_be, is_score, keys_of, may_hold
-from st_l0.data.names import normal
+from st_l0.data.names import normal, numbered, words
 from st_l0.data.records import as_identifier, id_keys, text_keys, text_of
 from st_l0.data.row_scores import Shape, split_scores
 from st_l0.errors import InputError
 
 # Words that may name the documents of a row.
-_FIRST = ("positive", "documents", "document", "positive_ids", "document_ids", "document_id")
+_FIRST = words("positive documents document positive_ids document_ids document_id")
 
 
 class RawRow(NamedTuple):
@@ -69,12 +70,13 @@ def parse(place: str, record: Mapping[str, Any], columns: Named, *, by_id: bool)
     """
     _refuse_missing(place, record, columns)
     there = {key: value for key, value in record.items() if value is not None}
+    # An empty list counts as absent, but where nothing else names the documents.
+    names = tuple(key for key, value in there.items() if value != [] or is_score(key))
     try:
-        # An empty list counts as absent, but where nothing else names the documents.
-        keys = keys_of(tuple(key for key, value in there.items() if value != [] or is_score(key)), columns)
-        if not any(word in keys for word in _FIRST):
-            keys = keys_of(tuple(there), columns)
-        chosen = _by_id(there, keys) if by_id else _by_text(there, keys)
+        if names != tuple(there) and _FIRST.isdisjoint(keys_of(names, columns)):
+            names = tuple(there)
+        keys = keys_of(names, columns)
+        chosen = _by_id(there, keys) if by_id else _by_text(names, columns)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     read = _identifier if by_id else _text
@@ -83,17 +85,11 @@ def parse(place: str, record: Mapping[str, Any], columns: Named, *, by_id: bool)
     negatives = _entries(place, chosen.negatives, there, read)
     if not first:
         raise InputError(f"{place}: {chosen.first[0]} is empty; give at least one document")
-    if (
-        not chosen.has_positive
-        and len(chosen.first) == 1
-        and not isinstance(there[chosen.first[0]], (list, dict))
-    ):
-        raise InputError(
-            f"{place}: {chosen.first[0]} is {type(there[chosen.first[0]]).__name__}; give a list"
-        )
+    key, value = chosen.first[0], there[chosen.first[0]]
+    if not chosen.has_positive and numbered(key) is None and not isinstance(value, (list, dict)):
+        raise InputError(f"{place}: {key} is {type(value).__name__}; give a list")
     has_positive = chosen.has_positive
-    [scores_key] = keys.get("scores", (None,))
-    if has_positive and len(first) > 1 and not negatives and scores_key is not None:
+    if has_positive and len(first) > 1 and not negatives and "scores" in keys:
         has_positive = False  # a list of documents with labels, under the name of the positive
     _check_rest(place, there, keys, columns, query, [*first, *negatives], by_id)
     shape = Shape(len(first), len(negatives), has_positive, chosen.called)
@@ -117,8 +113,10 @@ def parse(place: str, record: Mapping[str, Any], columns: Named, *, by_id: bool)
     ]
 
 
-def _by_text(record: Mapping[str, Any], keys: Keys) -> _Chosen:
-    """The keys of a row of texts."""
+@lru_cache(maxsize=1024)
+def _by_text(names: tuple[str, ...], columns: Named) -> _Chosen:
+    """The keys of a row of texts, among its names."""
+    keys = keys_of(names, columns)
     positive, documents = keys.get("positive", ()), keys.get("documents", ())
     negatives = keys.get("negatives", ())
     # A short answer often stands beside the passage that holds it.
@@ -136,7 +134,7 @@ def _by_text(record: Mapping[str, Any], keys: Keys) -> _Chosen:
     for word in ("document_ids", "positive_ids", "document_id"):
         if word in keys:
             raise InputError(f"has {keys[word][0]}, ids; give corpus and queries, to look them up")
-    raise _nothing(record, "positive, or documents")
+    raise _nothing(names, "positive, or documents")
 
 
 def _by_id(record: Mapping[str, Any], keys: Keys) -> _Chosen:
@@ -173,7 +171,7 @@ def _by_id(record: Mapping[str, Any], keys: Keys) -> _Chosen:
     raise _nothing(record, "positive_id, or document_ids")
 
 
-def _nothing(record: Mapping[str, Any], wanted: str) -> InputError:
+def _nothing(record: Iterable[str], wanted: str) -> InputError:
     keys = ", ".join(record) or "nothing"
     return InputError(
         f"names no documents (but {keys:.80}); give {wanted}, or say which key holds them {HOW}"

@@ -202,30 +202,44 @@ def open_texts(
     Raises:
         InputError: there is no such source, it cannot be read, or an id occurs twice.
     """
-    path = Path(source)
     fields = lookup_fields(columns, kind)
-    if is_hub_name(source):
-        return Texts(_load(source, kind), source, fields, repair_latin1=repair_latin1)
+    found = None if is_hub_name(source) else _find(Path(source), kind)
+    if found is not None:
+        file, read = found
+        dataset = build(_records, file, read=read, fields=tuple(fields))
+        return Texts(dataset, file if Path(source).is_dir() else source, kind, repair_latin1=repair_latin1)
+    saved = Path(source).is_dir() and is_saved(Path(source))
+    dataset = load_saved(Path(source)) if saved else load_hub(source, configuration=kind, split=kind)
+    return Texts(dataset, source, fields, repair_latin1=repair_latin1)
+
+
+def check_texts(source: str | Path, kind: Kind, columns: Columns | None = None) -> None:
+    """Read the first record of a source that `open_texts` would read as a file; arguments as there.
+
+    Raises:
+        InputError: see `open_texts`.
+    """
+    found = _find(Path(source), kind) if Path(source).exists() else None
+    if found is not None:
+        file, read = found
+        next(read(file, lookup_fields(columns, kind)))
+
+
+def _find(path: Path, kind: Kind) -> tuple[Path, Callable[[Path, Fields], Iterator[Document]]] | None:
+    """The file that holds the documents or queries, and its reader; ``None``: it is a data set already."""
     path = located(path)
-    if is_folder(path):
-        if is_saved(path):
-            return Texts(load_saved(path), source, fields, repair_latin1=repair_latin1)
-        file, read = find_part(path, kind), read_beir
-        if is_repository(path) and (file is None or file.is_dir()):
-            return Texts(_load(source, kind), source, fields, repair_latin1=repair_latin1)
-        if file is None and any(path.glob("*.parquet")):
-            file, read = path, read_source
-        if file is None:
-            raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
-        source = file
-    else:
-        file, read = path, read_source
-    dataset = build(_records, file, read=read, fields=tuple(fields))
-    return Texts(dataset, source, kind, repair_latin1=repair_latin1)
-
-
-def _load(source: str | Path, kind: Kind) -> Dataset:
-    return load_hub(source, configuration=kind, split=kind)
+    if not is_folder(path):
+        return path, read_source
+    if is_saved(path):
+        return None
+    file = find_part(path, kind)
+    if is_repository(path) and (file is None or file.is_dir()):
+        return None
+    if file is not None:
+        return file, read_beir
+    if any(path.glob("*.parquet")):
+        return path, read_source
+    raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
 
 
 def _records(

@@ -16,6 +16,7 @@ from rich.table import Table
 from st_l0.data.arrow import is_hub_name
 from st_l0.data.row_forms import RawRow
 from st_l0.data.rows import read_raw_rows
+from st_l0.data.texts import check_texts
 from st_l0.data.training_data import refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
@@ -180,6 +181,9 @@ def _first_row(settings: Data) -> RawRow | None:
     first = settings.train[0]
     if not Path(first).exists():
         return None
+    if settings.corpus is not None and settings.queries is not None:
+        check_texts(settings.corpus, "corpus", settings.columns)
+        check_texts(settings.queries, "queries", settings.columns)
     rows = read_raw_rows([first], by_id=settings.corpus is not None, columns=settings.columns)
     row = next(rows, None)
     if row is None:
