@@ -73,8 +73,8 @@ TEXT = "text_fields (--text-field, or in a recipe data.columns.corpus_text)"
     [
         (
             {"product_id": "7", "text": "x"},
-            f"no _id, but product_id, which may be one; name the id with {ID}; empty, it stands for the number "
-            "of the line",
+            f"no _id, but product_id, which may be one; name the id with {ID}; empty, it stands for the "
+            "number of the line",
         ),
         ({"cord_uid": "7", "text": "x"}, "no _id, but cord_uid, which may be one"),
         ({"id": 1, "docid": "D1", "text": "x"}, f"has id and docid, ids that differ; name one with {ID}"),

@@ -445,7 +445,7 @@ def test_rows_that_cannot_be_used(recipe, tmp_path):
 def test_the_dry_run_reads_rows_as_the_run_does(recipe, tmp_path, row, columns, expected):
     rows = tmp_path / "rows.jsonl"
     rows_file(rows, row)
-    planned = recipe(data={"train": str(rows), "columns": columns})
+    planned = recipe(data={"train": str(rows), "columns": columns, "documents_per_query": None})
     if isinstance(expected, str):
         with pytest.raises(InputError) as caught:
             read_data(planned.data)
