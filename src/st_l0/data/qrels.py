@@ -52,7 +52,7 @@ def read_qrels(path: Path, queries: Mapping[str, str], queries_name: str) -> dic
     - ``.jsonl``, ``.json``, ``.parquet``: ``query-id``, ``corpus-id`` and ``score``, under any of the names
       in use; without scores, each row is relevant (1).
     - Any other name: a line ``query-id``, ``corpus-id``, ``score``, or TREC's ``query-id``, ``0``,
-      ``corpus-id``, ``score``, between tabs, else white space, in ``.csv`` commas. Names of columns may come
+      ``corpus-id``, ``score``, between tabs, else white space, in ``.csv`` commas or semicolons. Names of columns may come
       first, and say their order where they are known.
 
     Args:
@@ -128,9 +128,14 @@ def _from_lines(path: Path, queries: Mapping[str, str], *, commas: bool) -> Iter
 
 def _rows(path: Path, *, commas: bool) -> Iterator[tuple[int, list[str]]]:
     for number, line in read_lines(path):
-        if line.strip():
+        if not line.strip():
+            continue
+        if commas:  # or semicolons, where a comma is the decimal point
+            separator = max(",;", key=line.count)
+            fields = next(csv.reader([line], delimiter=separator))
+        else:
             fields = line.split("\t") if "\t" in line else line.split()
-            yield number, [field.strip() for field in (next(csv.reader([line])) if commas else fields)]
+        yield number, [field.strip() for field in fields]
 
 
 def _is_header(fields: Sequence[str], queries: Mapping[str, str]) -> bool:
