@@ -52,8 +52,8 @@ def read_qrels(path: Path, queries: Mapping[str, str], queries_name: str) -> dic
     - ``.jsonl``, ``.json``, ``.parquet``: ``query-id``, ``corpus-id`` and ``score``, under any of the names
       in use; without scores, each row is relevant (1).
     - Any other name: a line ``query-id``, ``corpus-id``, ``score``, or TREC's ``query-id``, ``0``,
-      ``corpus-id``, ``score``, between tabs, else white space, in ``.csv`` commas or semicolons. Names of columns may come
-      first, and say their order where they are known.
+      ``corpus-id``, ``score``, between tabs, else white space, in ``.csv`` commas or semicolons. Names of
+      columns may come first, and say their order where they are known.
 
     Args:
         path: The file.
