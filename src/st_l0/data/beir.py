@@ -15,6 +15,7 @@ from st_l0.data.corpus import read_beir
 from st_l0.data.lines import write_records
 from st_l0.data.parts import find_judgements, find_part, is_folder, located
 from st_l0.data.qrels import read_qrels
+from st_l0.data.records import Fields, Kind
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 
@@ -43,7 +44,7 @@ class Collection:
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
     """Read a collection in BEIR layout: a folder, or a zip archive of one as it was downloaded.
 
-    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.corpus.document_of`.
+    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.records.document_of`.
     - ``queries.jsonl``: an object ``{"_id", "text"}`` a line. Queries without judgements are left out.
     - ``qrels/<split>.tsv``: a line ``query-id``, ``corpus-id``, ``score``, then one judgement a line; or
       TREC's four columns, see `st_l0.data.qrels.read_qrels`.
@@ -74,8 +75,8 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = find_judgements(folder, split)
-    queries_path, queries = _texts(folder, "queries", "queries")
-    _, corpus = _texts(folder, "corpus", "documents")
+    queries_path, queries = _texts(folder, "queries")
+    _, corpus = _texts(folder, "corpus")
     qrels = read_qrels(qrels_path, queries, queries_path.name)
     judged = {document for judgements in qrels.values() for document in judgements}
     if missing := len(judged - corpus.keys()):
@@ -162,13 +163,14 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 file.writelines(f"{query}\t{document}\t{score}\n" for document, score in judgements.items())
 
 
-def _texts(folder: Path, name: str, what: str) -> tuple[Path, dict[str, str]]:
+def _texts(folder: Path, kind: Kind) -> tuple[Path, dict[str, str]]:
     """The file of a part, and id → text of each of its rows; ids are unique."""
-    path = find_part(folder, name)
+    path = find_part(folder, kind)
     if path is None:
         raise InputError(
-            f"{folder / name}.jsonl: no such file, nor {name}.tsv or others; see read_collection"
+            f"{folder / kind}.jsonl: no such file, nor {kind}.tsv or others; see read_collection"
         )
+    what = "documents" if kind == "corpus" else "queries"
     # The bar shows on a terminal only, and only when reading takes long.
-    bar = tqdm(read_beir(path), desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None)
-    return path, dict(bar)
+    rows = read_beir(path, Fields(kind))
+    return path, dict(tqdm(rows, desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -52,35 +53,50 @@ def read_records(path: str | Path) -> Rows:
     """Stream the JSON objects of a file that holds one a line; blank lines are skipped.
 
     Args:
-        path: A file of JSON lines (``.jsonl``, ``.json``), compressed if its name ends in ``.gz``.
+        path: A file of JSON lines (``.jsonl``, ``.json``), compressed if its name ends in ``.gz``. A
+            ``.json`` may also be one array of objects, read at once.
 
     Yields:
-        Line number, from 1, and the object on that line.
+        Line number (in an array, row number), from 1, and the object.
 
     Raises:
         InputError: there is no such file, it is a folder, it is not UTF-8 or not valid gzip, or a line is not
             one JSON object. The message starts with ``path:line``.
     """
-    for number, line in read_lines(path):
-        if not line or line.isspace():
-            continue
-        try:
-            record = json.loads(line)
-            if _SURROGATE.search(line):
-                json.dumps(
-                    record, ensure_ascii=False
-                ).encode()  # half a pair is no text: tokenizers refuse it
-        except (ValueError, RecursionError) as error:
-            reason = str(error) or "nested too deeply"
-            raise InputError(
-                f"{path}:{number}: invalid JSON ({reason}); give one JSON object a line"
-            ) from None
+    lines: Iterator[tuple[int, Any]] = read_lines(path)
+    if Path(path).name.lower().removesuffix(".gz").endswith(".json"):
+        first = next(((number, line) for number, line in lines if line and not line.isspace()), None)
+        lines = chain([] if first is None else [first], lines)
+        if first is not None and first[1].lstrip().startswith("["):
+            lines = enumerate(_array(path, "\n".join(line for _, line in lines)), 1)
+    for number, line in lines:
+        record = line
+        if isinstance(line, str):
+            if not line or line.isspace():
+                continue
+            record = _loads(path, number, line, "one JSON object a line")
         if not isinstance(record, dict):
             kind = type(record).__name__
             raise InputError(
                 f"{path}:{number}: expected a JSON object, found {kind}; give one JSON object a line"
             )
         yield number, record
+
+
+def _array(path: str | Path, text: str) -> list[Any]:
+    values = _loads(path, 1, text, "one array of JSON objects, or one object a line")
+    return [[value] if isinstance(value, str) else value for value in values]  # a text is no object either
+
+
+def _loads(path: str | Path, number: int, text: str, wanted: str) -> Any:
+    try:
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # half a pair is no text: tokenizers refuse it
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or "nested too deeply"
+        raise InputError(f"{path}:{number}: invalid JSON ({reason}); give {wanted}") from None
+    return value
 
 
 def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int:
@@ -92,12 +108,14 @@ def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> int
     return written
 
 
-def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Rows:
+def read_parquet(
+    path: str | Path, choose: Callable[[Sequence[str]], list[str] | None] = lambda names: None
+) -> Rows:
     """Stream the rows of a parquet file.
 
     Args:
         path: A ``.parquet`` file.
-        columns: Columns to read, those that the file has; ``None`` reads all.
+        choose: Which of the columns, all of whose names it gets, are read; ``None``: all.
 
     Yields:
         Row number, from 1, and the row.
@@ -114,14 +132,36 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Rows
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            present = (
-                None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-            )
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=present):
-                # A batch without columns has rows, but nothing to show for them.
-                for record in batch.to_pylist() if batch.num_columns else [{}] * batch.num_rows:
+            columns = choose(file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                for record in batch.to_pylist():
                     number += 1
                     yield number, record
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason})") from None
+
+
+def read_arrow(path: str | Path) -> Rows:
+    """Stream the rows of an Arrow file, such as ``datasets`` keeps in its cache; errors as `read_parquet`."""
+    import pyarrow as pa
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    number = 0
+    try:
+        with pa.OSFile(str(path)) as file:
+            try:
+                reader = pa.ipc.open_stream(file)
+            except pa.ArrowInvalid:  # the other of the two layouts
+                opened = pa.ipc.open_file(file)
+                reader = (opened.get_batch(index) for index in range(opened.num_record_batches))
+            for batch in reader:
+                for start in range(0, len(batch), _BATCH_ROWS):
+                    for record in batch.slice(start, _BATCH_ROWS).to_pylist():
+                        number += 1
+                        yield number, record
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}:{number + 1}: cannot be read as Arrow ({reason})") from None

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from st_l0.data.arrow import is_hub_name
-from st_l0.data.rows import RawRow, read_raw_rows
+from st_l0.data.row_forms import RawRow
+from st_l0.data.rows import read_raw_rows
 from st_l0.data.training_data import refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError

@@ -1,0 +1,136 @@
+"""Rows as dictionaries, from every kind of source: files, folders, the Hub, data sets and lists in Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from st_l0.data.arrow import is_hub_name, is_repository, is_saved, load_hub, load_saved
+from st_l0.data.lines import Rows, read_arrow, read_parquet, read_records
+from st_l0.data.tables import is_table, read_table
+from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+Source: TypeAlias = "str | Path | Dataset | IterableDataset"
+Sources: TypeAlias = "Source | Sequence[Source] | Sequence[Mapping[str, Any]]"
+
+_TAUGHT = "teachers.json"
+# Columns of tables without a line of names: MS MARCO's triples, by text or by id, and pairs.
+_UNNAMED = {3: ("query", "positive", "negative"), 2: ("query", "positive")}
+
+
+def records_of(sources: Sources, is_known: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Stream the rows of training data, each with its place; see `st_l0.data.rows.read_rows`.
+
+    Args:
+        sources: One source or several, or rows.
+        is_known: Whether a name is one of a column, which tells a table's line of names from a row.
+
+    Raises:
+        InputError: see `st_l0.data.rows.read_rows`.
+    """
+    one: Any = [sources] if isinstance(sources, (str, Path)) or _is_dataset(sources) else sources
+    if isinstance(one, Mapping) or not isinstance(one, (Sequence, Iterator)):
+        advice = "give data['train'] or another split" if hasattr(one, "num_rows") else _ADVICE
+        raise InputError(f"training data are of the type {type(one).__name__}; {advice}")
+    items = iter(one)
+    for first in items:
+        if isinstance(first, Mapping):
+            yield from _rows(chain([first], items))
+        elif _is_dataset(first):
+            yield from _rows(first.with_format(None))
+        elif isinstance(first, (str, Path)):
+            yield from _stored(first, is_known)
+        else:
+            raise InputError(f"training data hold {type(first).__name__}; {_ADVICE}")
+
+
+_ADVICE = "give paths, data sets, or a list of dictionaries such as {'query': …, 'positive': …}"
+
+
+def _is_dataset(source: object) -> bool:
+    """Without importing datasets, where nobody else has."""
+    return (
+        type(source).__module__.startswith("datasets.")
+        and hasattr(source, "with_format")
+        and not isinstance(source, dict)
+    )
+
+
+def _rows(rows: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise InputError(f"row {number}: is {type(row).__name__}; give a dictionary")
+        record = {str(key): _plain(value) for key, value in row.items()}
+        try:
+            json.dumps(record, ensure_ascii=False, default=str).encode()
+        except (UnicodeEncodeError, ValueError, RecursionError) as error:
+            raise InputError(f"row {number}: cannot be text ({error}); mend or leave it out") from None
+        yield f"row {number}", record
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would have it: arrays and tuples as lists; NaN, which pandas has for none, as null."""
+    if hasattr(value, "tolist"):  # numpy, torch
+        value = value.tolist()
+    if isinstance(value, tuple):
+        value = list(value)
+    return None if isinstance(value, float) and value != value else value
+
+
+def _stored(source: str | Path, is_known: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
+    path = Path(source)
+    files = [path]
+    total: int | None = None
+    dataset: Any = None
+    if is_hub_name(source):
+        dataset = load_hub(source, split="train")
+    elif path.is_dir():
+        files = sorted([*path.glob("part-*.jsonl"), *path.glob("part-*.jsonl.gz")])
+        if is_saved(path):
+            dataset = load_saved(path)
+        elif not files and is_repository(path):
+            dataset = load_hub(path, split="train")
+        elif (path / _TAUGHT).is_file():
+            total = _taught_rows(path / _TAUGHT)
+        elif not files:
+            raise InputError(f"{path}: holds neither part-*.jsonl[.gz] nor a saved dataset")
+    if dataset is not None:
+        for number, record in enumerate(dataset.with_format(None), 1):
+            yield f"{source}:{number}", record
+        return
+    rows = 0
+    for file in files:
+        for number, record in _read_file(file, is_known):
+            rows += 1
+            yield f"{file}:{number}", record
+    if total not in (None, rows):
+        raise InputError(f"{path}: holds {rows} rows of {total}: let st-l0 teach write a new folder")
+
+
+def _read_file(path: Path, is_known: Callable[[str], bool]) -> Rows:
+    if path.suffix == ".parquet":
+        return read_parquet(path)
+    if path.suffix == ".arrow":
+        return read_arrow(path)
+    if is_table(path):
+        # A table has no null: an empty cell is absent.
+        rows = read_table(path, is_known, _UNNAMED)
+        return ((number, {name: cell or None for name, cell in row.items()}) for number, row in rows)
+    return read_records(path)
+
+
+def _taught_rows(record: Path) -> int:
+    """How many rows `st_l0.teachers.teach` wrote, which it notes at its end."""
+    try:
+        rows = json.loads(record.read_text(encoding="utf-8"))["rows"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{record}: is damaged: let st-l0 teach write a new folder") from None
+    if rows is None:
+        raise InputError(f"{record.parent}: not all rows were scored: start st-l0 teach once more")
+    return int(rows)
