@@ -128,7 +128,7 @@ def test_title_that_is_not_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("file", "problem"),
-    [("corpus.jsonl", "is empty"), ("queries.jsonl", "is empty"), ("qrels/test.tsv", "no judgements")],
+    [("corpus.jsonl", "is empty"), ("queries.jsonl", "no queries"), ("qrels/test.tsv", "no judgements")],
 )
 def test_empty_file(tmp_path, file, problem):
     folder = _folder(tmp_path)
@@ -328,3 +328,35 @@ def test_archives_of_other_kinds(tmp_path):
     (tmp_path / "bad.zip").write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.zip/.*cannot be read"):
         read_collection(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "tsv", "csv", "parquet"])
+@pytest.mark.parametrize("archive", [False, True])
+def test_parts_in_other_files(tmp_path, kind, archive):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "pets"
+    for name, rows in (("corpus", {"007": "cats", "7": "dogs, say"}), ("queries", {"q1": "a cat"})):
+        path = folder / f"{name}.{kind}"
+        folder.mkdir(exist_ok=True)
+        records = [{"_id": identifier, "text": text} for identifier, text in rows.items()]
+        match kind:
+            case "parquet":
+                pq.write_table(pa.Table.from_pylist(records), path)
+            case "jsonl":
+                path.write_text(_lines(records))
+            case "json":
+                path.write_text(json.dumps(records, indent=1))
+            case "tsv":  # MS MARCO's: no names
+                path.write_text("".join(f"{identifier}\t{text}\n" for identifier, text in rows.items()))
+            case "csv":
+                path.write_text("id,text\n" + "".join(f'{key},"{text}"\n' for key, text in rows.items()))
+    _write(folder / "qrels" / "test.tsv", "q1\t007\t1\n")
+    source = _zip(tmp_path / "pets.zip", _files(folder, "pets/")) if archive else folder
+    collection = read_collection(source)
+    assert collection.corpus == {"007": "cats", "7": "dogs, say"}
+    assert (collection.queries, collection.qrels) == ({"q1": "a cat"}, {"q1": {"007": 1}})
+    assert dict(read_documents(source)) == collection.corpus
+    assert open_texts(source, "corpus")["7"] == "dogs, say"
+    assert open_texts(source, "queries")["q1"] == "a cat"

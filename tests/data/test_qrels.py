@@ -33,6 +33,7 @@ def _read(path, content, queries=QUERIES):
         ("test.tsv", "topic\titeration\tdocno\trel\nq1\t3\td1\t2\nq1\t1\td2\t-1\n7\t4\td 3\t1\n"),
         ("test.qrels", "q1\t0.5\td1\t2\nq1\t1\td2\t-1\n7\t4.5\td 3\t1\n"),
         ("test.csv", 'query-id,corpus-id,score\nq1,d1,2\n"q1",d2,-1\n7,"d 3",1\n'),
+        ("test.csv", "query-id;corpus-id;score\nq1;d1;2\nq1;d2;-1\n7;d 3;1\n"),
         (
             "test.jsonl",
             '{"query-id": "q1", "corpus-id": "d1", "score": 2.0}\n'

@@ -33,8 +33,8 @@ def read_documents(
         path: ``.jsonl``, ``.json``; ``.csv``, ``.tsv`` (see `st_l0.data.tables.read_table`; without a line of
             names ``id``, ``text``, or ``id``, ``url``, ``title``, ``text``); ``.txt`` with a document a line
             (empty lines are empty documents); each of these with ``.gz`` or without; ``.parquet``,
-            ``.arrow``; a BEIR folder (with ``corpus.jsonl[.gz]``); or a folder written by
-            ``datasets.Dataset.save_to_disk``.
+            ``.arrow``; a folder of parquet files; a collection, see `read_collection`; a folder written by
+            ``datasets.Dataset.save_to_disk``; or a ``.zip`` of one of them but the last.
         text_fields: Fields that make up the text, in order. Those that a record has are joined by one space;
             null counts as absent, an empty string adds nothing. ``None``: see `st_l0.data.records.Fields`.
         id_field: Field of the id; empty: the number of the line. ``None``: likewise.
@@ -77,7 +77,8 @@ def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: b
             next_check *= 2
         yield document
     if not hashes:
-        raise InputError(f"{source}: the corpus is empty; give at least one document")
+        what = "the corpus is empty; give at least one document"
+        raise InputError(f"{source}: {what if fields.kind == 'corpus' else 'no queries; give at least one'}")
     _refuse_duplicates(source, hashes, rows, fields)
 
 

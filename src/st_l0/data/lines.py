@@ -6,12 +6,13 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from st_l0.data.parts import is_folder, is_there, open_bytes
+from st_l0.data.parts import archive_of, is_folder, is_there, open_bytes
 from st_l0.errors import InputError
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -127,11 +128,12 @@ def read_parquet(
     import pyarrow.parquet as pq
 
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path) or is_folder(path):
         raise InputError(f"{path}: no such file; check the path")
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        # Which part is read next is not known, so what is in an archive is read at once.
+        with pq.ParquetFile(BytesIO(open_bytes(path).read()) if archive_of(path) else path) as file:
             columns = choose(file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 for record in batch.to_pylist():

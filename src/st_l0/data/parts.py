@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from st_l0.errors import InputError
 
-_ENDS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
+_ENDS = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 _JUDGEMENT_ENDS = (".tsv", ".txt", ".trec", ".qrels", ".csv", ".jsonl", ".json", ".parquet")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from st_l0.data.lines import read_lines, read_parquet, read_records
+from st_l0.data.names import normal
+from st_l0.data.records import as_identifier
 from st_l0.errors import InputError
 
 _HEADER = ("query-id", "corpus-id", "score")
@@ -52,8 +54,8 @@ def read_qrels(path: Path, queries: Mapping[str, str], queries_name: str) -> dic
     - ``.jsonl``, ``.json``, ``.parquet``: ``query-id``, ``corpus-id`` and ``score``, under any of the names
       in use; without scores, each row is relevant (1).
     - Any other name: a line ``query-id``, ``corpus-id``, ``score``, or TREC's ``query-id``, ``0``,
-      ``corpus-id``, ``score``, between tabs, else white space, in ``.csv`` commas. Names of columns may come
-      first, and say their order where they are known.
+      ``corpus-id``, ``score``, between tabs, else white space, in ``.csv`` commas or semicolons. Names of
+      columns may come first, and say their order where they are known.
 
     Args:
         path: The file.
@@ -128,14 +130,19 @@ def _from_lines(path: Path, queries: Mapping[str, str], *, commas: bool) -> Iter
 
 def _rows(path: Path, *, commas: bool) -> Iterator[tuple[int, list[str]]]:
     for number, line in read_lines(path):
-        if line.strip():
+        if not line.strip():
+            continue
+        if commas:  # or semicolons, where a comma is the decimal point
+            separator = max(",;", key=line.count)
+            fields = next(csv.reader([line], delimiter=separator))
+        else:
             fields = line.split("\t") if "\t" in line else line.split()
-            yield number, [field.strip() for field in (next(csv.reader([line])) if commas else fields)]
+        yield number, [field.strip() for field in fields]
 
 
 def _is_header(fields: Sequence[str], queries: Mapping[str, str]) -> bool:
     """Whether the first line has names of columns."""
-    known = {_CALLED.get(_plain(field)) for field in fields}
+    known = {_CALLED.get(normal(field)) for field in fields}
     if {"query", "document"} <= known:
         return True
     return len(fields) in (3, 4) and fields[0] not in queries and all(map(_NAME.fullmatch, fields))
@@ -145,7 +152,7 @@ def _columns(place: str, names: Sequence[str]) -> _Columns | None:
     """Where the parts of a judgement stand, ``None`` if the names do not say it."""
     found: dict[str, int] = {}
     for position, name in enumerate(names):
-        role = _CALLED.get(_plain(name))
+        role = _CALLED.get(normal(name))
         if role in found:
             raise InputError(f"{place}: {names[found[role]]} and {name} may both be the {role}; {_CURE}")
         if role is not None:
@@ -153,10 +160,6 @@ def _columns(place: str, names: Sequence[str]) -> _Columns | None:
     if "query" not in found or "document" not in found or ("score" not in found and len(names) > 2):
         return None
     return _Columns(found["query"], found["document"], found.get("score"))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.lower())
 
 
 def _check_trec(path: Path, number: int, fields: Sequence[str]) -> None:
@@ -171,9 +174,10 @@ def _check_trec(path: Path, number: int, fields: Sequence[str]) -> None:
 
 
 def _identifier(path: Path, number: int, what: str, value: Any) -> str:
-    if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
-        return str(value).strip()
-    raise InputError(f"{path}:{number}: the {what} is {value!r:.40}; give a string or an integer")
+    identifier = as_identifier(value)
+    if identifier is None:
+        raise InputError(f"{path}:{number}: the {what} is {value!r:.40}; give a string or an integer")
+    return identifier
 
 
 def _score(path: Path, number: int, value: Any) -> int:

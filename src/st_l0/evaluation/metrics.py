@@ -84,7 +84,8 @@ def quality_per_query(qrels: Qrels, run: Run, k: int = 100) -> dict[str, dict[st
 
     Args:
         qrels: The judgements.
-        run: What was found. A judged query that is absent counts 0, one that was not judged is ignored.
+        run: What was found. A judged query that is absent counts 0, one that was not judged is ignored. A
+            document of the query's own id counts as any other; `evaluate` has left it out where it is no hit.
         k: Depth of the recall.
 
     Returns:
