@@ -1,5 +1,9 @@
 """Rows as others write them: every form with a tiny example, and what is refused rather than dropped."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from data_files import message
@@ -17,7 +21,7 @@ def texts(kind, letter, ids):
     return Texts(Dataset.from_dict(rows), kind, kind)
 
 
-LOOKUPS = {"corpus": texts("corpus", "D", range(1, 5)), "queries": texts("queries", "Q", (7, 8))}
+LOOKUPS = {"corpus": texts("corpus", "D", range(1, 6)), "queries": texts("queries", "Q", (7, 8))}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,20 @@ def test_forms(record, rows):
 )
 def test_forms_of_ids(record, row):
     assert list(read_rows([record], **LOOKUPS)) == [row]
+
+
+def test_forms_of_the_documentation():
+    text = (Path(__file__).parents[2] / "training_recipes" / "README.md").read_text("utf-8")
+    forms = text[text.index("| from | a row |") : text.index("Corpus and queries have")]
+    by_text, by_id = (
+        [json.loads(row) for row in re.findall(r"`(\{[^`…]*\})`", part)]
+        for part in forms.split("rows of ids:")
+    )
+    assert len(by_text) >= 8 and len(by_id) >= 6
+    for record in by_text:
+        assert len(next(read_rows([record])).documents) >= 2 or "answer" in record
+    for record in by_id:
+        assert next(read_rows([record], **LOOKUPS)).documents[:2] == ("D3", "D4")
 
 
 def test_ids_may_hold_white_space_around_them():
