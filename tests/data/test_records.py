@@ -126,6 +126,21 @@ def test_fields_are_named(tmp_path):
     assert message(read_documents, path, **options | {"id_field": "uid"}) == expected
 
 
+def test_documents_in_python():
+    records = [{"docid": 1, "text": "x", "title": float("nan")}, {"docid": 2, "text": "y", "title": "T"}]
+    expected = [("1", "x"), ("2", "T y")]
+    dataset = Dataset.from_list([{"docid": 1, "text": "x", "title": None}, records[1]])
+    assert list(read_documents(records)) == list(read_documents(dataset)) == expected
+    assert list(read_documents(records, text_fields="text", id_field="")) == [("1", "x"), ("2", "y")]
+    assert open_texts(dataset, "corpus")["2"] == "T y"
+    assert message(read_documents, [records[0], {**records[1], "docid": "1"}]) == (
+        "row:2: id '1' occurs already in line 1"
+    )
+    assert message(read_documents, ["a text"]) == "row 1: is str; give a dictionary"
+    assert "of the type dict; give a path" in message(read_documents, records[0])
+    assert "of the type list; give a path or a Dataset" in message(open_texts, records, "corpus")
+
+
 def test_queries_have_names_of_their_own(tmp_path):
     for number, record in enumerate(({"query_id": 7, "query": "x"}, {"qid": "7", "question": "x"})):
         path = write(tmp_path / f"{number}.jsonl", record)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from st_l0.data.arrow import is_saved, load_saved
 from st_l0.data.lines import Rows, read_arrow, read_lines, read_parquet, read_records
 from st_l0.data.parts import archive_of, find_part, is_folder, is_there, located
 from st_l0.data.records import CORPUS, Document, Fields, document_of, identifier_of, is_field, relevant
+from st_l0.data.sources import is_dataset, python_rows
 from st_l0.data.tables import is_table, read_table
 from st_l0.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 _FIRST_ID_CHECK = 1 << 10
 # Columns of tables without a line of names, as MS MARCO has them for passages, documents and queries.
@@ -25,7 +30,10 @@ _UNNAMED: dict[str, dict[int, tuple[str, ...]]] = {
 
 
 def read_documents(
-    path: str | Path, *, text_fields: Sequence[str] | None = None, id_field: str | None = None
+    path: str | Path | Dataset | IterableDataset | Sequence[Mapping[str, Any]],
+    *,
+    text_fields: str | Sequence[str] | None = None,
+    id_field: str | None = None,
 ) -> Iterator[Document]:
     """Stream a corpus.
 
@@ -35,6 +43,7 @@ def read_documents(
             (empty lines are empty documents); each of these with ``.gz`` or without; ``.parquet``,
             ``.arrow``; a folder of parquet files; a collection, see `read_collection`; a folder written by
             ``datasets.Dataset.save_to_disk``; or a ``.zip`` of one of them but the last.
+            Or a ``Dataset``, an ``IterableDataset`` or a list of dictionaries.
         text_fields: Fields that make up the text, in order. Those that a record has are joined by one space;
             null counts as absent, an empty string adds nothing. ``None``: see `st_l0.data.records.Fields`.
         id_field: Field of the id; empty: the number of the line. ``None``: likewise.
@@ -49,8 +58,15 @@ def read_documents(
             Duplicates are reported while reading, though not at once: the check comes at 65,536 documents, at
             each doubling, and at the end, which keeps the memory at 8 bytes a document.
     """
-    texts = None if text_fields is None else tuple(text_fields)
-    return read_source(Path(path), Fields("corpus", id_field, texts))
+    texts = (text_fields,) if isinstance(text_fields, str) else text_fields
+    fields = Fields("corpus", id_field, None if texts is None else tuple(texts))
+    if isinstance(path, (str, Path)):
+        return read_source(Path(path), fields)
+    if is_dataset(path) or (isinstance(path, Sequence) and not isinstance(path, bytes)):
+        return _read(Path("row"), partial(python_rows, path), fields, numbered=True)
+    raise InputError(
+        f"the corpus is of the type {type(path).__name__}; give a path or a list of dictionaries"
+    )
 
 
 def read_source(path: Path, fields: Fields) -> Iterator[Document]:

@@ -34,16 +34,16 @@ def records_of(sources: Sources, is_known: Callable[[str], bool]) -> Iterator[tu
     Raises:
         InputError: see `st_l0.data.rows.read_rows`.
     """
-    one: Any = [sources] if isinstance(sources, (str, Path)) or _is_dataset(sources) else sources
+    one: Any = [sources] if isinstance(sources, (str, Path)) or is_dataset(sources) else sources
     if isinstance(one, Mapping) or not isinstance(one, (Sequence, Iterator)):
         advice = "give data['train'] or another split" if hasattr(one, "num_rows") else _ADVICE
         raise InputError(f"training data are of the type {type(one).__name__}; {advice}")
     items = iter(one)
     for first in items:
         if isinstance(first, Mapping):
-            yield from _rows(chain([first], items))
-        elif _is_dataset(first):
-            yield from _rows(first.with_format(None))
+            yield from ((f"row {number}", row) for number, row in python_rows(chain([first], items)))
+        elif is_dataset(first):
+            yield from ((f"row {number}", row) for number, row in python_rows(first))
         elif isinstance(first, (str, Path)):
             yield from _stored(first, is_known)
         else:
@@ -53,8 +53,8 @@ def records_of(sources: Sources, is_known: Callable[[str], bool]) -> Iterator[tu
 _ADVICE = "give paths, data sets, or a list of dictionaries such as {'query': …, 'positive': …}"
 
 
-def _is_dataset(source: object) -> bool:
-    """Without importing datasets, where nobody else has."""
+def is_dataset(source: object) -> bool:
+    """Whether it is a ``Dataset`` or ``IterableDataset``; datasets is not imported where nobody else has."""
     return (
         type(source).__module__.startswith("datasets.")
         and hasattr(source, "with_format")
@@ -62,8 +62,13 @@ def _is_dataset(source: object) -> bool:
     )
 
 
-def _rows(rows: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, row in enumerate(rows, 1):
+def python_rows(rows: Any) -> Rows:
+    """Stream dictionaries, or the rows of a data set, with values as JSON would have them.
+
+    Raises:
+        InputError: one is no dictionary, or holds what is no text (half of a surrogate pair).
+    """
+    for number, row in enumerate(rows.with_format(None) if is_dataset(rows) else rows, 1):
         if not isinstance(row, Mapping):
             raise InputError(f"row {number}: is {type(row).__name__}; give a dictionary")
         record = {str(key): _plain(value) for key, value in row.items()}
@@ -71,7 +76,7 @@ def _rows(rows: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             json.dumps(record, ensure_ascii=False, default=str).encode()
         except (UnicodeEncodeError, ValueError, RecursionError) as error:
             raise InputError(f"row {number}: cannot be text ({error}); mend or leave it out") from None
-        yield f"row {number}", record
+        yield number, record
 
 
 def _plain(value: Any) -> Any:

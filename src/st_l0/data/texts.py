@@ -26,6 +26,7 @@ from st_l0.data.records import (
     text_keys,
     text_of,
 )
+from st_l0.data.sources import is_dataset
 from st_l0.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,7 +181,11 @@ class Texts:
 
 
 def open_texts(
-    source: str | Path, kind: Kind, *, repair_latin1: bool = False, columns: Columns | None = None
+    source: str | Path | Dataset,
+    kind: Kind,
+    *,
+    repair_latin1: bool = False,
+    columns: Columns | None = None,
 ) -> Texts:
     """Open the documents or queries of a collection for looking up by id.
 
@@ -192,7 +197,7 @@ def open_texts(
         source: A BEIR folder (with ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``); a file that
             `read_documents` takes; a folder written by ``datasets.Dataset.save_to_disk``; a data set of the
             Hub such as ``"BeIR/msmarco"``, with a configuration and split of the name ``kind``; or a folder
-            to which such a one was downloaded.
+            to which such a one was downloaded. Or a ``datasets.Dataset``.
         kind: ``"corpus"`` or ``"queries"``.
         repair_latin1: Texts that are UTF-8 read as Latin-1 (``cafÃ©``), as some of MS MARCO on the Hub are,
             become what they were (``café``); the others stay.
@@ -203,6 +208,10 @@ def open_texts(
         InputError: there is no such source, it cannot be read, or an id occurs twice.
     """
     fields = lookup_fields(columns, kind)
+    if not isinstance(source, (str, Path)):
+        if not is_dataset(source):
+            raise InputError(f"the {kind} are of the type {type(source).__name__}; give a path or a Dataset")
+        return Texts(source, "the data set", fields, repair_latin1=repair_latin1)
     found = None if is_hub_name(source) else _find(Path(source), kind)
     if found is not None:
         file, read = found
