@@ -65,8 +65,14 @@ _SCORES = words(
 _ABOUT = words(
     "url urls uri link title titles lang language source type types kind length len size count "
     "counts num number hash date time year author authors category domain topic tags rank ranks "
-    "name names file path format quality edu toxicity split"
+    "name names file path format quality edu toxicity split lengths categories"
 )
+# Lists of texts that are no documents.
+_TEXTS = words(
+    "answer answers question questions query queries tag keyword keywords reference references "
+    "citations entities"
+)
+_LONG = 8  # words of a value that can hardly be anything but a text
 
 
 def named(columns: Columns | None) -> Named:
@@ -145,15 +151,17 @@ def keys_of(names: tuple[str, ...], columns: Named) -> Keys:
 
 @lru_cache(maxsize=4096)
 def may_hold(name: str) -> str:
-    """What a key that is not known may hold by its name: ``documents``, ``ids``, ``scores``, or ``""``."""
+    """What a key that is not known may hold: documents, ids, scores, anything (``""``), ``about`` them."""
     parts = set(tokens(name))
     if parts & _ABOUT:
-        return ""
+        return "about"
     if parts & _SCORES:
         return "scores"
     if is_id_name(name):
-        return "ids" if parts & _DOCUMENTS or "ids" in parts else ""
-    return "documents" if parts & _DOCUMENTS else ""
+        return "ids" if parts & _DOCUMENTS else "more ids"
+    if parts & _DOCUMENTS:
+        return "documents"
+    return "about" if parts & _TEXTS else ""
 
 
 def could_be(value: Any, kind: str, documents: int, *, by_id: bool) -> bool:
@@ -167,15 +175,24 @@ def could_be(value: Any, kind: str, documents: int, *, by_id: bool) -> bool:
     """
     if kind == "scores" and isinstance(value, str):
         return _is_number(value)  # of a table, whose cells are texts
+    if kind == "about":
+        return False
     many = isinstance(value, list)
     items = [item for item in (value if many else [value]) if item not in (None, "", {})]
     if not items or any(isinstance(item, bool) for item in items):
         return False
-    if kind == "ids":
-        return (many or by_id) and all(isinstance(item, (str, int)) for item in items)
+    if kind in ("ids", "more ids"):
+        asked = many and by_id if kind == "more ids" else many or by_id
+        return asked and all(isinstance(item, (str, int)) for item in items)
     if all(isinstance(item, (int, float)) for item in items):
         return kind == "scores" or (many and (kind == "documents" or len(value) == documents > 1))
+    if kind == "":  # a list of texts, whatever it is called
+        return many and all(isinstance(item, str) for item in items) and max(map(_words, items)) >= _LONG
     return kind == "documents" and all(isinstance(item, (str, dict)) for item in items)
+
+
+def _words(text: str) -> int:
+    return len(text.split())
 
 
 def _is_number(text: str) -> bool:

@@ -213,8 +213,8 @@ def _check_rest(
     for key in record:
         if key not in known and could_be(record[key], kind := may_hold(key), len(documents), by_id=by_id):
             raise InputError(
-                f"{place}: {key} may hold {kind or 'scores'} and is not known; say what it is, or ignore it "
-                f"{HOW}"
+                f"{place}: {key} may hold {kind or 'documents or scores'} and is not known; say what it is, "
+                f"or ignore it {HOW}"
             )
 
 
