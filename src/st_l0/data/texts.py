@@ -212,13 +212,14 @@ def open_texts(
         if not is_dataset(source):
             raise InputError(f"the {kind} are of the type {type(source).__name__}; give a path or a Dataset")
         return Texts(source, "the data set", fields, repair_latin1=repair_latin1)
-    found = None if is_hub_name(source) else _find(Path(source), kind)
+    path = Path(source)
+    found = None if is_hub_name(source) else _find(path, kind)
     if found is not None:
         file, read = found
         dataset = build(_records, file, read=read, fields=tuple(fields))
-        return Texts(dataset, file if Path(source).is_dir() else source, kind, repair_latin1=repair_latin1)
-    saved = Path(source).is_dir() and is_saved(Path(source))
-    dataset = load_saved(Path(source)) if saved else load_hub(source, configuration=kind, split=kind)
+        return Texts(dataset, file if path.is_dir() else source, kind, repair_latin1=repair_latin1)
+    saved = path.is_dir() and is_saved(path)
+    dataset = load_saved(path) if saved else load_hub(source, configuration=kind, split=kind)
     return Texts(dataset, source, fields, repair_latin1=repair_latin1)
 
 
@@ -228,7 +229,8 @@ def check_texts(source: str | Path, kind: Kind, columns: Columns | None = None) 
     Raises:
         InputError: see `open_texts`.
     """
-    found = _find(Path(source), kind) if Path(source).exists() else None
+    path = Path(source)
+    found = _find(path, kind) if path.exists() else None
     if found is not None:
         file, read = found
         next(read(file, lookup_fields(columns, kind)))
