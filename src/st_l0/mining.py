@@ -21,6 +21,7 @@ from st_l0.indexing.identity import check_model, index_metadata
 from st_l0.indexing.index import index_corpus
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
+from st_l0.utils.inputs import as_texts
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -147,6 +148,8 @@ def mine(
             what = f"document {unknown!r:.40}, a positive of query {query!r:.40}"
             raise InputError(f"{what}, is not in the index; index the corpus that holds it")
     itself = pairs.keys() - absent  # queries that may be documents
+
+    as_texts([queries[query] for query in pairs], "query", pairs)
 
     def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
         # To tqdm, None means: no bar where there is no terminal.

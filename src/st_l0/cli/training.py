@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from st_l0.cli.app import app, writing
+from st_l0.cli.app import app, say, writing
 from st_l0.cli.fields import ColumnOption, IdField, TextFields, as_columns
-from st_l0.errors import InputError
+from st_l0.errors import InputError, reason
+from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
 
 
 @app.command()
@@ -40,11 +42,9 @@ def train(
 
     loaded = load_recipe(recipe, overrides or ())
     if dry_run:
-        from rich.console import Console
-
         from st_l0.training import plan
 
-        Console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
+        open_console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
@@ -53,7 +53,7 @@ def train(
     with writing(loaded.output):
         folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us for each device
-        typer.echo(f"model: {folder}")
+        say(f"model: {folder}")
 
 
 @app.command()
@@ -72,20 +72,18 @@ def recipes(
     from st_l0.training.recipe_files import list_recipes, recipes_folder
 
     found = [(recipe.name, recipe.method, recipe.paper, recipe.data) for recipe in list_recipes()]
-    if not sys.stdout.isatty():
-        for row in found:
-            typer.echo("\t".join(row))
+    if not is_terminal(sys.stdout):
+        with writing("standard output"):
+            for row in found:
+                typer.echo("\t".join(map(printable, row)))
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
-    table = Table(
-        Column("name", no_wrap=True), "method", "paper", "data", caption=f"in {escape(str(recipes_folder()))}"
-    )
+    caption = cell(f"in {recipes_folder()}")
+    table = Table(Column("name", no_wrap=True), "method", "paper", "data", caption=caption)
     for row in found:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        table.add_row(*map(cell, row))
+    open_console().print(table)
 
 
 @app.command()
@@ -109,12 +107,12 @@ def idf(
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
-        raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
+        raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
-    weights = compute_idf((document.text for document in documents), loaded, progress=sys.stderr.isatty())
+    weights = compute_idf((document.text for document in documents), loaded, progress=is_terminal(sys.stderr))
     with writing(output):
         write_idf(output, weights, loaded)
-    typer.echo(f"{output}: {len(weights)} tokens")
+    say(f"{output}: {len(weights)} tokens")
 
 
 @app.command()
@@ -165,7 +163,7 @@ def teach(
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
     if rank() == 0:
-        typer.echo(f"scores: {folder}")
+        say(f"scores: {folder}")
 
 
 @app.command()
@@ -194,6 +192,9 @@ def mine(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
     column: ColumnOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
+    ] = False,
 ) -> None:
     """Find hard negatives: documents that a model ranks high and that are not known to be right."""
     from st_l0.mining import mine_collection
@@ -215,10 +216,11 @@ def mine(
             batch_size=batch_size,
             columns=as_columns(column),
         )
-    typer.echo(
-        f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "
-        f"({report.dropped} had too few negatives)"
-    )
+    rows = output / "train.jsonl"
+    if as_json:
+        say(to_json({"output": str(rows), **asdict(report)}))
+        return
+    say(f"{rows}: {report.rows} of {report.pairs} pairs ({report.dropped} had too few negatives)")
 
 
 @app.command("small-data")
@@ -236,7 +238,7 @@ def small_data(
 
     with writing(output):
         folder = prepare_small(output, limit=limit, base_model=base_model)
-    typer.echo(f"small data: {folder}")
+    say(f"small data: {folder}")
 
 
 @app.command()
@@ -267,7 +269,7 @@ def sweep(
     loaded = load_sweep(settings, overrides or ())
     if dry_run:
         for run in plan_runs(loaded):
-            typer.echo(run.folder)
+            say(run.folder)
         return
 
     def update(results: list[dict[str, Any]]) -> None:

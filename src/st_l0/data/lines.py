@@ -13,7 +13,8 @@ from typing import Any
 from zipfile import BadZipFile
 
 from st_l0.data.parts import archive_of, is_folder, is_there, open_bytes
-from st_l0.errors import InputError
+from st_l0.errors import InputError, reason
+from st_l0.utils.reading import refuse_device
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -38,6 +39,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: no such file; check the path")
     if is_folder(path):
         raise InputError(f"{path}: is a folder; give a file")
+    refuse_device(path)
     number = 0
     try:
         with open_bytes(path) as stream:
@@ -95,8 +97,8 @@ def _loads(path: str | Path, number: int, text: str, wanted: str) -> Any:
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # half a pair is no text: tokenizers refuse it
     except (ValueError, RecursionError) as error:
-        reason = str(error) or "nested too deeply"
-        raise InputError(f"{path}:{number}: invalid JSON ({reason}); give {wanted}") from None
+        problem = str(error) or "nested too deeply"
+        raise InputError(f"{path}:{number}: invalid JSON ({problem}); give {wanted}") from None
     return value
 
 
@@ -139,9 +141,8 @@ def read_parquet(
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason})") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter two: odd values
+        raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason(error)})") from None
 
 
 def read_arrow(path: str | Path) -> Rows:
@@ -164,6 +165,5 @@ def read_arrow(path: str | Path) -> Rows:
                     for record in batch.slice(start, _BATCH_ROWS).to_pylist():
                         number += 1
                         yield number, record
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}:{number + 1}: cannot be read as Arrow ({reason})") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter two: odd values
+        raise InputError(f"{path}:{number + 1}: cannot be read as Arrow ({reason(error)})") from None

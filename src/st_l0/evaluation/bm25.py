@@ -10,6 +10,7 @@ from st_l0.data import own_documents
 from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import require
 from st_l0.evaluation.metrics import best
+from st_l0.utils.inputs import as_texts
 
 
 class BM25Result(NamedTuple):
@@ -45,6 +46,7 @@ def search_bm25(
         progress: Show progress bars.
 
     Raises:
+        InputError: one of the texts is no string.
         MissingExtraError: the extra ``eval`` is not installed.
 
     Source: Lù, 2024, https://arxiv.org/abs/2407.03618 (bm25s)
@@ -53,10 +55,11 @@ def search_bm25(
     split = WordSplitter()
 
     start = time.perf_counter()
+    texts = as_texts(corpus.values(), "document", corpus)
     vocabulary: dict[str, int] = {}
     documents = [
         [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-        for words in split(corpus.values(), progress=progress)
+        for words in split(texts, progress=progress)
     ]
     if not queries or not vocabulary:  # bm25s cannot index a corpus without words
         return BM25Result({query: {} for query in queries}, time.perf_counter() - start, 0.0)
@@ -65,7 +68,7 @@ def search_bm25(
     indexed = time.perf_counter()
     own = own_documents(corpus, queries) if own is None else own
     rows, scores = engine.retrieve(
-        split(queries.values()),
+        split(as_texts(queries.values(), "query", queries)),
         k=min(k + bool(own), len(corpus)),
         show_progress=progress,
         backend_selection="numpy",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import EvaluationReport, SystemResults
 from st_l0.evaluation.trec import write_run
 from st_l0.utils.files import replace_file
+from st_l0.utils.terminal import cell
 
 _Systems = dict[str, dict[str, float]]
 
@@ -143,7 +143,7 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
             name = "BM25" if system == "bm25" else system
             without = values.get("without_hits", 0)
             note = f" (no hits: {without:.0%})" if without > 0.5 else ""
-            table.add_row(escape(title), name + note, *cells)
+            table.add_row(cell(title), name + note, *cells)
             title = ""
     return table
 
