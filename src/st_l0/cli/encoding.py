@@ -20,7 +20,10 @@ def encode(
         str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
     ],
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip."
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of the encoded documents.")],
     dtype: Annotated[

@@ -106,7 +106,7 @@ def index(
         Path,
         typer.Argument(
             metavar="CORPUS",
-            help="A .jsonl, .txt or .parquet file, a BEIR folder, or what st-l0 encode wrote.",
+            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or what encode wrote.",
         ),
     ],
     to: Annotated[

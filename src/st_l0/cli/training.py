@@ -89,7 +89,10 @@ def recipes(
 @app.command()
 def idf(
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip."
+        ),
     ],
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
