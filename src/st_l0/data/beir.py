@@ -18,6 +18,7 @@ from st_l0.data.qrels import read_qrels
 from st_l0.data.records import Fields, Kind
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
+from st_l0.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         ...     read_collection(f"{folder}/toy") == written
         True
     """
-    folder = located(Path(folder))
+    folder = located(local_path(folder))
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = find_judgements(folder, split)
@@ -140,7 +141,7 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
     Raises:
         InputError: ``folder`` holds something already, or an id is empty or holds a tab or a line break.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give a new or empty folder")
     judged = (document for judgements in collection.qrels.values() for document in judgements)

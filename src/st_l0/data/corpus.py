@@ -17,6 +17,7 @@ from st_l0.data.records import CORPUS, Document, Fields, document_of, identifier
 from st_l0.data.sources import is_dataset, python_rows
 from st_l0.data.tables import is_table, read_table
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -61,7 +62,7 @@ def read_documents(
     texts = (text_fields,) if isinstance(text_fields, str) else text_fields
     fields = Fields("corpus", id_field, None if texts is None else tuple(texts))
     if isinstance(path, (str, Path)):
-        return read_source(Path(path), fields)
+        return read_source(local_path(path), fields)
     if is_dataset(path) or (isinstance(path, Sequence) and not isinstance(path, bytes)):
         return _read(Path("row"), partial(python_rows, path), fields, numbered=True)
     raise InputError(
@@ -100,7 +101,9 @@ def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: b
 
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
-    path = Path(path)
+    if "://" in str(path):  # an engine's address, perhaps
+        return False
+    path = local_path(path)
     is_file = archive_of(path) == path or (is_there(path) and not is_folder(path))
     return is_file or is_saved(path) or find_part(path, "corpus") is not None
 

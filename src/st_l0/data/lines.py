@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 
 from st_l0.data.parts import archive_of, is_folder, is_there, open_bytes
 from st_l0.errors import InputError, reason
+from st_l0.utils.paths import local_path
 from st_l0.utils.reading import refuse_device
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -34,7 +35,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         InputError: there is no such file, it is a folder, or it is not UTF-8 or not valid gzip. The message
             starts with ``path:line``.
     """
-    path = Path(path)
+    path = local_path(path)
     if not is_there(path):
         raise InputError(f"{path}: no such file; check the path")
     if is_folder(path):
@@ -129,7 +130,7 @@ def read_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path)
+    path = local_path(path)
     if not is_there(path) or is_folder(path):
         raise InputError(f"{path}: no such file; check the path")
     number = 0

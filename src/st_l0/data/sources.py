@@ -12,6 +12,8 @@ from st_l0.data.arrow import is_hub_name, is_repository, is_saved, load_hub, loa
 from st_l0.data.lines import Rows, read_arrow, read_parquet, read_records
 from st_l0.data.tables import is_table, read_table
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
+from st_l0.utils.records import check_part, read_record
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -89,9 +91,9 @@ def _plain(value: Any) -> Any:
 
 
 def _stored(source: str | Path, is_known: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
-    path = Path(source)
+    path = local_path(source)
     files = [path]
-    total: int | None = None
+    taught: dict[str, Any] = {}
     dataset: Any = None
     if is_hub_name(source):
         dataset = load_hub(source, split="train")
@@ -102,7 +104,7 @@ def _stored(source: str | Path, is_known: Callable[[str], bool]) -> Iterator[tup
         elif not files and is_repository(path):
             dataset = load_hub(path, split="train")
         elif (path / _TAUGHT).is_file():
-            total = _taught_rows(path / _TAUGHT)
+            taught = _taught(path / _TAUGHT)
         elif not files:
             raise InputError(f"{path}: holds neither part-*.jsonl[.gz] nor a saved dataset")
     if dataset is not None:
@@ -110,12 +112,14 @@ def _stored(source: str | Path, is_known: Callable[[str], bool]) -> Iterator[tup
             yield f"{source}:{number}", record
         return
     rows = 0
-    for file in files:
+    for index, file in enumerate(files):
+        if taught:
+            check_part(file, index, taught, "let st-l0 teach write a new folder")
         for number, record in _read_file(file, is_known):
             rows += 1
             yield f"{file}:{number}", record
-    if total not in (None, rows):
-        raise InputError(f"{path}: holds {rows} rows of {total}: let st-l0 teach write a new folder")
+    if taught and taught["rows"] != rows:
+        raise InputError(f"{path}: holds {rows} rows of {taught['rows']}: let st-l0 teach write a new folder")
 
 
 def _read_file(path: Path, is_known: Callable[[str], bool]) -> Rows:
@@ -130,12 +134,9 @@ def _read_file(path: Path, is_known: Callable[[str], bool]) -> Rows:
     return read_records(path)
 
 
-def _taught_rows(record: Path) -> int:
-    """How many rows `st_l0.teachers.teach` wrote, which it notes at its end."""
-    try:
-        rows = json.loads(record.read_text(encoding="utf-8"))["rows"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{record}: is damaged: let st-l0 teach write a new folder") from None
-    if rows is None:
-        raise InputError(f"{record.parent}: not all rows were scored: start st-l0 teach once more")
-    return int(rows)
+def _taught(path: Path) -> dict[str, Any]:
+    """What `st_l0.teachers.teach` notes at its end: the number of ``rows``, and digests of the parts."""
+    record = read_record(path, ("rows",))
+    if record["rows"] is None:
+        raise InputError(f"{path.parent}: not all rows were scored: start st-l0 teach once more")
+    return record

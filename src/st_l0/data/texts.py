@@ -28,6 +28,7 @@ from st_l0.data.records import (
 )
 from st_l0.data.sources import is_dataset
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -212,7 +213,7 @@ def open_texts(
         if not is_dataset(source):
             raise InputError(f"the {kind} are of the type {type(source).__name__}; give a path or a Dataset")
         return Texts(source, "the data set", fields, repair_latin1=repair_latin1)
-    path = Path(source)
+    path = local_path(source)
     found = None if is_hub_name(source) else _find(path, kind)
     if found is not None:
         file, read = found
@@ -229,7 +230,7 @@ def check_texts(source: str | Path, kind: Kind, columns: Columns | None = None) 
     Raises:
         InputError: see `open_texts`.
     """
-    path = Path(source)
+    path = local_path(source)
     found = _find(path, kind) if path.exists() else None
     if found is not None:
         file, read = found
