@@ -196,6 +196,27 @@ def test_copies_of_a_positive_beyond_the_search():
     assert _negatives(index, "h", number=2, depth=(1, 4)) == "ac"
 
 
+def test_a_query_that_is_a_document_is_no_negative():
+    texts = {"a": "0", "5": "0 and more", "7": "else", "c": "c", "d": "d"}
+    scores = {"a": 9, "5": 8, "7": 7, "c": 6, "d": 5}
+    index = _index(scores, texts)
+
+    def negatives(query, positive, **options):
+        options = {"number": 2, "progress": False, **options}
+        rows = mine(TableModel(1), index, {query: "0"}, {query: [positive]}, **options)
+        return ["".join(row.negative_ids) for row in rows]
+
+    assert negatives("q", "c") == ["a5"]
+    assert negatives("a", "c") == ["57"]
+    assert negatives("a", "c", depth=(1, 2)) == ["57"]  # it has no rank
+    assert negatives("a", "a") == ["57"]  # its own positive
+    assert negatives("5", "c") == ["a7"]  # numbers may be equal by chance, but this one holds the query
+    assert negatives("7", "c") == ["a5"]
+    assert negatives("7", "a", number=3) == ["57c"]
+    index = _index(scores)  # nobody knows the texts
+    assert negatives("7", "a", number=2) == ["5c"]
+
+
 def test_documents_without_a_text_are_no_copies():
     assert _negatives(_index(LADDER, {"i": "i"}), "a", number=3) == "bcd"
     assert _negatives(_index(LADDER), "a", number=3) == "bcd"
@@ -587,9 +608,10 @@ def test_no_pair_with_enough_negatives(beir_folder, tiny_encoder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"query": "cat"}', ":2: positive is missing, empty or not a string; give a text"),
-        ('{"query": " ", "positive": "dog"}', ":2: query is missing, empty or not a string; give a text"),
-        ('{"query": 3, "positive": "dog"}', ":2: query is missing, empty or not a string; give a text"),
+        ('{"query": "cat"}', ":2: names no documents (but query); give positive, or documents"),
+        ('{"query": " ", "positive": "dog"}', ":2: query is ' '; give a text"),
+        ('{"query": 3, "positive": "dog"}', ":2: query is 3; give a text"),
+        ('{"query": "cat", "documents": ["dog"]}', ":2: names no positive; give one"),
         ("[]", ":2: expected a JSON object"),
     ],
 )
@@ -603,7 +625,11 @@ def test_unusable_rows_of_pairs(line, message, tmp_path):
 def test_unusable_data_and_settings_are_found_before_the_model_is_loaded(beir_folder, tmp_path):
     out = tmp_path / "out"
     for data, options, message in [
-        (_write(tmp_path / "pairs.csv", ["a"]), {}, "pairs.csv: no folder, nor a file of pairs; give a BEIR"),
+        (
+            _write(tmp_path / "pairs.csv", ["a"]),
+            {},
+            "pairs.csv:1: 'a' holds no name of a column that is known",
+        ),
         (tmp_path / "none.jsonl", {}, "none.jsonl: no such file"),
         (_write(tmp_path / "empty.jsonl", []), {}, "empty.jsonl: no pairs; give at least one row"),
         (tmp_path, {}, "train.tsv: no such file; no split is here"),

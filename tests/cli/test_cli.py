@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from st_l0 import cli
+from st_l0.cli.fields import as_columns
 from st_l0.encoder.idf import TABLE
 from st_l0.errors import InputError, MissingExtraError
 from st_l0.indexing import identity
@@ -404,6 +405,32 @@ def test_search_in_a_corpus(run, encoder, corpus, indexed):
     assert sorted(corpus.parent.iterdir()) == sorted([*before, beir])
     result = run("search", corpus, "red")
     assert (result.exit_code, result.stderr) == (2, f"error: {corpus} is a corpus, no index: give --model\n")
+
+
+def test_fields_of_other_names(run, encoder, tmp_path):
+    lines = [{"sku": "a", "label": "red", "note": "fish"}, {"sku": "b", "label": "green", "note": "tree"}]
+    corpus = tmp_path / "goods.jsonl"
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fields = ("--id-field", "sku", "--text-field", "label", "--text-field", "note")
+    result = run("index", "model", corpus, "--to", "my-index")
+    assert result.exit_code == 2 and "so no text; name it with text_fields (--text-field" in result.stderr
+    assert run("index", "model", corpus, "--to", "my-index", *fields).exit_code == 0
+    found = run("search", "my-index", "red", "-k", "5").stdout
+    assert found.split()[2:] == ["a", "red", "fish"]
+    assert run("search", corpus, "red", "-k", "5", "--model", "m", *fields).stdout == found
+    result = run("search", "my-index", "red", *fields)
+    line = "error: my-index: is no corpus; leave --id-field and --text-field out\n"
+    assert (result.exit_code, result.stderr) == (2, line)
+
+
+def test_keys_of_rows_of_other_names():
+    assert as_columns(["negatives=a", "negatives=b", "ignore=c=d"]) == {
+        "negatives": ["a", "b"],
+        "ignore": ["c=d"],
+    }
+    assert as_columns(None) == {}
+    with pytest.raises(InputError, match="--column query: give WORD=KEY, such as positive=passage_text"):
+        as_columns(["query"])
 
 
 def test_a_missing_model_is_one_line(run, encoder, corpus):

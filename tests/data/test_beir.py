@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from st_l0.data import Collection, open_texts, read_collection, read_documents, write_collection
+from st_l0.data import (
+    Collection,
+    is_corpus,
+    open_texts,
+    read_collection,
+    read_documents,
+    write_collection,
+)
 from st_l0.errors import InputError
 
 CORPUS = [
@@ -103,7 +110,7 @@ def test_missing_folder(tmp_path):
         (b'{"_id": true, "text": "x"}', "_id is True"),
         (b'{"_id": "x"}', "no text"),
         (b'{"_id": "x", "text": ["x"]}', "text is list"),
-        (b'{"_id": "same", "text": "x"}', "id 'same' occurs twice"),
+        (b'{"_id": "same", "text": "x"}', "id 'same' occurs already in line 1"),
         (b'{"_id": "x", "text": ', "invalid JSON"),
         (b'["x"]', "expected a JSON object"),
         (b'{"_id": "x", "text": "\xff"}', "not UTF-8"),
@@ -121,7 +128,7 @@ def test_title_that_is_not_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("file", "problem"),
-    [("corpus.jsonl", "no documents"), ("queries.jsonl", "no queries"), ("qrels/test.tsv", "no judgements")],
+    [("corpus.jsonl", "is empty"), ("queries.jsonl", "no queries"), ("qrels/test.tsv", "no judgements")],
 )
 def test_empty_file(tmp_path, file, problem):
     folder = _folder(tmp_path)
@@ -136,31 +143,6 @@ def test_truncated_gzip(tmp_path, file):
     (folder / file).unlink()
     (folder / f"{file}.gz").write_bytes(content[:-12])
     _refused(folder, f"{file}.gz:", "cannot be read")
-
-
-@pytest.mark.parametrize(
-    ("second_line", "problem"),
-    [
-        ("q1 d1 1", "1 fields"),
-        ("q1\t0\td1\t1", "4 fields"),
-        ("q1\td1\t1.5", "'1.5' is not an integer"),
-        ("q1\td1\t", "'' is not an integer"),
-        ("q9\td1\t1", "query 'q9' is not in queries.jsonl"),
-    ],
-)
-def test_bad_judgement(tmp_path, second_line, problem):
-    folder = _folder(tmp_path, qrels=f"{QRELS[0]}\n{second_line}\n")
-    _refused(folder, "qrels/test.tsv:2:", problem)
-
-
-def test_judgements_without_header(tmp_path):
-    _refused(_folder(tmp_path, qrels="q1\td1\t1\n"), "qrels/test.tsv:1:", "no header")
-
-
-def test_contradicting_judgements(tmp_path):
-    twice = f"{QRELS[0]}\nq1\td1\t1\nq1\td1\t1\n"
-    assert read_collection(_folder(tmp_path, qrels=twice)).qrels == {"q1": {"d1": 1}}
-    _refused(_folder(tmp_path, qrels=twice + "q1\td1\t2\n"), "qrels/test.tsv:4:", "judged otherwise")
 
 
 def test_judged_documents_outside_the_corpus_are_counted(tmp_path, caplog):
@@ -260,3 +242,121 @@ def test_a_record_without_an_id_is_refused_by_all(tmp_path):
     ):
         with pytest.raises(InputError, match=r"corpus\.jsonl:2: no _id; give every line one"):
             read(folder)
+
+
+def _hub(folder, frames):
+    """A collection as the Hub has it: a folder of parquet files for each part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name, rows in frames.items():
+        path = folder / f"{name}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return folder
+
+
+def test_a_collection_of_the_hub(tmp_path):
+    qrels = [
+        {"query-id": "q1", "corpus-id": "d1", "score": 1.0},
+        {"query-id": "q3", "corpus-id": "d2", "score": 0.0},
+    ]
+    parts = {"corpus/a": CORPUS[:2], "corpus/b": CORPUS[2:], "queries/queries": QUERIES, "qrels/test": qrels}
+    folder = _hub(tmp_path / "pets", parts)
+    collection = read_collection(folder)
+    assert collection == read_collection(_folder(tmp_path / "2" / "pets", qrels="q1\td1\t1\nq3\td2\t0\n"))
+    assert dict(read_documents(folder)) == collection.corpus
+    _refused(folder, "qrels/dev.tsv", "splits here: test", split="dev")
+    lists = _hub(tmp_path / "nano", parts | {"qrels/train": [{"query-id": "q1", "corpus-id": "d1"}]})
+    assert read_collection(lists, "train").qrels == {"q1": {"d1": 1}}
+
+
+def _zip(path, files):
+    import zipfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _files(folder, inside):
+    return {
+        f"{inside}{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("inside", ["", "pets/", "some/where/pets/"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_collection_in_a_zip_archive(tmp_path, inside, compress):
+    folder = _folder(tmp_path / "pets", compress=compress)
+    archive = _zip(tmp_path / "pets.zip", _files(folder, inside) | {"__MACOSX/pets/._corpus.jsonl": "junk"})
+    expected = read_collection(folder)
+    assert read_collection(archive) == expected
+    assert dict(read_documents(archive)) == expected.corpus
+    texts = open_texts(archive, "queries")
+    assert [texts[identifier] for identifier in ("q1", "q2")] == ["sleepy cats", "unjudged"]
+    assert is_corpus(archive)
+
+
+def test_archives_of_other_kinds(tmp_path):
+    folder = _folder(tmp_path / "pets")
+    several = _zip(tmp_path / "many.zip", _files(folder, "a/b/") | _files(folder, "a/c/"))
+    with pytest.raises(
+        InputError, match=r"many\.zip: holds several collections; give one, such as .*many\.zip/a/b"
+    ):
+        read_collection(several)
+    assert read_collection(several / "a" / "c").corpus == read_collection(folder).corpus
+    one = _zip(tmp_path / "one.zip", {"x/documents.txt": "one\ntwo\n"})
+    assert list(read_documents(one)) == [("1", "one"), ("2", "two")]
+    with pytest.raises(InputError, match="holds no corpus"):
+        list(read_documents(_zip(tmp_path / "two.zip", {"a.txt": "x", "b.txt": "y"})))
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(several.read_bytes()[:200])
+    for read in (
+        read_collection,
+        lambda path: list(read_documents(path)),
+        lambda path: open_texts(path, "corpus"),
+    ):
+        with pytest.raises(InputError, match="cannot be read as zip"):
+            read(broken)
+    content = bytearray(_zip(tmp_path / "bad.zip", _files(folder, "")).read_bytes())
+    content[len("PK") + 28 + len("corpus.jsonl") + 20] ^= 1
+    (tmp_path / "bad.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.zip/.*cannot be read"):
+        read_collection(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "tsv", "csv", "parquet"])
+@pytest.mark.parametrize("archive", [False, True])
+def test_parts_in_other_files(tmp_path, kind, archive):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "pets"
+    for name, rows in (("corpus", {"007": "cats", "7": "dogs, say"}), ("queries", {"q1": "a cat"})):
+        path = folder / f"{name}.{kind}"
+        folder.mkdir(exist_ok=True)
+        records = [{"_id": identifier, "text": text} for identifier, text in rows.items()]
+        match kind:
+            case "parquet":
+                pq.write_table(pa.Table.from_pylist(records), path)
+            case "jsonl":
+                path.write_text(_lines(records))
+            case "json":
+                path.write_text(json.dumps(records, indent=1))
+            case "tsv":  # MS MARCO's: no names
+                path.write_text("".join(f"{identifier}\t{text}\n" for identifier, text in rows.items()))
+            case "csv":
+                path.write_text("id,text\n" + "".join(f'{key},"{text}"\n' for key, text in rows.items()))
+    _write(folder / "qrels" / "test.tsv", "q1\t007\t1\n")
+    source = _zip(tmp_path / "pets.zip", _files(folder, "pets/")) if archive else folder
+    collection = read_collection(source)
+    assert collection.corpus == {"007": "cats", "7": "dogs, say"}
+    assert (collection.queries, collection.qrels) == ({"q1": "a cat"}, {"q1": {"007": 1}})
+    assert dict(read_documents(source)) == collection.corpus
+    assert open_texts(source, "corpus")["7"] == "dogs, say"
+    assert open_texts(source, "queries")["q1"] == "a cat"

@@ -73,7 +73,10 @@ def test_a_saved_dataset_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ({"_id": "b", "body": "x"}, "none of the fields title, text"),
+        (
+            {"_id": "b", "lyrics": "x"},
+            "none of the fields title, text (but _id, lyrics), so no text; name it with text_fields",
+        ),
         ({"_id": "b", "text": 3}, "text is int"),
         ({"_id": "b", "text": ["x"]}, "text is list"),
         ({"_id": None, "text": "x"}, "_id is None"),
@@ -90,7 +93,7 @@ def test_a_record_without_text_or_id_is_refused(tmp_path, record, expected):
 
 def test_unusable_sources_are_refused(tmp_path):
     assert "neither a BEIR folder" in message(read_documents, tmp_path)
-    assert "unknown kind of corpus" in message(read_documents, tmp_path / "c.csv")
+    assert "unknown kind of corpus" in message(read_documents, tmp_path / "c.docx")
     assert "the corpus is empty" in message(read_documents, write(tmp_path / "c.jsonl", "\n"))
     assert "the corpus is empty" in message(read_documents, write(tmp_path / "c.txt"))
 

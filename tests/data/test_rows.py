@@ -7,6 +7,7 @@ from datasets import Dataset, DatasetDict, disable_progress_bars, load_dataset
 from st_l0.data import Row, Texts, read_rows
 
 PAIR = {"query": "q", "positive": "p"}
+HOW = "with columns (data.columns, --column)"
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ FORMS = [
         Row("q", ("a", "b"), (1.0, 2.0), "3", ("4", "5")),
     ),
     # more keys than those
-    ({**PAIR, "score": 1.0, "id": 5, "source": {"a": [1]}}, Row("q", ("p",))),
+    ({**PAIR, "url": "https://a.b/c", "id": 5, "source": {"a": [1]}}, Row("q", ("p",))),
 ]
 
 ID_FORMS = [
@@ -153,34 +154,44 @@ def test_rows_are_streamed(tmp_path):
 
 
 LIST = {"query": "q", "documents": ["a", "b"]}
+ONE_OF = f"give one of them, or say which {HOW}"
 BAD = [
     # texts
     ({"positive": "p"}, "query is missing; give a text"),
     ({"query": "", "positive": "p"}, "query is empty; give a text"),
     ({"query": "q", "positive": " \n"}, r"positive is ' \n'; give a text"),
     ({"query": "q", "positive": 3}, "positive is 3; give a text"),
-    ({**PAIR, "negative": ["n"]}, "negative is ['n']; give a text"),
-    ({**PAIR, "negatives": "n"}, "negatives is str; give a list"),
+    ({**PAIR, "negative": [["n"]]}, "negative[0] is ['n']; give a text"),
     ({**PAIR, "negatives": ["n", ""]}, "negatives[1] is empty; give a text"),
     ({**PAIR, "negatives": [None]}, "negatives[0] is missing; give a text"),
     ({"query": "q", "documents": "a"}, "documents is str; give a list"),
     ({"query": "q", "documents": ["a", 3]}, "documents[1] is 3; give a text"),
     ({"query": "q", "documents": []}, "documents is empty; give at least one document"),
     ({"query": "q", "docs": []}, "docs is empty; give at least one document"),
-    ({"query": "q", "pos": ["p"]}, "pos is ['p']; give a text"),
-    ({"query": "q", "pos": "p", "negs": {"0": "n"}}, "negs is dict; give a list"),
+    ({"query": "q", "pos": []}, "pos is empty; give at least one document"),
+    (
+        {"query": "q", "pos": "p", "negs": {"0": "n"}},
+        "negs is an object of 0; give a text, or text, title and docid in it",
+    ),
     # forms
-    ({**PAIR, "negative": "n", "negatives": ["n"]}, "has both negative and negatives; give one of them"),
-    ({**PAIR, **LIST}, "has positive and documents, which are keys of different forms; give one of them"),
+    ({**PAIR, "negative": "n", "negatives": ["n"]}, f"has both negative and negatives; {ONE_OF}"),
+    (
+        {**PAIR, **LIST},
+        f"has positive and documents, which are keys of different forms; give one, or ignore one {HOW}",
+    ),
     (
         {"query": "q", "pos": "p", "docs": ["d"]},
-        "has pos and docs, which are keys of different forms; give one of them",
+        f"has pos and docs, which are keys of different forms; give one, or ignore one {HOW}",
     ),
     (
-        {"query": "q", "passage": "p"},
-        "has none of positive, documents, pos, docs (but query, passage); give the documents as one of these",
+        {"query": "q", "hit": "p"},
+        "names no documents (but query, hit); give positive, or documents, or say which key holds them "
+        f"{HOW}",
     ),
-    ({}, "has none of positive, documents, pos, docs (but nothing); give the documents as one of these"),
+    (
+        {},
+        f"names no documents (but nothing); give positive, or documents, or say which key holds them {HOW}",
+    ),
     # ids
     ({"query_id": 7, "positive_id": 1}, "has positive_id, ids; give corpus and queries, to look them up"),
     ({"query_id": 7, "document_ids": [1]}, "has document_ids, ids; give corpus and queries, to look them up"),
@@ -212,17 +223,18 @@ BAD_BY_ID = [
     ({"query_id": 7, "document_ids": []}, "document_ids is empty; give at least one document"),
     (
         {"query_id": 7, "positive_id": 1, "negative_id": 2, "negative_ids": [3]},
-        "has both negative_id and negative_ids; give one of them",
+        f"has both negative_id and negative_ids; {ONE_OF}",
     ),
     (
         {"query_id": 7, "positive_id": 1, "document_ids": [2]},
-        "has document_ids and positive_id, which are keys of different forms; give one of them",
+        f"has document_ids and positive_id, which are keys of different forms; give one, or ignore one {HOW}",
     ),
     (PAIR, "has positive, texts; leave corpus and queries out"),
     (LIST, "has documents, texts; leave corpus and queries out"),
     (
         {"q": 7, "d": [1]},
-        "has none of document_ids, positive_id, docs (but q, d); give the documents as one of these",
+        "names no documents (but q, d); give positive_id, or document_ids, or say which key holds them "
+        f"{HOW}",
     ),
     ({"query_id": 7, "positive_id": 1, "scores": []}, "0 scores for 1 documents; give one for each"),
 ]

@@ -131,7 +131,6 @@ def test_many_ids_are_found_as_by_a_dict(tmp_path):
         "\0",
         "x\0\0",
         "日本",
-        " ",
     ]
     ids = [ids[index] for index in generator.permutation(len(ids))]
     known = {identifier: f"text of {index}" for index, identifier in enumerate(ids)}
@@ -209,7 +208,8 @@ def test_sources_without_ids_or_texts_are_refused(tmp_path):
 
     assert refused("a", {"text": "x"}) == " has the columns text; give _id, and text or title"
     assert (
-        refused("b", {"_id": "a", "body": "x"}) == " has the columns _id, body; give _id, and text or title"
+        refused("b", {"_id": "a", "lyrics": "x"})
+        == " has the columns _id, lyrics; give _id, and text or title"
     )
     assert refused("c", {"_id": "a", "text": 3}) == " the column text does not hold strings; give texts"
     expected = "2: the id is None; give a string or an integer"
@@ -218,7 +218,7 @@ def test_sources_without_ids_or_texts_are_refused(tmp_path):
         saved(tmp_path / "e", [{"_id": "a", "text": "x"}, {"_id": "b", "text": None}]), "corpus"
     )
     assert texts["a"] == "x"
-    assert message(texts.__getitem__, "b").startswith(f"{tmp_path / 'e'}:2: has no text")
+    assert message(texts.__getitem__, "b").startswith(f"{tmp_path / 'e'}:2: none of the fields title, text")
 
 
 def test_unusable_sources_are_refused(tmp_path):
@@ -246,7 +246,8 @@ def test_rows_find_ids_whose_white_space_the_reader_dropped(tmp_path):
     write(tmp_path / "corpus.jsonl", {"_id": " a ", "text": "one"}, {"_id": "b", "text": "two"})
     texts = open_texts(tmp_path, "corpus")
     assert texts.read(texts.rows([" a ", "b", "a", " b"])) == ["one", "two", "one", "two"]
-    exact = open_texts(
-        saved(tmp_path / "saved", [{"_id": " a", "text": "x"}, {"_id": "a", "text": "y"}]), "corpus"
-    )
-    assert exact.read(exact.rows([" a", "a", "a "])) == ["x", "y", "y"]
+    folder = saved(tmp_path / "saved", [{"_id": " a", "text": "x"}, {"_id": "b ", "text": "y"}])
+    kept = open_texts(folder, "corpus")
+    assert kept.read(kept.rows([" a", "a", "b "])) == ["x", "x", "y"] and list(kept.ids()) == ["a", "b"]
+    twice = saved(tmp_path / "twice", [{"_id": " a", "text": "x"}, {"_id": "a", "text": "y"}])
+    assert message(open_texts, twice, "corpus") == f"{twice}:2: id 'a' occurs already in row 1"

@@ -29,7 +29,7 @@ def rows_of(data):
 
 
 def test_columns_of_pairs_triplets_and_tuples(tmp_path):
-    pair = {"query": "q", "positive": "p", "score": 1.0}
+    pair = {"query": "q", "positive": "p", "url": "u"}
     data = read(tmp_path, pair)
     assert data.columns == ("query", "positive") and not data.scored
     assert data.dataset.column_names == ["query", "positive"]
@@ -264,4 +264,4 @@ def test_settings_out_of_range_are_refused(tmp_path, options, expected):
 def test_no_row_at_all_is_refused(tmp_path):
     path = write(tmp_path / "r.jsonl")
     assert message(read_training_data, path) == f"{path}: no training data; give at least one row"
-    assert message(read_training_data, []) == "no file given: no training data; give at least one row"
+    assert message(read_training_data, []) == "nothing given: no training data; give at least one row"

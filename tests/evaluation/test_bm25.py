@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from st_l0.data import read_collection
+from st_l0.data.words import WordSplitter
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import quality
@@ -53,6 +54,33 @@ def test_queries_without_known_words():
 def test_nothing_to_search():
     assert search_bm25({"a": "", "b": "the"}, {"q": "cats"}).run == {"q": {}}
     assert search_bm25(CORPUS, {}).run == {}
+
+
+def test_languages_without_spaces():
+    corpus = {"a": "北京是中国的首都。", "b": "東京は日本の首都です。", "c": "心脏将血液泵送到全身。"}
+    corpus |= {"d": "กรุงเทพเป็นเมืองหลวงของประเทศไทย", "e": "ភ្នំពេញជារដ្ឋធានីនៃប្រទេសកម្ពុជា"}
+    run = search_bm25(corpus, {"1": "首都", "2": "心脏", "3": "เมืองหลวง", "4": "រដ្ឋធានី", "5": "鼠标"}).run
+    assert {query: set(hits) for query, hits in run.items()} == {
+        "1": {"a", "b"}, "2": {"c"}, "3": {"d"}, "4": {"e"}, "5": set(),
+    }  # fmt: skip
+    # One pair, in one of five documents of 7, 9, 9, … pairs.
+    (score,) = run["2"].values()
+    lengths = [len(pairs) for pairs in WordSplitter()(corpus.values())]
+    idf = math.log(1 + (5 - 1 + 0.5) / (1 + 0.5))
+    assert score == pytest.approx(idf / (1 + 1.2 * (0.25 + 0.75 * 9 / (sum(lengths) / 5))), rel=1e-5)
+    assert lengths[:3] == [7, 9, 9]
+
+
+def test_a_querys_own_document_is_no_hit():
+    corpus = {"q": "cats bark", "3": "cats bark", "4": "dogs bark", "d": "cats"}
+    queries = {"q": "barking", "3": "Cats  bark", "4": "cats bark", "x": "cats"}
+    run = search_bm25(corpus, queries, 2).run
+    assert [len(hits) for hits in run.values()] == [2, 2, 2, 2]
+    assert {query: set(hits) for query, hits in run.items() if query != "x"} == {
+        "q": {"3", "4"}, "3": {"q", "d"}, "4": {"q", "3"},
+    }  # fmt: skip
+    assert set(search_bm25(corpus, queries, 1, own=set()).run["3"]) <= {"q", "3"}
+    assert "q" in search_bm25(corpus, queries, 3, own=set()).run["q"]
 
 
 def test_silent_unless_asked(capfd):

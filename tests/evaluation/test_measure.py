@@ -58,6 +58,7 @@ def _run(**options):
 # q1 scores d1 3, d4 1: perfect. q2 scores d2 1, d4 1: a tie, which the larger id wins, so d4 comes first.
 # q3 finds nothing.
 QUALITY = {"ndcg@10": 2 / 3, "mrr@10": 2 / 3, "recall@100": 2 / 3}
+NOTHING = {"without_hits": 1 / 3}
 # p_q is 1/3 for cat, sleep and dog; p_d is 1/5, 2/5 and 2/5.
 COSTS = {"flops": 1 / 3, "query_active_dims": 1, "document_active_dims": 8 / 5, "document_active_dims_p95": 2}
 
@@ -68,9 +69,9 @@ def test_numbers_by_hand():
         "collection": "pets", "documents": 5, "queries": 3,
     }  # fmt: skip
     measured = report["model"]
-    for key, expected in (QUALITY | COSTS).items():
+    for key, expected in (QUALITY | NOTHING | COSTS).items():
         assert measured[key] == pytest.approx(expected), key
-    times = set(measured) - set(QUALITY | COSTS)
+    times = set(measured) - set(QUALITY | NOTHING | COSTS)
     assert times == {
         "encode_documents_seconds", "documents_per_second", "index_seconds", "encode_query_ms",
         "search_ms_per_query",
@@ -90,7 +91,7 @@ def test_bm25_beside_the_model():
     pytest.importorskip("bm25s")
     pytest.importorskip("Stemmer")
     report = evaluate(BagOfWords(), PETS, progress=False)
-    assert set(report["bm25"]) == {"ndcg@10", "mrr@10", "recall@100", "index_seconds", "search_ms_per_query"}
+    assert set(report["bm25"]) == {*QUALITY, *NOTHING, "index_seconds", "search_ms_per_query"}
     # Neither finds the document that shares no word with its query.
     assert report["bm25"]["recall@100"] == pytest.approx(2 / 3)
     assert report["model"]["recall@100"] == pytest.approx(2 / 3)
@@ -141,7 +142,7 @@ def test_given_vectors_are_not_encoded_again():
     model = BagOfWords()
     report = evaluate(model, PETS, document_vectors=_vectors().toarray(), bm25=False, progress=False)
     assert [call[0] for call in model.calls] == ["query", "query"]
-    for key, expected in (QUALITY | COSTS).items():
+    for key, expected in (QUALITY | NOTHING | COSTS).items():
         assert report["model"][key] == pytest.approx(expected), key
     assert not {"encode_documents_seconds", "documents_per_second"} & set(report["model"])
 
@@ -151,7 +152,11 @@ def test_given_index_is_searched():
     measured = evaluate(model, PETS, index=_index(), bm25=False, progress=False)["model"]
     assert [call[0] for call in model.calls] == ["query", "query"]
     assert {key: measured[key] for key in QUALITY} == pytest.approx(QUALITY)
-    assert set(measured) - set(QUALITY) == {"encode_query_ms", "query_active_dims", "search_ms_per_query"}
+    assert set(measured) - set(QUALITY | NOTHING) == {
+        "encode_query_ms",
+        "query_active_dims",
+        "search_ms_per_query",
+    }
 
 
 def test_given_index_and_vectors():
@@ -218,6 +223,46 @@ def test_interrupt_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(Interrupted(), PETS, bm25=False, progress=False)
+
+
+# Four queries are documents, of which the last but one is judged as relevant to itself.
+OWN = Collection(
+    "own",
+    corpus={"a": "cat sleep", "b": "cat", "7": "dog bark", "8": "fish", "c": "bark"},
+    queries={"a": "cat sleep", "7": "Dog  bark", "c": "bark", "8": "dog"},
+    qrels={"a": {"b": 1}, "7": {"c": 1}, "c": {"c": 1}, "8": {"8": 0, "7": 1}},
+)
+
+
+def test_a_querys_own_document_is_no_hit():
+    results = {}
+    evaluate(BagOfWords(), OWN, bm25=True, progress=False, results=results)
+    for system in ("model", "bm25"):
+        found = {query: list(hits) for query, hits in results[system].run.items()}
+        assert found == {"a": ["b"], "7": ["c"], "c": found["c"], "8": ["7"]}
+        assert set(found["c"]) == {"7", "c"}
+        assert [results[system].per_query[query]["ndcg@10"] for query in ("a", "7", "8")] == [1, 1, 1]
+
+
+def test_k_documents_remain_without_the_querys_own():
+    corpus = {f"d{number:02}": "cat" for number in range(30)} | {"q": "cat cat cat"}
+    cats = Collection("cats", corpus, {"q": "cat"}, {"q": {"d00": 1}})
+    results = {}
+    evaluate(BagOfWords(), cats, k=12, progress=False, results=results)
+    assert [len(results[system].run["q"]) for system in ("model", "bm25")] == [12, 12]
+
+
+def test_a_system_that_finds_nothing_is_named(caplog):
+    unknown = Collection("odd", PETS.corpus, {"q1": "cat", "q2": "zebra", "q3": "☂"}, PETS.qrels)
+    report = evaluate(BagOfWords(), unknown, progress=False)
+    assert report["bm25"]["without_hits"] == report["model"]["without_hits"] == pytest.approx(2 / 3)
+    warnings = [record for record in caplog.records if record.name.startswith("st_l0")]
+    assert [record.getMessage().split(";")[0] for record in warnings] == [
+        f"collection odd: {name} found nothing for 2 of 3 queries" for name in ("BM25", "the model")
+    ]
+    caplog.clear()
+    evaluate(BagOfWords(), PETS, progress=False)
+    assert "found nothing" not in caplog.text
 
 
 @pytest.mark.parametrize("part", ["corpus", "queries"])

@@ -148,6 +148,22 @@ def test_results_stand_beside_the_report(tmp_path):
     assert (tmp_path / "mini.v1.pets.bm25.run").read_text() == ""
 
 
+def test_runs_of_an_earlier_report_that_this_one_lacks_are_removed(tmp_path):
+    path = tmp_path / "report.json"
+    (tmp_path / "report.cats.bm25.run").write_text("of somebody else")
+    write_results({"pets": {"bm25": FOUND, "model": FOUND}, "plants": {"model": FOUND}}, path)
+    write_results({"pets": {"model": FOUND}}, tmp_path / "report.json")
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "report.per_query.json", "report.pets.model.run", "report.cats.bm25.run",
+    }  # fmt: skip
+
+
+def test_a_system_that_found_nothing_for_most_queries_says_so():
+    bm25 = {**PETS["bm25"], "without_hits": 0.8}
+    table = render([{**PETS, "bm25": bm25, "model": {**PETS["model"], "without_hits": 0.5}}])
+    assert list(table.columns[1].cells) == ["BM25 (no hits: 80%)", "model"]
+
+
 @pytest.mark.parametrize("name", ["beir/pets", "../pets"])
 def test_a_name_that_is_no_file_name_is_refused_before_anything_is_written(tmp_path, name):
     with pytest.raises(InputError, match="cannot be part of a file name"):

@@ -401,16 +401,47 @@ def test_rows_that_cannot_be_used(recipe, tmp_path):
     rows.write_text("")
     assert refusal(recipe(data={"train": str(rows)})).startswith(f"{rows}: no training data")
     rows_file(rows, {"query": "a"})
-    assert refusal(recipe(data={"train": str(rows)})).startswith(f"{rows}:1: has none of")
+    assert refusal(recipe(data={"train": str(rows)})).startswith(f"{rows}:1: names no documents")
     rows_file(rows, {"query_id": "1", "document_ids": ["2", "3"]})
     assert "give corpus and queries" in refusal(recipe(data={"train": str(rows)}))
     data = {"train": str(rows), "corpus": "BeIR/msmarco", "queries": str(tmp_path)}
+    assert refusal(recipe(data=data)).startswith(f"{tmp_path}: neither a BEIR folder (no queries.jsonl")
+    rows_file(tmp_path / "queries.jsonl", {"code": "1", "text": "a"})
+    assert refusal(recipe(data=data)) == f"{tmp_path / 'queries.jsonl'}:1: no _id; give every line one"
+    data["columns"] = {"queries_id": "code"}
     sources = dict(dry_run(recipe(data=data)).sources)
     assert sources == {
         str(rows): "there",
         "BeIR/msmarco": "no such path: to be fetched from the Hub",
         str(tmp_path): "there",
     }
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "expected"),
+    [
+        ({"query": "q", "positive": "p", "hard": ["n"]}, {}, "hard may hold documents and is not known"),
+        ({"query": "q", "positive": "p", "hard": ["n"]}, {"negatives": "hard"}, 2),
+        ({"query": "q", "positive": "p", "hard": ["n"]}, {"ignore": "hard"}, 1),
+        ({"query": "q", "pos": ["p"], "neg": ["n", "m"]}, {}, 3),
+        (
+            {"query": "q", "positive": "p", "label": 0},
+            {},
+            "label is 0, which says that the document is wrong",
+        ),
+        ({"query": "q", "positive": "p"}, {"negatives": "hrad"}, "has no hrad"),
+    ],
+)
+def test_the_dry_run_reads_rows_as_the_run_does(recipe, tmp_path, row, columns, expected):
+    rows = tmp_path / "rows.jsonl"
+    rows_file(rows, row)
+    planned = recipe(data={"train": str(rows), "columns": columns, "documents_per_query": None})
+    if isinstance(expected, str):
+        with pytest.raises(InputError) as caught:
+            read_data(planned.data)
+        assert refusal(planned) == str(caught.value) and expected in refusal(planned)
+    else:
+        assert dry_run(planned).documents_per_query == len(read_data(planned.data).columns) - 1 == expected
 
 
 def test_where_teacher_scores_come_from(recipe, tmp_path, mlm_folder):

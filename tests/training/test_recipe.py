@@ -98,11 +98,13 @@ def test_every_key_can_be_set(write):
 
 def test_round_trip(write):
     overrides = ["model.activation=1", "training.weight_decay=1e-7", "data.train=[ä.jsonl, '2e-5', 'no']"]
+    overrides.append("data.columns={positive: passage, ignore: [a, b]}")
     recipe = load_recipe(write(MINIMAL), overrides)
     again = load_recipe(write(recipe.to_yaml(), "again.yaml"))
     assert again == recipe
     assert again.training["weight_decay"] == 1e-7
     assert again.data.train == ("ä.jsonl", "2e-5", "no")
+    assert again.data.columns == {"positive": ("passage",), "ignore": ("a", "b")}
     assert "limit: null" in recipe.to_yaml()  # every key is written out
 
 
@@ -214,6 +216,10 @@ def test_later_overrides_win_and_may_make_a_section(write):
         (["data.train=[a, 1]"], "data.train must be text, not 1"),
         (["data.train=3"], "data.train must be a list, not 3"),
         (["data.limit=0"], "data.limit must be at least 1, not 0"),
+        (["data.columns={negs: a}"], "data.columns.negs is not a known key: did you mean data.columns.neg"),
+        (["data.columns={query: [a, b]}"], "data.columns query names 2 keys; give one"),
+        (["data.columns={query: a, ignore: [a]}"], "data.columns 'a' is named twice; name each key once"),
+        (["data.columns={corpus_id: a}"], "data.columns name fields of corpus and queries: give both"),
         (["seed=-1"], "seed must be at least 0, not -1"),
         (["output="], "output must be text, not empty"),
         (["training=3"], "training must be a mapping, not 3"),

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from st_l0.cli.app import app, say, writing
+from st_l0.cli.fields import IdField, TextFields
 
 
 @app.command()
@@ -19,13 +20,18 @@ def encode(
         str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
     ],
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip."
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of the encoded documents.")],
     dtype: Annotated[
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    id_field: IdField = None,
+    text_field: TextFields = None,
 ) -> None:
     """Encode a corpus into files that `st-l0 index` takes, under torchrun on many devices.
 
@@ -39,7 +45,7 @@ def encode(
     from st_l0.utils.distributed import join, rank
 
     check_output(to)
-    documents = read_documents(corpus)
+    documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
     first = next(documents)  # an unusable corpus should leave no folder behind
     join()
     encoder = SparseEncoder.from_pretrained(model)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_l0.cli.app import app, say, writing
+from st_l0.cli.fields import IdField, TextFields, refuse_fields
 from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
 
@@ -31,7 +32,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Documents encoded at once."
 def evaluate(
     model: ModelName,
     data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of a collection, as BEIR has it; repeatable.")
+        list[Path], typer.Option("--data", help="A collection as BEIR has it, folder or .zip; repeatable.")
     ],
     output: Annotated[
         Path | None,
@@ -108,13 +109,15 @@ def index(
         Path,
         typer.Argument(
             metavar="CORPUS",
-            help="A .jsonl, .txt or .parquet file, a BEIR folder, or what st-l0 encode wrote.",
+            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or what encode wrote.",
         ),
     ],
     to: Annotated[
         str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
     ],
     batch_size: BatchSize = 32,
+    id_field: IdField = None,
+    text_field: TextFields = None,
     _check: Annotated[
         Path | None,
         typer.Option(
@@ -136,7 +139,10 @@ def index(
 
     check_target(to)
     encoded = is_encoded(corpus)
-    documents = iter(()) if encoded else read_documents(corpus)
+    if encoded:
+        refuse_fields(corpus, id_field, text_field)
+    fields: dict[str, Any] = {"id_field": id_field, "text_fields": text_field or None}
+    documents = iter(()) if encoded else read_documents(corpus, **fields)
     first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind
     encoder = SparseEncoder.from_pretrained(model)
     metadata = index_metadata(encoder, model)
@@ -168,6 +174,8 @@ def search(
     model: Annotated[
         str | None, typer.Option("--model", help="Instead of the model that the index names.")
     ] = None,
+    id_field: IdField = None,
+    text_field: TextFields = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the hits as one JSON object, for scripts.")
     ] = False,
@@ -181,6 +189,8 @@ def search(
     if query is None and not is_terminal(sys.stdin):
         raise InputError("no QUERY was given, and there is no terminal to ask for one")
     corpus = is_corpus(index)
+    if not corpus:
+        refuse_fields(index, id_field, text_field)
     opened: Index = EmbeddedIndex() if corpus else open_index(index, create=False)
     name = model or opened.metadata.get("model")
     if name is None:
@@ -195,7 +205,8 @@ def search(
         from st_l0.indexing.index import index_corpus
 
         encoder = SparseEncoder.from_pretrained(name)
-        index_corpus(encoder, read_documents(index), opened)
+        documents = read_documents(index, id_field=id_field, text_fields=text_field or None)
+        index_corpus(encoder, documents, opened)
     else:
         encoder = load_query_encoder(name, opened, index)
     if query is not None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from st_l0.cli.app import app, say, writing
+from st_l0.cli.fields import ColumnOption, IdField, TextFields, as_columns
 from st_l0.errors import InputError, reason
 from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
 
@@ -91,12 +92,17 @@ def recipes(
 @app.command()
 def idf(
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="A .jsonl, .txt or .parquet file, or a BEIR folder.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip."
+        ),
     ],
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
     ],
     output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
+    id_field: IdField = None,
+    text_field: TextFields = None,
 ) -> None:
     """Count a corpus into a table of query weights."""
     from transformers import AutoTokenizer
@@ -111,9 +117,8 @@ def idf(
         loaded = AutoTokenizer.from_pretrained(local_name(tokenizer))
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
-    weights = compute_idf(
-        (document.text for document in read_documents(corpus)), loaded, progress=is_terminal(sys.stderr)
-    )
+    documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
+    weights = compute_idf((document.text for document in documents), loaded, progress=is_terminal(sys.stderr))
     with writing(output):
         write_idf(output, weights, loaded)
     say(f"{output}: {len(weights)} tokens")
@@ -145,6 +150,7 @@ def teach(
         list[float] | None, typer.Option("--weight", help="What each teacher counts; by default the same.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
+    column: ColumnOption = None,
 ) -> None:
     """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
     from st_l0.data import open_texts, read_rows
@@ -155,10 +161,13 @@ def teach(
 
     check_output(output)
     join()
+    columns = as_columns(column)
+    options: dict[str, Any] = {"repair_latin1": repair_latin1, "columns": columns}
     rows = read_rows(
         data,
-        corpus=None if corpus is None else open_texts(corpus, "corpus", repair_latin1=repair_latin1),
-        queries=None if queries is None else open_texts(queries, "queries", repair_latin1=repair_latin1),
+        corpus=None if corpus is None else open_texts(corpus, "corpus", **options),
+        queries=None if queries is None else open_texts(queries, "queries", **options),
+        columns=columns,
     )
     loaded = [load_teacher(spec, batch_size=batch_size) for spec in teachers]
     ensemble = EnsembleTeacher(loaded, scale, weights)
@@ -174,7 +183,8 @@ def mine(
         str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
     ],
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A BEIR folder, or a .jsonl file of query and positive.")
+        Path,
+        typer.Argument(metavar="DATA", help="A BEIR folder or .zip, or a .jsonl file of query and positive."),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the rows with hard negatives.")],
     split: Annotated[str, typer.Option(help="Which relevance judgements of a BEIR folder.")] = "train",
@@ -192,6 +202,7 @@ def mine(
         float | None, typer.Option(help="Leave out what scores above this share of the positive's score.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    column: ColumnOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
     ] = False,
@@ -214,6 +225,7 @@ def mine(
             margin=margin,
             max_ratio=max_ratio,
             batch_size=batch_size,
+            columns=as_columns(column),
         )
     rows = output / "train.jsonl"
     if as_json:

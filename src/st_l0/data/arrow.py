@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from st_l0.data.parts import archive_of, is_there
 from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal
 
@@ -77,13 +78,14 @@ def load_hub(name: str | Path, *, split: str, configuration: str | None = None) 
         raise InputError(f"{name}: {where} {part} ({reason}); check the name and the network") from None
 
 
-def build(records: Callable[..., Iterator[dict[str, str]]], path: Path) -> Dataset:
+def build(records: Callable[..., Iterator[dict[str, str]]], path: Path, **options: Any) -> Dataset:
     """Turn a file into Arrow data in the ``datasets`` cache, once for each state of the file.
 
     Args:
         records: Importable function that reads the file; it takes ``path`` and ``state``, and ignores
             ``state``, which only tells one state of the file from another.
         path: The file.
+        options: More for ``records``; with others the file is read anew.
 
     Returns:
         The records, memory-mapped, each key a column of strings.
@@ -94,13 +96,14 @@ def build(records: Callable[..., Iterator[dict[str, str]]], path: Path) -> Datas
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(f"{path}: no such file; check the path")
-    status = path.stat()
+    status = (archive_of(path) or path).stat()
     state = (status.st_mtime_ns, status.st_size)
     try:
         with _bars_on_terminals_only():
-            return Dataset.from_generator(records, gen_kwargs={"path": str(path.absolute()), "state": state})
+            given = {"path": str(path.absolute()), "state": state, **options}
+            return Dataset.from_generator(records, gen_kwargs=given)
     except DatasetGenerationError as error:
         raise error.__cause__ or error from None
 

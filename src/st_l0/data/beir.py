@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tqdm import tqdm
 
-from st_l0.data.corpus import document_of, find_beir
-from st_l0.data.lines import read_lines, read_records, write_records
+from st_l0.data.corpus import read_beir
+from st_l0.data.lines import write_records
+from st_l0.data.parts import find_judgements, find_part, is_folder, located
+from st_l0.data.qrels import read_qrels
+from st_l0.data.records import Fields, Kind
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 from st_l0.utils.paths import local_path
@@ -18,7 +23,6 @@ from st_l0.utils.paths import local_path
 logger = logging.getLogger(__name__)
 
 _HEADER = ["query-id", "corpus-id", "score"]
-_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,26 @@ class Collection:
 
 
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
-    """Read a collection in BEIR layout; each file may be compressed, its name then ends in ``.gz``.
+    """Read a collection in BEIR layout: a folder, or a zip archive of one as it was downloaded.
 
-    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.corpus.document_of`.
+    - ``corpus.jsonl``: an object ``{"_id", "title", "text"}`` a line, see `st_l0.data.records.document_of`.
     - ``queries.jsonl``: an object ``{"_id", "text"}`` a line. Queries without judgements are left out.
-    - ``qrels/<split>.tsv``: a line ``query-id``, ``corpus-id``, ``score``, then one judgement a line.
+    - ``qrels/<split>.tsv``: a line ``query-id``, ``corpus-id``, ``score``, then one judgement a line; or
+      TREC's four columns, see `st_l0.data.qrels.read_qrels`.
+
+    Each may be compressed, its name then ends in ``.gz``. Corpus and queries may also be another kind of file
+    that `read_documents` takes, or a folder of parquet files (``corpus/…``), as on the Hub; judgements
+    ``.jsonl``, ``.parquet`` or ``.csv``, or TREC's ``.txt`` or ``.qrels``.
 
     Judged documents that are not in the corpus are kept and counted in a warning: no run can find them.
 
     Args:
-        folder: The collection's folder; its name becomes the collection's.
+        folder: The collection's folder or archive; its name becomes the collection's.
         split: Which judgements to read.
 
     Raises:
         InputError: a file is missing, damaged or empty, a key is missing or is not text, an id occurs twice,
-            a judgement is not an integer, contradicts another or is about an unknown query.
+            a judgement is not a whole number, contradicts another or is about an unknown query.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -63,14 +72,13 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         ...     read_collection(f"{folder}/toy") == written
         True
     """
-    folder = local_path(folder)
-    if not folder.is_dir():
+    folder = located(local_path(folder))
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
-    qrels_path = _find_qrels(folder, split)
-    queries_path = _find(folder, "queries.jsonl")
-    corpus = _texts(_find(folder, "corpus.jsonl"), "documents")
-    queries = _texts(queries_path, "queries")
-    qrels = _read_qrels(qrels_path, queries, queries_path)
+    qrels_path = find_judgements(folder, split)
+    queries_path, queries = _texts(folder, "queries")
+    _, corpus = _texts(folder, "corpus")
+    qrels = read_qrels(qrels_path, queries, queries_path.name)
     judged = {document for judgements in qrels.values() for document in judgements}
     if missing := len(judged - corpus.keys()):
         logger.warning(
@@ -78,7 +86,47 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
             qrels_path, missing, len(judged),
         )  # fmt: skip
     judged_queries = {identifier: text for identifier, text in queries.items() if identifier in qrels}
-    return Collection(folder.resolve().name, corpus, judged_queries, qrels)
+    name = folder.resolve().name.removesuffix(".zip")
+    return Collection(name, corpus, judged_queries, qrels)
+
+
+def own_documents(
+    corpus: Mapping[str, str],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> set[str]:
+    """The queries that are documents themselves, as in ArguAna and Quora: that document is no hit.
+
+    BEIR's protocol drops the document whose id is the query's. Here it is dropped unless it is judged as
+    relevant to the query, or the two are not the same, see `is_own`.
+
+    Args:
+        corpus: Document id → text.
+        queries: Query id → text.
+        qrels: Query id → document id → graded relevance.
+    """
+    return {
+        query
+        for query, text in queries.items()
+        if query in corpus and qrels.get(query, {}).get(query, 0) <= 0 and is_own(query, text, corpus[query])
+    }
+
+
+def is_own(identifier: str, query: str, document: str | None) -> bool:
+    """Whether a query and a document of one id are the same.
+
+    Ids that are mere numbers may be equal by chance, so there one text has to hold the other.
+
+    Args:
+        identifier: The id of both.
+        query: The query's text.
+        document: The document's text; ``None`` if it is not known.
+    """
+    if document is None or not identifier.isdecimal():
+        return True
+    texts = (" ".join(text.casefold().split()) for text in (query, document))
+    shorter, longer = sorted(texts, key=len)
+    return bool(shorter) and shorter in longer
 
 
 def write_collection(collection: Collection, folder: str | Path) -> None:
@@ -116,63 +164,14 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 file.writelines(f"{query}\t{document}\t{score}\n" for document, score in judgements.items())
 
 
-def _find(folder: Path, name: str) -> Path:
-    path = find_beir(folder, name)
+def _texts(folder: Path, kind: Kind) -> tuple[Path, dict[str, str]]:
+    """The file of a part, and id → text of each of its rows; ids are unique."""
+    path = find_part(folder, kind)
     if path is None:
-        raise InputError(f"{folder / name}: no such file, nor {name}.gz; give a folder in BEIR layout")
-    return path
-
-
-def _find_qrels(folder: Path, split: str) -> Path:
-    found = find_beir(folder / "qrels", f"{split}.tsv")
-    if found is not None:
-        return found
-    path = folder / "qrels" / f"{split}.tsv"
-    files = [*path.parent.glob("*.tsv"), *path.parent.glob("*.tsv.gz")]
-    splits = ", ".join(sorted({file.name.removesuffix(".gz").removesuffix(".tsv") for file in files}))
-    raise InputError(f"{path}: no such file; " + (f"splits here: {splits}" if splits else "no split is here"))
-
-
-def _texts(path: Path, what: str) -> dict[str, str]:
-    """Id → text of each line; ids are unique."""
-    texts: dict[str, str] = {}
+        raise InputError(
+            f"{folder / kind}.jsonl: no such file, nor {kind}.tsv or others; see read_collection"
+        )
+    what = "documents" if kind == "corpus" else "queries"
     # The bar shows on a terminal only, and only when reading takes long.
-    bar = tqdm(read_records(path), desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None)
-    for number, record in bar:
-        identifier, text = document_of(path, number, record, numbered=False)
-        if identifier in texts:
-            raise InputError(f"{path}:{number}: id {identifier!r:.40} occurs twice; give each one its own")
-        texts[identifier] = text
-    if not texts:
-        raise InputError(f"{path}: no {what}; give at least one")
-    return texts
-
-
-def _read_qrels(path: Path, queries: dict[str, str], queries_path: Path) -> dict[str, dict[str, int]]:
-    qrels: dict[str, dict[str, int]] = {}
-    for number, line in read_lines(path):
-        fields = [field.strip() for field in line.split("\t")]
-        if number == 1:
-            if fields != _HEADER:
-                raise InputError(f"{path}:1: no header; start with a line {', '.join(_HEADER)}, with tabs")
-            continue
-        if fields == [""]:
-            continue
-        if len(fields) != 3:
-            raise InputError(f"{path}:{number}: {len(fields)} fields; give {', '.join(_HEADER)}, with tabs")
-        query, document, score = fields
-        if not _INTEGER.fullmatch(score):
-            raise InputError(f"{path}:{number}: judgement {score!r:.40} is not an integer; give 0, 1, 2, ...")
-        if query not in queries:
-            raise InputError(
-                f"{path}:{number}: query {query!r:.40} is not in {queries_path.name}; "
-                "add it or drop its judgements"
-            )
-        if qrels.setdefault(query, {}).setdefault(document, int(score)) != int(score):
-            raise InputError(
-                f"{path}:{number}: query {query!r:.40} and document {document!r:.40} were judged "
-                "otherwise above; keep one judgement"
-            )
-    if not qrels:
-        raise InputError(f"{path}: no judgements; give at least one")
-    return qrels
+    rows = read_beir(path, Fields(kind))
+    return path, dict(tqdm(rows, desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None))

@@ -3,85 +3,100 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from st_l0.data.arrow import is_saved, load_saved
-from st_l0.data.lines import Rows, read_lines, read_parquet, read_records
+from st_l0.data.lines import Rows, read_arrow, read_lines, read_parquet, read_records
+from st_l0.data.parts import archive_of, find_part, is_folder, is_there, located
+from st_l0.data.records import CORPUS, Document, Fields, document_of, identifier_of, is_field, relevant
+from st_l0.data.sources import is_dataset, python_rows
+from st_l0.data.tables import is_table, read_table
 from st_l0.errors import InputError
 from st_l0.utils.paths import local_path
 
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
 _FIRST_ID_CHECK = 1 << 10
+# Columns of tables without a line of names, as MS MARCO has them for passages, documents and queries.
+_UNNAMED: dict[str, dict[int, tuple[str, ...]]] = {
+    "corpus": {2: ("_id", "text"), 4: ("_id", "url", "title", "text")},
+    "queries": {2: ("_id", "text")},
+}
 
 
-class Document(NamedTuple):
-    """One document of a corpus.
-
-    Attributes:
-        id: Identifier, unique in its corpus.
-        text: What is encoded; may be empty.
-    """
-
-    id: str
-    text: str
-
-
-def read_documents(path: str | Path, *, text_fields: Sequence[str] = ("title", "text")) -> Iterator[Document]:
+def read_documents(
+    path: str | Path | Dataset | IterableDataset | Sequence[Mapping[str, Any]],
+    *,
+    text_fields: str | Sequence[str] | None = None,
+    id_field: str | None = None,
+) -> Iterator[Document]:
     """Stream a corpus.
 
     Args:
-        path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet``; ``.txt`` or ``.txt.gz`` with a document a line (empty
-            lines are empty documents); a BEIR folder (with ``corpus.jsonl`` or ``corpus.jsonl.gz``); or a
-            folder written by ``datasets.Dataset.save_to_disk``.
+        path: ``.jsonl``, ``.json``; ``.csv``, ``.tsv`` (see `st_l0.data.tables.read_table`; without a line of
+            names ``id``, ``text``, or ``id``, ``url``, ``title``, ``text``); ``.txt`` with a document a line
+            (empty lines are empty documents); each of these with ``.gz`` or without; ``.parquet``,
+            ``.arrow``; a folder of parquet files; a collection, see `read_collection`; a folder written by
+            ``datasets.Dataset.save_to_disk``; or a ``.zip`` of one of them but the last.
+            Or a ``Dataset``, an ``IterableDataset`` or a list of dictionaries.
         text_fields: Fields that make up the text, in order. Those that a record has are joined by one space;
-            null counts as absent, an empty string adds nothing.
+            null counts as absent, an empty string adds nothing. ``None``: see `st_l0.data.records.Fields`.
+        id_field: Field of the id; empty: the number of the line. ``None``: likewise.
 
     Yields:
-        Documents, see `document_of`. A record without an id has its line (row) number from 1, but in a BEIR
-        folder, where judgements name ids.
+        Documents, see `st_l0.data.records.document_of`. A record without an id has its line (row) number from
+        1, but in a BEIR folder, where judgements name ids.
 
     Raises:
-        InputError: the source cannot be read, a record has none of ``text_fields`` or one that is not a
-            string, an id is neither a string nor an integer or occurs twice, or there is no document at all.
+        InputError: the source cannot be read, a record has no text or one that is not a string, an id is
+            neither a string nor an integer or occurs twice, or there is no document at all.
             Duplicates are reported while reading, though not at once: the check comes at 65,536 documents, at
             each doubling, and at the end, which keeps the memory at 8 bytes a document.
     """
-    path = local_path(path)
-    source, rows = _open_corpus(path, text_fields)
+    texts = (text_fields,) if isinstance(text_fields, str) else text_fields
+    fields = Fields("corpus", id_field, None if texts is None else tuple(texts))
+    if isinstance(path, (str, Path)):
+        return read_source(local_path(path), fields)
+    if is_dataset(path) or (isinstance(path, Sequence) and not isinstance(path, bytes)):
+        return _read(Path("row"), partial(python_rows, path), fields, numbered=True)
+    raise InputError(
+        f"the corpus is of the type {type(path).__name__}; give a path or a list of dictionaries"
+    )
+
+
+def read_source(path: Path, fields: Fields) -> Iterator[Document]:
+    """Stream a corpus, or the queries of one from a file; as `read_documents`."""
+    place = located(path)
+    source, rows = _open_corpus(place, fields)
     # In a BEIR folder judgements name the ids, so every record needs one.
-    return _read(source, rows, text_fields, numbered=source == path)
+    return _read(source, rows, fields, numbered=source == place or fields.id == "")
 
 
-def read_beir(path: Path) -> Iterator[Document]:
-    """Stream ``corpus.jsonl`` or ``queries.jsonl`` of a folder in BEIR layout; as `read_documents`."""
-    return _read(path, partial(read_records, path), ("title", "text"), numbered=False)
+def read_beir(path: Path, fields: Fields = CORPUS) -> Iterator[Document]:
+    """Stream the documents or the queries of a folder in BEIR layout; as `read_documents`."""
+    return _read(*_open_corpus(path, fields), fields, numbered=False)
 
 
-def _read(
-    source: Path, rows: Callable[[], Rows], text_fields: Sequence[str], *, numbered: bool
-) -> Iterator[Document]:
+def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: bool) -> Iterator[Document]:
     hashes = array("q")
     next_check = _FIRST_ID_CHECK
     for number, record in rows():
-        document = document_of(source, number, record, text_fields, numbered=numbered)
+        document = document_of(source, number, record, fields, numbered=numbered)
         hashes.append(hash(document.id))
         if len(hashes) == next_check:
-            _refuse_duplicates(source, hashes, rows)
+            _refuse_duplicates(source, hashes, rows, fields)
             next_check *= 2
         yield document
     if not hashes:
-        raise InputError(f"{source}: the corpus is empty; give at least one document")
-    _refuse_duplicates(source, hashes, rows)
-
-
-def find_beir(folder: Path, name: str) -> Path | None:
-    """The file ``name`` or ``name.gz`` of a folder in BEIR layout, ``None`` if it has none."""
-    files = (folder / name, folder / f"{name}.gz")
-    return next((file for file in files if file.exists()), None)
+        what = "the corpus is empty; give at least one document"
+        raise InputError(f"{source}: {what if fields.kind == 'corpus' else 'no queries; give at least one'}")
+    _refuse_duplicates(source, hashes, rows, fields)
 
 
 def is_corpus(path: str | Path) -> bool:
@@ -89,100 +104,55 @@ def is_corpus(path: str | Path) -> bool:
     if "://" in str(path):  # an engine's address, perhaps
         return False
     path = local_path(path)
-    return path.is_file() or is_saved(path) or find_beir(path, "corpus.jsonl") is not None
+    is_file = archive_of(path) == path or (is_there(path) and not is_folder(path))
+    return is_file or is_saved(path) or find_part(path, "corpus") is not None
 
 
-def document_of(
-    source: str | Path,
-    number: int,
-    record: dict[str, Any],
-    text_fields: Sequence[str] = ("title", "text"),
-    *,
-    numbered: bool = True,
-) -> Document:
-    """A record of a corpus, or of the queries of a collection: the one rule for all who read such files.
-
-    The id is ``_id``, else ``id``: a string or an integer. White space around it is dropped, which tables of
-    judgements and run files cannot hold. The text is made of those of ``text_fields`` that are strings and
-    not empty, joined by one space, and is otherwise left as it is; null counts as absent.
-
-    Args:
-        source: What complaints name.
-        number: Line or row of the record, from 1.
-        record: The record.
-        text_fields: Fields of the text, in order.
-        numbered: Whether ``number`` is the id of a record that has none.
-
-    Raises:
-        InputError: The id is absent (unless ``numbered``), empty, or neither a string nor an integer; the
-            record has none of the fields, or one that is not a string.
-    """
-    return Document(
-        _identifier_of(source, number, record, numbered), _text_of(source, number, record, text_fields)
-    )
-
-
-def _identifier_of(source: str | Path, number: int, record: dict[str, Any], numbered: bool) -> str:
-    for key in ("_id", "id"):
-        if key in record:
-            value = record[key]
-            kept = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-            if kept:
-                return kept
-            absent = "no _id, " if value is None else ""
-            raise InputError(
-                f"{source}:{number}: {absent}{key} is {value!r:.40}; give a string or an integer"
-            )
-    if not numbered:
-        raise InputError(f"{source}:{number}: no _id; give every line one")
-    return str(number)
-
-
-def _text_of(source: str | Path, number: int, record: dict[str, Any], fields: Sequence[str]) -> str:
-    present = {name: record[name] for name in fields if record.get(name) is not None}
-    if not present:
-        raise InputError(
-            f"{source}:{number}: none of the fields {', '.join(fields)}, so no text; name it with text_fields"
-        )
-    for name, value in present.items():
-        if not isinstance(value, str):
-            raise InputError(f"{source}:{number}: {name} is {type(value).__name__}; give a string")
-    return " ".join(value for value in present.values() if value)
-
-
-def _saved_rows(path: Path, columns: Sequence[str]) -> Rows:
+def _saved_rows(path: Path, fields: Fields) -> Rows:
     dataset = load_saved(path)
-    present = [name for name in dataset.column_names if name in columns]
-    if not present:
-        raise InputError(
-            f"{path}: has none of the columns {', '.join(columns)}; name the text with text_fields"
-        )
-    yield from enumerate(dataset.select_columns(present), 1)
+    columns = relevant(dataset.column_names, fields)
+    yield from enumerate(dataset if columns is None else dataset.select_columns(columns), 1)
 
 
-def _open_corpus(path: Path, text_fields: Sequence[str]) -> tuple[Path, Callable[[], Rows]]:
+def _shards(files: Sequence[Path], fields: Fields) -> Rows:
+    rows = (
+        record for file in files for _, record in read_parquet(file, lambda names: relevant(names, fields))
+    )
+    return enumerate(rows, 1)
+
+
+def _open_corpus(path: Path, fields: Fields) -> tuple[Path, Callable[[], Rows]]:
     """The path that complaints name, and a function that starts to read it."""
-    if not text_fields:
+    if fields.texts == ():
         raise InputError(f"{path}: text_fields is empty; name at least one field")
-    columns = ["_id", "id", *text_fields]
-    if path.is_dir():
+    if is_folder(path):
         if is_saved(path):
-            return path, partial(_saved_rows, path, columns)
-        corpus = find_beir(path, "corpus.jsonl")
+            return path, partial(_saved_rows, path, fields)
+        corpus = find_part(path, "corpus")
         if corpus is not None:
-            return corpus, partial(read_records, corpus)
+            return _open_corpus(corpus, fields)
+        if shards := sorted(path.glob("*.parquet")):
+            return path, partial(_shards, shards, fields)
         raise InputError(f"{path}: neither a BEIR folder (no corpus.jsonl[.gz]) nor a saved dataset")
     name = path.name.removesuffix(".gz")
     if name.endswith(".txt"):
-        return path, lambda: ((number, {text_fields[0]: line}) for number, line in read_lines(path))
-    if name.endswith((".jsonl", ".json")):
+        line_field = "text" if fields.texts is None else fields.texts[0]
+        return path, lambda: ((number, {line_field: line}) for number, line in read_lines(path))
+    if name.endswith((".jsonl", ".json", ".ndjson")):
         return path, partial(read_records, path)
     if path.suffix == ".parquet":
-        return path, partial(read_parquet, path, columns)
-    raise InputError(f"{path}: unknown kind of corpus; give .jsonl[.gz], .parquet, .txt[.gz] or a folder")
+        return path, partial(read_parquet, path, lambda names: relevant(names, fields))
+    if path.suffix == ".arrow":
+        return path, partial(read_arrow, path)
+    if is_table(path):
+        return path, partial(read_table, path, lambda name: is_field(name, fields), _UNNAMED[fields.kind])
+    raise InputError(
+        f"{path}: unknown kind of corpus; give .jsonl, .json, .tsv, .csv or .txt (these also with .gz), "
+        ".parquet, .arrow or a folder"
+    )
 
 
-def _refuse_duplicates(source: Path, hashes: array[int], rows: Callable[[], Rows]) -> None:
+def _refuse_duplicates(source: Path, hashes: array[int], rows: Callable[[], Rows], fields: Fields) -> None:
     values, counts = np.unique(np.frombuffer(hashes, np.int64), return_counts=True)
     if len(values) == len(hashes):
         return
@@ -190,7 +160,7 @@ def _refuse_duplicates(source: Path, hashes: array[int], rows: Callable[[], Rows
     suspects = set(values[counts > 1].tolist())
     lines: dict[str, int] = {}
     for number, record in rows():
-        identifier = _identifier_of(source, number, record, True)
+        identifier = identifier_of(f"{source}:{number}", record, fields) or str(number)
         if hash(identifier) not in suspects:
             continue
         if identifier in lines:

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from st_l0.data.arrow import build, is_hub_name, is_repository, is_saved, load_hub, load_saved
-from st_l0.data.corpus import find_beir, read_beir, read_documents
+from st_l0.data.columns import Columns, lookup_fields
+from st_l0.data.corpus import read_beir, read_source
+from st_l0.data.parts import find_part, is_folder, located
+from st_l0.data.records import (
+    Document,
+    Fields,
+    Kind,
+    as_identifier,
+    id_keys,
+    identifier_of,
+    relevant,
+    text_keys,
+    text_of,
+)
+from st_l0.data.sources import is_dataset
 from st_l0.errors import InputError
 from st_l0.utils.paths import local_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Kind = Literal["corpus", "queries"]
-
 _NOUNS = {"corpus": "document", "queries": "query"}
-_FIELDS = ("title", "text")
 _KEY_BYTES = 32
 _BATCH_ROWS = 50_000
 
@@ -35,10 +46,9 @@ class Texts:
     buffers. Made by `open_texts`.
 
     Args:
-        dataset: One row for each text, with a column ``_id`` or ``id`` of strings or integers, and one or
-            both of ``title`` and ``text``, which are joined by one space.
+        dataset: One row for each text, with columns as `st_l0.data.records.document_of` reads them.
         source: What complaints call it.
-        kind: What it holds.
+        fields: What it holds, and in which columns; or only what, ``"corpus"`` or ``"queries"``.
         repair_latin1: Whether to undo the reading of UTF-8 as Latin-1, in each text where that can be.
 
     Raises:
@@ -46,22 +56,27 @@ class Texts:
     """
 
     def __init__(
-        self, dataset: Dataset, source: str | Path, kind: Kind, *, repair_latin1: bool = False
+        self, dataset: Dataset, source: str | Path, fields: Kind | Fields, *, repair_latin1: bool = False
     ) -> None:
         self.source = str(source)
-        self.kind = kind
+        self._fields = Fields(fields) if isinstance(fields, str) else fields
+        self.kind: Kind = self._fields.kind
         self._repair = repair_latin1
-        id_column = next((name for name in ("_id", "id") if name in dataset.column_names), None)
-        fields = [name for name in _FIELDS if name in dataset.column_names]
-        if id_column is None or not fields:
+        # A column of nulls counts as absent.
+        types = {name: getattr(feature, "dtype", None) for name, feature in dataset.features.items()}
+        names = tuple(name for name in dataset.column_names if types[name] != "null")
+        ids = id_keys(names, self.kind) if self._fields.id is None else (self._fields.id,)
+        texts = self._fields.texts or text_keys(names, self.kind)
+        if not ids or not texts or not {*ids}.union(texts) <= {*names}:
             raise InputError(
                 f"{source}: has the columns {', '.join(dataset.column_names)}; give _id, and text or title"
             )
-        for name in fields:
-            if getattr(dataset.features[name], "dtype", None) not in ("string", "large_string"):
+        for name in texts:
+            if types[name] not in ("string", "large_string"):
                 raise InputError(f"{source}: the column {name} does not hold strings; give texts")
-        self._id_column = dataset.select_columns(id_column).with_format("arrow")
-        self._texts = dataset.select_columns(fields).with_format(None)
+        columns = relevant(names, self._fields)
+        self._id_column = dataset.select_columns(list(ids)).with_format("arrow")
+        self._texts = dataset.select_columns(list(names if columns is None else columns)).with_format(None)
         self._keys, self._rows = self._index()
 
     def __len__(self) -> int:
@@ -83,7 +98,7 @@ class Texts:
     def ids(self) -> Iterator[str]:
         """All ids, in the order of the source."""
         for table in self._id_column.iter(batch_size=_BATCH_ROWS):
-            yield from map(str, table.column(0).to_pylist())
+            yield from self._ids_of(table, 0)
 
     def rows(self, identifiers: Sequence[str]) -> npt.NDArray[np.int32]:
         """Rows of several ids at once, for `read`; `(len(identifiers),)`.
@@ -92,9 +107,6 @@ class Texts:
             InputError: there is no such id.
         """
         positions, found = self._find(identifiers)
-        if not found.all():  # readers of files drop white space around ids, which rows may still have
-            bare, there = self._find([identifier.strip() for identifier in identifiers])
-            positions, found = np.where(found, positions, bare), found | there
         if not found.all():
             missing = identifiers[int(np.argmin(found))]
             raise InputError(
@@ -109,15 +121,15 @@ class Texts:
             InputError: a row has neither title nor text.
         """
         indices = [int(row) for row in rows]
-        columns = self._texts[indices].values()
+        columns = self._texts[indices]
+        records = zip(*columns.values(), strict=True)
         return [
-            self._text(row, fields) for row, fields in zip(indices, zip(*columns, strict=True), strict=True)
+            self._text(row, dict(zip(columns, record, strict=True)))
+            for row, record in zip(indices, records, strict=True)
         ]
 
-    def _text(self, row: int, fields: Sequence[str | None]) -> str:
-        if all(field is None for field in fields):
-            raise InputError(f"{self.source}:{row + 1}: has no text; give every row one (it may be empty)")
-        text = " ".join(field for field in fields if field)
+    def _text(self, row: int, record: dict[str, Any]) -> str:
+        text = text_of(f"{self.source}:{row + 1}", record, self._fields)
         if self._repair:
             try:
                 return text.encode("latin-1").decode("utf-8")
@@ -127,7 +139,7 @@ class Texts:
 
     def _find(self, identifiers: Sequence[str]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
         """Place of each id among the keys, and whether it is there."""
-        raw = [_key(identifier) for identifier in identifiers]
+        raw = [_key(identifier.strip()) for identifier in identifiers]
         # In the type of the index, or numpy would convert the whole index; what that cuts off is not in it.
         keys = np.array(raw, dtype=self._keys.dtype)
         whole = np.fromiter(map(len, raw), np.intp, len(raw)) <= self._keys.itemsize
@@ -141,8 +153,8 @@ class Texts:
             raise InputError(f"{self.source}: is empty; give at least one {_NOUNS[self.kind]}")
         parts = []
         for start in tqdm(starts, desc=f"Indexing {self.kind}", leave=False, delay=2, disable=None):
-            values = self._id_column[start : start + _BATCH_ROWS].column(0).to_pylist()
-            parts.append(np.array([self._checked(row, value) for row, value in enumerate(values, start)]))
+            table = self._id_column[start : start + _BATCH_ROWS]
+            parts.append(np.array([_key(identifier) for identifier in self._ids_of(table, start)]))
         keys = np.concatenate(parts)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
@@ -150,19 +162,32 @@ class Texts:
         if len(twice):
             first = twice[np.argmin(order[twice + 1])]  # the sort is stable: rows of one id ascend
             row = int(order[first + 1])
-            identifier = self._id_column[row].column(0)[0].as_py()
+            [identifier] = self._ids_of(self._id_column[row : row + 1], row)
             raise InputError(
-                f"{self.source}:{row + 1}: id {str(identifier)!r} occurs already in row {order[first] + 1}"
+                f"{self.source}:{row + 1}: id {identifier!r} occurs already in row {order[first] + 1}"
             )
         return keys, order.astype(np.int32)
 
-    def _checked(self, row: int, value: Any) -> bytes:
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-            raise InputError(f"{self.source}:{row + 1}: the id is {value!r:.40}; give a string or an integer")
-        return _key(str(value))
+    def _ids_of(self, table: Any, start: int) -> Iterator[str]:
+        """The ids of some rows, which begin at ``start``."""
+        if table.num_columns > 1:
+            for row, record in enumerate(table.to_pylist(), start + 1):
+                yield identifier_of(f"{self.source}:{row}", record, self._fields) or ""
+            return
+        for row, value in enumerate(table.column(0).to_pylist(), start + 1):
+            identifier = as_identifier(value)
+            if identifier is None:
+                raise InputError(f"{self.source}:{row}: the id is {value!r:.40}; give a string or an integer")
+            yield identifier
 
 
-def open_texts(source: str | Path, kind: Kind, *, repair_latin1: bool = False) -> Texts:
+def open_texts(
+    source: str | Path | Dataset,
+    kind: Kind,
+    *,
+    repair_latin1: bool = False,
+    columns: Columns | None = None,
+) -> Texts:
     """Open the documents or queries of a collection for looking up by id.
 
     Files of JSON lines and parquet are turned into Arrow once, in the cache of ``datasets``
@@ -173,40 +198,66 @@ def open_texts(source: str | Path, kind: Kind, *, repair_latin1: bool = False) -
         source: A BEIR folder (with ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``); a file that
             `read_documents` takes; a folder written by ``datasets.Dataset.save_to_disk``; a data set of the
             Hub such as ``"BeIR/msmarco"``, with a configuration and split of the name ``kind``; or a folder
-            to which such a one was downloaded.
+            to which such a one was downloaded. Or a ``datasets.Dataset``.
         kind: ``"corpus"`` or ``"queries"``.
         repair_latin1: Texts that are UTF-8 read as Latin-1 (``cafÃ©``), as some of MS MARCO on the Hub are,
             become what they were (``café``); the others stay.
+        columns: Where ids and texts are: the words ``corpus_id``, ``corpus_title`` and ``corpus_text``, or
+            ``queries_id`` and ``queries_text``, to names of fields, see `st_l0.data.records.Fields`.
 
     Raises:
         InputError: there is no such source, it cannot be read, or an id occurs twice.
     """
+    fields = lookup_fields(columns, kind)
+    if not isinstance(source, (str, Path)):
+        if not is_dataset(source):
+            raise InputError(f"the {kind} are of the type {type(source).__name__}; give a path or a Dataset")
+        return Texts(source, "the data set", fields, repair_latin1=repair_latin1)
     path = local_path(source)
-    if is_hub_name(source):
-        return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
-    if not path.is_dir():
-        return Texts(build(_records, path), source, kind, repair_latin1=repair_latin1)
+    found = None if is_hub_name(source) else _find(path, kind)
+    if found is not None:
+        file, read = found
+        dataset = build(_records, file, read=read, fields=tuple(fields))
+        return Texts(dataset, file if path.is_dir() else source, kind, repair_latin1=repair_latin1)
+    saved = path.is_dir() and is_saved(path)
+    dataset = load_saved(path) if saved else load_hub(source, configuration=kind, split=kind)
+    return Texts(dataset, source, fields, repair_latin1=repair_latin1)
+
+
+def check_texts(source: str | Path, kind: Kind, columns: Columns | None = None) -> None:
+    """Read the first record of a source that `open_texts` would read as a file; arguments as there.
+
+    Raises:
+        InputError: see `open_texts`.
+    """
+    path = local_path(source)
+    found = _find(path, kind) if path.exists() else None
+    if found is not None:
+        file, read = found
+        next(read(file, lookup_fields(columns, kind)))
+
+
+def _find(path: Path, kind: Kind) -> tuple[Path, Callable[[Path, Fields], Iterator[Document]]] | None:
+    """The file that holds the documents or queries, and its reader; ``None``: it is a data set already."""
+    path = located(path)
+    if not is_folder(path):
+        return path, read_source
     if is_saved(path):
-        return Texts(load_saved(path), source, kind, repair_latin1=repair_latin1)
-    file = find_beir(path, f"{kind}.jsonl")
+        return None
+    file = find_part(path, kind)
+    if is_repository(path) and (file is None or file.is_dir()):
+        return None
     if file is not None:
-        return Texts(build(_beir_records, file), file, kind, repair_latin1=repair_latin1)
-    if is_repository(path):
-        return Texts(_load(path, kind), source, kind, repair_latin1=repair_latin1)
+        return file, read_beir
+    if any(path.glob("*.parquet")):
+        return path, read_source
     raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
 
 
-def _load(source: str | Path, kind: Kind) -> Dataset:
-    return load_hub(source, configuration=kind, split=kind)
-
-
-def _records(path: str, state: tuple[int, int]) -> Iterator[dict[str, str]]:
-    for document in read_documents(path):
-        yield {"_id": document.id, "text": document.text}
-
-
-def _beir_records(path: str, state: tuple[int, int]) -> Iterator[dict[str, str]]:
-    for document in read_beir(Path(path)):
+def _records(
+    path: str, state: tuple[int, int], read: Callable[[Path, Fields], Iterator[Document]], fields: Any
+) -> Iterator[dict[str, str]]:
+    for document in read(Path(path), Fields(*fields)):
         yield {"_id": document.id, "text": document.text}
 
 

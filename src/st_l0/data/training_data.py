@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-from st_l0.data.rows import RawRow, check_lookups, find_rows, read_raw_rows
+from st_l0.data.columns import Columns
+from st_l0.data.row_forms import RawRow
+from st_l0.data.rows import check_lookups, find_rows, read_raw_rows
+from st_l0.data.sources import Sources
 from st_l0.data.texts import Texts
 from st_l0.errors import InputError
 from st_l0.utils.batches import batched
@@ -45,10 +48,11 @@ class TrainingData(NamedTuple):
 
 
 def read_training_data(
-    paths: str | Path | Sequence[str | Path],
+    paths: Sources,
     *,
     corpus: Texts | None = None,
     queries: Texts | None = None,
+    columns: Columns | None = None,
     documents_per_query: int | None = None,
     score_scale: float = 1.0,
     limit: int | None = None,
@@ -63,6 +67,7 @@ def read_training_data(
             must have scores, or none.
         corpus: Documents by id, for rows of ids.
         queries: Queries by id, for rows of ids.
+        columns: Names of the keys, where they are others than those of `read_rows`.
         documents_per_query: Documents k of a group. Rows with more are cut into groups. With a positive, a
             group is the positive and the next k - 1 negatives. A list of n documents makes ``n // k`` groups:
             group i takes the documents ``i, i + n // k, i + 2 * (n // k), ...``, which pairs good with bad
@@ -79,23 +84,21 @@ def read_training_data(
 
     check_lookups(corpus, queries)
     _check_settings(documents_per_query, score_scale, limit)
-    paths = [paths] if isinstance(paths, (str, Path)) else paths
-    groups = islice(_groups(paths, corpus, queries, documents_per_query), limit)
+    groups = islice(_groups(paths, corpus, queries, columns, documents_per_query), limit)
     parts: list[Dataset] = []
-    columns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     for batch in batched(groups, _BATCH_ROWS):  # Arrow holds a text in a fraction of the memory of Python
-        columns = columns or _columns(batch[0])
-        parts.append(_to_arrow(columns, batch, score_scale))
+        names = names or _columns(batch[0])
+        parts.append(_to_arrow(names, batch, score_scale))
     if not parts:
-        sources = ", ".join(map(str, paths)) or "no file given"
-        raise InputError(f"{sources}: no training data; give at least one row")
+        raise InputError(f"{_in_words(paths)}: no training data; give at least one row")
     dataset = concatenate_datasets(parts)
     scored = "scores" in dataset.column_names
     if score_scale != 1 and not scored:
         raise InputError(f"score_scale is {score_scale:g}, but the rows hold no scores; leave it out")
     if corpus is not None and queries is not None:
         dataset = dataset.with_transform(_LookUp(corpus, queries))
-    return TrainingData(dataset, columns, scored, queries)
+    return TrainingData(dataset, names, scored, queries)
 
 
 class _Group(NamedTuple):
@@ -132,10 +135,16 @@ def _check_settings(documents_per_query: int | None, score_scale: float, limit: 
         raise InputError(f"score_scale is {score_scale}; give a finite number above 0")
 
 
+def _in_words(sources: Sources) -> str:
+    one = [sources] if isinstance(sources, (str, Path)) else sources
+    paths = [str(path) for path in one if isinstance(path, (str, Path))] if isinstance(one, Sequence) else []
+    return ", ".join(paths) or ("the data set" if one else "nothing given")
+
+
 def _groups(
-    paths: Sequence[str | Path], corpus: Texts | None, queries: Texts | None, size: int | None
+    paths: Sources, corpus: Texts | None, queries: Texts | None, columns: Columns | None, size: int | None
 ) -> Iterator[_Group]:
-    rows = read_raw_rows(paths, by_id=corpus is not None)
+    rows = read_raw_rows(paths, by_id=corpus is not None, columns=columns)
     first: RawRow | None = None
     for row in tqdm(rows, desc="Reading rows", unit="", leave=False, delay=2, disable=None):
         first = first or row

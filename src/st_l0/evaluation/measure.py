@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -10,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 from typing_extensions import NotRequired, TypedDict
 
-from st_l0.data import Collection
+from st_l0.data import Collection, own_documents
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
-from st_l0.evaluation.metrics import Qrels, Run, flops, mean_quality, quality_per_query
+from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
 from st_l0.utils.inputs import as_texts
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from st_l0.index import Index
     from st_l0.utils.sparse import Vectors
+
+logger = logging.getLogger(__name__)
 
 _SEARCH_BATCH = 256
 
@@ -40,8 +43,9 @@ class Encoder(Protocol):
 class EvaluationReport(TypedDict):
     """What `evaluate` measured: plain numbers, ready for JSON.
 
-    ``model`` and ``bm25`` hold ``ndcg@10``, ``mrr@10``, ``recall@<k>`` (0 to 1), ``index_seconds`` and
-    ``search_ms_per_query``. ``model`` holds besides:
+    ``model`` and ``bm25`` hold ``ndcg@10``, ``mrr@10``, ``recall@<k>``, ``without_hits`` (part of the queries
+    for which nothing was found), from 0 to 1, ``index_seconds`` and ``search_ms_per_query``. ``model`` holds
+    besides:
 
     - ``encode_query_ms``: a query, encoded with all the others in one call;
     - ``query_active_dims``: mean number of non-zero weights of a query;
@@ -89,6 +93,9 @@ def evaluate(
 ) -> EvaluationReport:
     """Measure what a model finds in a collection, and what that costs.
 
+    Where queries are documents themselves, the query's own document is no hit, as in BEIR's protocol; see
+    `st_l0.data.own_documents`. A system that finds nothing for most queries is named in a warning.
+
     Args:
         model: Encodes the queries, and the documents unless they come in one of the next two.
         collection: What to search, and what should be found.
@@ -111,7 +118,7 @@ def evaluate(
 
     Example:
         >>> from st_l0 import SparseEncoder
-        >>> from st_l0.data import Collection
+        >>> from st_l0.data import Collection, own_documents
         >>> corpus = {"a": "Rain falls from clouds.", "b": "An index lists words."}
         >>> collection = Collection("toy", corpus, {"q": "why does it rain?"}, {"q": {"a": 1}})
         >>> model = SparseEncoder.from_pretrained("models/st-l0-mini", device="cpu")
@@ -129,9 +136,10 @@ def evaluate(
         queries=len(collection.queries),
         model={},
     )
+    own = own_documents(collection.corpus, collection.queries, collection.qrels)
     if bm25:  # first: it takes seconds, and complains at once if it is not installed
-        found = search_bm25(collection.corpus, collection.queries, k, progress=progress)
-        report["bm25"] = _measure("bm25", found.run, collection.qrels, k, results) | {
+        found = search_bm25(collection.corpus, collection.queries, k, own=own, progress=progress)
+        report["bm25"] = _measure("bm25", found.run, collection, k, results) | {
             "index_seconds": found.index_seconds,
             "search_ms_per_query": 1000 * found.search_seconds / len(collection.queries),
         }
@@ -166,9 +174,9 @@ def evaluate(
         costs["document_active_dims_p95"] = float(np.percentile(dims, 95))
         costs["flops"] = flops(queries, vectors)
 
-    run, seconds = _search(index, collection, queries, k, progress)
+    run, seconds = _search(index, collection, queries, k, own, progress)
     costs["search_ms_per_query"] = 1000 * seconds / len(texts)
-    report["model"] = _measure("model", run, collection.qrels, k, results) | costs
+    report["model"] = _measure("model", run, collection, k, results) | costs
     return report
 
 
@@ -193,17 +201,23 @@ def _check(collection: Collection, index: Index | None, vectors: sp.csr_matrix |
 
 
 def _measure(
-    system: str, run: Run, qrels: Qrels, k: int, results: dict[str, SystemResults] | None
+    system: str, run: Run, collection: Collection, k: int, results: dict[str, SystemResults] | None
 ) -> dict[str, float]:
     """The means, and their parts into ``results``."""
-    per_query = quality_per_query(qrels, run, k)
+    per_query = quality_per_query(collection.qrels, run, k)
     if results is not None:
         results[system] = SystemResults(run, per_query)
-    return mean_quality(per_query)
+    without, queries = sum(not run[query] for query in collection.qrels), len(per_query)
+    if without > queries / 2:
+        logger.warning(
+            "collection %s: %s found nothing for %d of %d queries; can it split their language into words?",
+            collection.name, "BM25" if system == "bm25" else "the model", without, queries,
+        )  # fmt: skip
+    return mean_quality(per_query) | {"without_hits": without / queries}
 
 
 def _search(
-    index: Index, collection: Collection, queries: sp.csr_matrix, k: int, progress: bool
+    index: Index, collection: Collection, queries: sp.csr_matrix, k: int, own: set[str], progress: bool
 ) -> tuple[dict[str, dict[str, float]], float]:
     """The run, and the seconds that the index took."""
     ids = list(collection.queries)
@@ -213,10 +227,10 @@ def _search(
         for first in range(0, len(ids), _SEARCH_BATCH):
             batch = ids[first : first + _SEARCH_BATCH]
             start = time.perf_counter()
-            found = index.search(queries[first : first + _SEARCH_BATCH], k)
+            found = index.search(queries[first : first + _SEARCH_BATCH], k + bool(own))
             seconds += time.perf_counter() - start
             for query, hits in zip(batch, found, strict=True):
-                run[query] = hits.as_run()
+                run[query] = best(hits.as_run(), k, without=query if query in own else None)
                 stranger = next((hit for hit in run[query] if hit not in collection.corpus), None)
                 if stranger is not None:
                     raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -28,6 +29,11 @@ def rank(scores: Mapping[str, float]) -> list[str]:
     """
     singles = np.fromiter(scores.values(), dtype=np.float32, count=len(scores)).tolist()
     return [document for _, document in sorted(zip(singles, scores, strict=True), reverse=True)]
+
+
+def best(scores: Mapping[str, float], k: int, *, without: str | None = None) -> dict[str, float]:
+    """The first ``k`` of the documents found for a query, which come best first, without one of them."""
+    return dict(islice(((id, score) for id, score in scores.items() if id != without), k))
 
 
 def ndcg(judgements: Mapping[str, int], ranking: Sequence[str], k: int = 10) -> float:
@@ -78,7 +84,8 @@ def quality_per_query(qrels: Qrels, run: Run, k: int = 100) -> dict[str, dict[st
 
     Args:
         qrels: The judgements.
-        run: What was found. A judged query that is absent counts 0, one that was not judged is ignored.
+        run: What was found. A judged query that is absent counts 0, one that was not judged is ignored. A
+            document of the query's own id counts as any other; `evaluate` has left it out where it is no hit.
         k: Depth of the recall.
 
     Returns:

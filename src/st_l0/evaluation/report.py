@@ -70,7 +70,8 @@ def write_results(results: Mapping[str, Mapping[str, SystemResults]], path: str 
 
     For ``evaluation.json``: ``evaluation.per_query.json`` holds the quality of each query, as
     ``{collection: {system: {query: {"ndcg@10": …, "mrr@10": …, "recall@<k>": …}}}}``, and
-    ``evaluation.<collection>.<system>.run`` what was found, see `st_l0.evaluation.trec.write_run`.
+    ``evaluation.<collection>.<system>.run`` what was found, see `st_l0.evaluation.trec.write_run`. Run files
+    that an earlier report wrote here and this one does not have are removed.
 
     Args:
         results: Name of a collection → what `evaluate` gave as its ``results``.
@@ -85,11 +86,17 @@ def write_results(results: Mapping[str, Mapping[str, SystemResults]], path: str 
         name: {system: found.per_query for system, found in systems.items()}
         for name, systems in results.items()
     }
-    with replace_file(_beside(path, "per_query.json"), _PER_QUERY) as new:
+    parts = _beside(path, "per_query.json")
+    stale = _earlier_runs(path, parts)
+    with replace_file(parts, _PER_QUERY) as new:
         new.write_text(json.dumps(per_query, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, systems in results.items():
         for system, found in systems.items():
-            write_run(found.run, _beside(path, f"{name}.{system}.run"), system)
+            run = _beside(path, f"{name}.{system}.run")
+            write_run(found.run, run, system)
+            stale.discard(run)
+    for run in stale:
+        run.unlink(missing_ok=True)
 
 
 def check_results(path: str | Path, collections: Sequence[str], *, inputs: Sequence[str | Path] = ()) -> None:
@@ -134,6 +141,20 @@ REPORT = FileKind("a report of st-l0 evaluate", _is_report)
 _PER_QUERY = FileKind("of a report of st-l0 evaluate", _is_per_query)
 
 
+def _earlier_runs(path: Path, parts: Path) -> set[Path]:
+    """The run files that go with an earlier report of this name."""
+    try:
+        names = [str(name) for name in json.loads(parts.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return set()
+    return {
+        _beside(path, f"{name}.{system}.run")
+        for name in names
+        if Path(name).name == name
+        for system in ("bm25", "model")
+    }
+
+
 def render(reports: Sequence[EvaluationReport]) -> Table:
     """A table for ``rich``, one row a system and collection; the best quality of a collection is bold.
 
@@ -160,7 +181,10 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
     for title, systems in blocks:
         for system, values in systems.items():
             cells = [_cell(key, form, values, systems, key in graded) for key, _, form in columns]
-            table.add_row(cell(title), "BM25" if system == "bm25" else system, *cells)
+            name = "BM25" if system == "bm25" else system
+            without = values.get("without_hits", 0)
+            note = f" (no hits: {without:.0%})" if without > 0.5 else ""
+            table.add_row(cell(title), name + note, *cells)
             title = ""
     return table
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
-from st_l0.data import Document, read_collection, read_records, write_records
+from st_l0.data import Document, is_own, read_positives, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.identity import check_model
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Hits, Index
 
-_Data = tuple[dict[str, str], dict[str, str], dict[str, list[str]], int]
 _Positives = dict[str, tuple[float, "str | None"]]  # id → score and text
 _GROUP = 64  # queries whose positives are looked up together: the results grow with its square
 
@@ -100,7 +99,8 @@ def mine(
     """Find hard negatives of each pair of a query and a positive.
 
     The negatives are the best documents for the query, without its positives and their copies: documents of
-    the same text, where the index stores texts. Unlabelled answers are among the very best: they are kept out
+    the same text, where the index stores texts; and without the query itself, where it is a document (see
+    `st_l0.data.is_own`). Unlabelled answers are among the very best: they are kept out
     by ``depth``, or by a score too near to the positive's, be it by ``margin`` or by ``max_ratio``, the
     percentage filter of NV-Retriever (0.95 there, for dense models).
 
@@ -110,7 +110,7 @@ def mine(
         queries: Query id → text.
         positives: Query id → ids of all documents known to answer it.
         number: Negatives of each pair. A pair for which there are fewer is left out.
-        depth: First and last rank to look at. Ranks count from 1 once the positives have been removed.
+        depth: First and last rank to look at. Ranks count from 1, without the positives and the query itself.
         margin: A negative scores at most the positive's score less this.
         max_ratio: A negative scores at most this share of the positive's score, above 0 and up to 1.
         chunk_size: Queries encoded and searched at once; the result does not depend on it.
@@ -143,10 +143,12 @@ def mine(
     textless = next((query for query in pairs if query not in queries), None)
     if textless is not None:
         raise InputError(f"query {textless!r:.40} has positives but no text; add it or drop its positives")
-    if unknown := index.missing(dict.fromkeys(chain.from_iterable(pairs.values()))):
-        query = next(query for query, documents in pairs.items() if unknown[0] in documents)
-        what = f"document {unknown[0]!r:.40}, a positive of query {query!r:.40}"
-        raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+    absent = set(index.missing(dict.fromkeys(chain(*pairs.values(), pairs))))
+    for query, documents in pairs.items():
+        if unknown := next((document for document in documents if document in absent), None):
+            what = f"document {unknown!r:.40}, a positive of query {query!r:.40}"
+            raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+    itself = pairs.keys() - absent  # queries that may be documents
 
     as_texts([queries[query] for query in pairs], "query", pairs)
 
@@ -157,10 +159,11 @@ def mine(
                 texts = [queries[query] for query, _ in chunk]
                 vectors = model.encode_query(texts, convert_to_scipy=True)
                 wanted = [documents for _, documents in chunk]
-                found = index.search(vectors, settings.depth[1] + max(map(len, wanted)))
+                found = index.search(vectors, settings.depth[1] + max(map(len, wanted)) + bool(itself))
                 known = _look_up(index, vectors, wanted, found)
                 for (query, _), hits, its_positives in zip(chunk, found, known, strict=True):
-                    yield from _choose(query, hits, its_positives, settings)
+                    own = queries[query] if query in itself else None
+                    yield from _choose(query, own, hits, its_positives, settings)
                 bar.update(len(chunk))
 
     return rows()
@@ -178,6 +181,7 @@ def mine_collection(
     margin: float | None = None,
     max_ratio: float | None = None,
     batch_size: int = 32,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
     progress: bool = True,
 ) -> MiningReport:
     """Turn judgements or pairs into a training file with hard negatives.
@@ -203,6 +207,7 @@ def mine_collection(
         margin: Least distance to the positive's score.
         max_ratio: Largest share of the positive's score.
         batch_size: Documents encoded at once.
+        columns: Names of the keys of a file of pairs, see `st_l0.data.read_rows`.
         progress: Whether to show progress bars, where there is a terminal.
 
     Returns:
@@ -215,7 +220,9 @@ def mine_collection(
     settings = _Settings(number, depth, margin, max_ratio)
     data, output = local_path(data), local_path(output)
     with hold_output(output, "is mining there"):
-        return _mine_collection(model, data, output, split, index_folder, settings, batch_size, progress)
+        return _mine_collection(
+            model, data, output, split, columns, index_folder, settings, batch_size, progress
+        )
 
 
 def _mine_collection(
@@ -223,6 +230,7 @@ def _mine_collection(
     data: Path,
     output: Path,
     split: str,
+    columns: Mapping[str, str | Sequence[str]] | None,
     index_folder: str | Path | None,
     settings: _Settings,
     batch_size: int,
@@ -232,12 +240,12 @@ def _mine_collection(
 
     rows, record = output / "train.jsonl", output / "mining.json"
     check_outputs(rows, record, data, None if index_folder else output / "index")
-    is_folder = data.is_dir()
-    corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
+    known = read_positives(data, split, columns)
+    corpus, queries, positives = known.corpus, known.queries, known.positives
     name = None if isinstance(model, SparseEncoder) else model
     encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
 
-    if not is_folder:
+    if not known.judged:
         write_texts(output / "corpus.jsonl", corpus, data)
         write_texts(output / "queries.jsonl", queries, data)
     if index_folder is None:
@@ -262,9 +270,9 @@ def _mine_collection(
         if not written:
             problem = f"{data}: none of {pairs:,} pairs has {settings.number} negatives"
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
-        report = MiningReport(len(positives), pairs, written, pairs - written, missing)
+        report = MiningReport(len(positives), pairs, written, pairs - written, known.missing)
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
-        content |= {"data": str(data), "split": split if is_folder else None}
+        content |= {"data": str(data), "split": split if known.judged else None}
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
         new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
@@ -293,11 +301,16 @@ def _note(positives: _Positives, hits: Hits) -> None:
             positives[document] = hits[place][1:]
 
 
-def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) -> Iterator[Mined]:
-    """The pairs of one query that have enough negatives."""
+def _choose(
+    query: str, own: str | None, hits: Hits, positives: _Positives, settings: _Settings
+) -> Iterator[Mined]:
+    """The pairs of one query that have enough negatives; ``own`` is its text, if it may be a document."""
     first, last = settings.depth
     ids, scores = hits.ids.tolist(), hits.scores.tolist()
-    places = [place for place, document in enumerate(ids) if document not in positives][first - 1 : last]
+    known = set(positives)
+    if own is not None and query in ids and is_own(query, own, hits[ids.index(query)].text):
+        known.add(query)
+    places = [place for place, document in enumerate(ids) if document not in known][first - 1 : last]
     texts = {text for _, text in positives.values()} - {None}
 
     @cache  # a text is read from the disk
@@ -310,38 +323,3 @@ def _choose(query: str, hits: Hits, positives: _Positives, settings: _Settings) 
         negatives = tuple(islice(fitting, settings.number))
         if len(negatives) == settings.number:
             yield Mined(query, document, negatives)
-
-
-def _read_judgements(folder: Path, split: str) -> _Data:
-    """Corpus, queries, positives, and the number of positives that are not in the corpus."""
-    collection = read_collection(folder, split)
-    relevant = [(query, id) for query, judged in collection.qrels.items() for id in judged if judged[id] > 0]
-    positives: dict[str, list[str]] = {}
-    for query, document in relevant:
-        if document in collection.corpus:
-            positives.setdefault(query, []).append(document)
-    missing = len(relevant) - sum(map(len, positives.values()))
-    if not positives:
-        raise InputError(f"{folder}: split {split} judges no document of the corpus as relevant")
-    return collection.corpus, collection.queries, positives, missing
-
-
-def _read_pairs(path: Path) -> _Data:
-    """The same of a file of pairs; equal texts are one document, or one query."""
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise InputError(f"{path}: no folder, nor a file of pairs; give a BEIR folder or a .jsonl[.gz] file")
-    documents: dict[str, str] = {}
-    queries: dict[str, str] = {}
-    positives: dict[str, list[str]] = {}
-    for number, record in read_records(path):
-        for key in ("query", "positive"):
-            if not isinstance(record.get(key), str) or not record[key].strip():
-                raise InputError(f"{path}:{number}: {key} is missing, empty or not a string; give a text")
-        query = queries.setdefault(record["query"], f"q{len(queries)}")
-        document = documents.setdefault(record["positive"], f"d{len(documents)}")
-        if document not in positives.setdefault(query, []):
-            positives[query].append(document)
-    if not positives:
-        raise InputError(f"{path}: no pairs; give at least one row")
-    corpus, texts = ({id: text for text, id in one.items()} for one in (documents, queries))
-    return corpus, texts, positives, 0

@@ -50,7 +50,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     documents = words = 0
     for chunk in text_batches(texts, _CHUNK):
         for row in split(chunk):
-            frequencies.update(set(row))
+            frequencies.update(list(dict.fromkeys(row)))  # not a set, whose order changes from run to run
             words += len(row)
         documents += len(chunk)
     if not words:
@@ -70,8 +70,8 @@ _STATISTICS = FileKind("statistics of a corpus", _is_statistics)
 class BM25Teacher(SparseScores):
     """BM25 of any texts by the statistics of one corpus, so that a score depends on the pair alone.
 
-    Lucene's variant with k1 1.2, b 0.75, English stop words and Snowball stemmer, as `st_l0.evaluation` has
-    it. A word that the corpus does not have counts as one of no document.
+    Lucene's variant with k1 1.2, b 0.75 and the words of `st_l0.data.words`, as `st_l0.evaluation` has it. A
+    word that the corpus does not have counts as one of no document.
 
     Args:
         name: What it is called.

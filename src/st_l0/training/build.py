@@ -44,11 +44,12 @@ def read_data(settings: Data) -> TrainingData:
     """Read the training data that a recipe names."""
     sources: dict[str, Any] = {}
     if settings.corpus is not None and settings.queries is not None:
-        repair = settings.repair_latin1
-        sources["corpus"] = open_texts(settings.corpus, "corpus", repair_latin1=repair)
-        sources["queries"] = open_texts(settings.queries, "queries", repair_latin1=repair)
+        options: dict[str, Any] = {"repair_latin1": settings.repair_latin1, "columns": settings.columns}
+        sources["corpus"] = open_texts(settings.corpus, "corpus", **options)
+        sources["queries"] = open_texts(settings.queries, "queries", **options)
     return read_training_data(
         settings.train,
+        columns=settings.columns,
         documents_per_query=settings.documents_per_query,
         score_scale=settings.score_scale,
         limit=settings.limit,
@@ -78,7 +79,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         return _with_trained_queries(model, settings.queries)
     texts = None
     if settings.warm_start is not None:
-        texts = (document.text for document in read_documents(settings.warm_start))
+        texts = (document.text for document in read_documents(settings.warm_start, id_field=""))
     model = SparseEncoder.from_mlm(
         settings.base_model,
         idf="binary" if settings.queries == "learned_scores" else settings.idf,

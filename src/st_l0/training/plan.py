@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from st_l0.data.arrow import is_hub_name
-from st_l0.data.rows import RawRow, read_raw_rows
+from st_l0.data.row_forms import RawRow
+from st_l0.data.rows import read_raw_rows
+from st_l0.data.texts import check_texts
 from st_l0.data.training_data import refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
@@ -182,7 +184,11 @@ def _first_row(settings: Data) -> RawRow | None:
     first = settings.train[0]
     if not Path(first).exists():
         return None
-    row = next(read_raw_rows([first], by_id=settings.corpus is not None), None)
+    if settings.corpus is not None and settings.queries is not None:
+        check_texts(settings.corpus, "corpus", settings.columns)
+        check_texts(settings.queries, "queries", settings.columns)
+    rows = read_raw_rows([first], by_id=settings.corpus is not None, columns=settings.columns)
+    row = next(rows, None)
     if row is None:
         raise InputError(f"{first}: no training data; give at least one row")
     return row

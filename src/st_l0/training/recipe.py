@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from st_l0.data.columns import WORDS, column_problem
 from st_l0.training.recipe_files import find_recipe
 from st_l0.training.recipe_paths import local_names, local_teachers
 from st_l0.training.settings import Section, SettingError, load
@@ -92,6 +93,9 @@ class Data(Section):
             every row has the same number, and is one example.
         score_scale: Factor of the teacher scores that the rows hold.
         limit: Training examples to use at most; ``None`` uses all.
+        columns: Our words to the keys that hold them, such as ``{positive: passage_text}``, for keys of other
+            names (see `st_l0.data.read_rows`); under ``ignore`` those that hold nothing of a row;
+            ``corpus_id``, ``corpus_text``, ``queries_id`` … are fields of ``corpus`` and ``queries``.
     """
 
     train: tuple[str, ...] = field(metadata=_PATH)
@@ -101,9 +105,14 @@ class Data(Section):
     documents_per_query: int | None = field(default=None, metadata={"at_least": 1})
     score_scale: float = field(default=1.0, metadata={"more_than": 0})
     limit: int | None = field(default=None, metadata={"at_least": 1})
+    columns: dict[str, Any] = field(
+        default_factory=dict, metadata={"entries": lambda: dict.fromkeys(WORDS, tuple[str, ...])}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if problem := column_problem(self.columns, lookups=self.corpus is not None):
+            raise SettingError(problem, ("columns",))
         if (self.corpus is None) != (self.queries is None):
             missing = "corpus" if self.corpus is None else "queries"
             raise SettingError("is missing: rows of ids need both corpus and queries", (missing,))
@@ -297,6 +306,7 @@ class Recipe(Section):
         """
         plain: dict[str, Any] = without_secrets(dataclasses.asdict(self))
         plain["data"]["train"] = list(self.data.train)
+        plain["data"]["columns"] = {word: list(keys) for word, keys in self.data.columns.items()}
         if self.teachers is not None:
             plain["teachers"]["models"] = list(self.teachers.models)
             if self.teachers.weights is not None:
