@@ -219,3 +219,13 @@ def test_offsets_that_lead_astray(folder):
     (path,) = folder.glob("segment-*/indptr.npy")
     path.write_bytes(path.read_bytes()[:-8] + (99).to_bytes(8, "little"))
     refused(lambda: EmbeddedIndex(folder), path, "damaged")
+
+
+def test_a_manifest_that_is_no_file(tmp_path):
+    from st_l0.index.embedded.checking import check_index
+
+    (tmp_path / "index" / "manifest.json").mkdir(parents=True)
+    (tmp_path / "file").write_text("x")
+    for path, said in ((tmp_path / "index", "is not an index"), (tmp_path / "file" / "below", "no index")):
+        with pytest.raises(InputError, match=said):
+            check_index(path)

@@ -119,7 +119,7 @@ def evaluate(
         1.0
     """
     from st_l0.index import EmbeddedIndex
-    from st_l0.utils.sparse import active_dims, as_csr
+    from st_l0.utils.sparse import active_dims, as_csr, silence_empty
 
     vectors = None if document_vectors is None else as_csr(document_vectors)
     _check(collection, index, vectors, k)
@@ -140,14 +140,13 @@ def evaluate(
     if index is None:
         if vectors is None:
             start = time.perf_counter()
+            documents = list(collection.corpus.values())
             vectors = as_csr(
                 model.encode_document(
-                    list(collection.corpus.values()),
-                    batch_size=batch_size,
-                    show_progress_bar=progress,
-                    convert_to_scipy=True,
+                    documents, batch_size=batch_size, show_progress_bar=progress, convert_to_scipy=True
                 )
             )
+            vectors = silence_empty(vectors, documents)
             costs["encode_documents_seconds"] = time.perf_counter() - start
             costs["documents_per_second"] = len(collection.corpus) / costs["encode_documents_seconds"]
         start = time.perf_counter()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import read_head
+from st_l0.utils.devices import as_double
 from st_l0.utils.inputs import text_batches
 
 _GELU_SHIFT = 8.0
@@ -91,11 +92,11 @@ def warm_start_head(
 
 def _ridge(states: Tensor, ids: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted ridge regression of ``(tokens, hidden)`` states onto centred embeddings: weight and bias."""
-    targets = (embeddings - embeddings.mean(0))[ids].double()
+    targets = as_double((embeddings - embeddings.mean(0))[ids])
     counts = torch.bincount(ids, minlength=len(embeddings))[ids]
-    weights = counts.double().rsqrt()  # a frequent token must not decide the map alone
+    weights = as_double(counts).rsqrt()  # a frequent token must not decide the map alone
     total = weights.sum()
-    states = states.double()
+    states = as_double(states)
     state_mean = (weights @ states) / total
     target_mean = (weights @ targets) / total
     x, y = states - state_mean, targets - target_mean

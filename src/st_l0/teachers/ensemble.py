@@ -10,6 +10,7 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.teachers.teacher import Teacher
+from st_l0.utils.devices import as_double
 from st_l0.utils.distributed import all_gather, all_gather_objects, rank, world_size
 from st_l0.utils.inputs import as_texts
 
@@ -37,10 +38,10 @@ def min_max(scores: Tensor) -> Tensor:
         raise InputError("scores hold NaN or infinity; leave those rows out or mend the teacher")
     if not scores.shape[-1]:
         return scores.float()
-    wide = scores.double()
+    wide = as_double(scores)
     low, high = wide.aminmax(dim=-1, keepdim=True)
     # A row without a spread is 0 / 1.
-    return ((wide - low) / torch.where(high > low, high - low, 1.0)).float()
+    return ((wide - low) / torch.where(high > low, high - low, 1.0)).float().to(scores.device)
 
 
 class EnsembleTeacher:

@@ -87,8 +87,11 @@ class VectorTeacher(EmbeddingTeacher):
         try:
             self._keys = np.load(self._folder / "keys.npy")
             self._vectors = np.load(self._folder / "vectors.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: no embeddings; st_l0.teachers.write_vectors makes them") from error
+            whole = _match(self._keys, self._vectors)
+        except (OSError, ValueError, EOFError):  # how numpy complains
+            whole = False
+        if not whole:
+            raise InputError(f"{folder}: no embeddings; st_l0.teachers.write_vectors makes them")
 
     def embed(self, texts: list[str], side: Side) -> Tensor:
         """``(texts, dims)``, float32, looked up."""
@@ -105,6 +108,19 @@ class VectorTeacher(EmbeddingTeacher):
 
     def _all(self, queries: Tensor, documents: Tensor) -> Tensor:
         return queries @ documents.T
+
+
+def _match(keys: np.ndarray, vectors: np.ndarray) -> bool:
+    """Whether the two belong together: a key for each vector, all different and sorted."""
+    return bool(
+        keys.dtype == np.dtype(f"S{_DIGEST}")
+        and keys.ndim == 1
+        and len(keys)
+        and (keys[1:] > keys[:-1]).all()
+        and vectors.ndim == 2
+        and vectors.dtype.kind == "f"
+        and len(vectors) == len(keys)
+    )
 
 
 def _unit(teacher: DenseTeacher, texts: list[str], side: Side) -> np.ndarray:

@@ -160,3 +160,28 @@ def as_torch(matrix: sp.csr_matrix) -> torch.Tensor:
 def active_dims(matrix: sp.csr_matrix) -> np.ndarray:
     """Number of non-zero weights of each row, shape ``(texts,)``."""
     return np.diff(matrix.indptr)
+
+
+def silence_empty(matrix: sp.csr_matrix, texts: Sequence[str]) -> sp.csr_matrix:
+    """Empty the vectors of texts that are empty or white space: there is nothing to find.
+
+    A model gives them some active dims, as it gives any input, and almost every query would find them.
+
+    Args:
+        matrix: ``(texts, vocabulary)``.
+        texts: What was encoded.
+
+    Returns:
+        The same shape; ``matrix`` itself where no text is empty.
+
+    Example:
+        >>> silence_empty(sp.csr_matrix(np.eye(2)), ["rain", " "]).toarray().tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
+    """
+    empty = np.array([not text.strip() for text in texts], dtype=bool)
+    if not empty.any():
+        return matrix
+    matrix = matrix.copy()
+    matrix.data[np.repeat(empty, np.diff(matrix.indptr))] = 0
+    matrix.eliminate_zeros()
+    return matrix

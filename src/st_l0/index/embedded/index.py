@@ -31,8 +31,9 @@ class EmbeddedIndex:
     A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
     of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
     index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe. What is read from a folder is compared with its checksums when it
-    is first used: each method that needs a damaged file raises `InputError`, which names it.
+    Searching from several threads is safe. A pickle of an index in a folder holds its path only, one in
+    memory is copied. What is read from a folder is compared with its checksums when it is first used: each
+    method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
@@ -81,6 +82,16 @@ class EmbeddedIndex:
                 "use the model that it was built with, or another index"
             )
         self._told = vocabulary_size
+
+    def __getstate__(self) -> Any:
+        # A folder's index travels as its path, and shows what is there when it arrives.
+        return self.__dict__ if self.path is None else (self.path.absolute(), self._told)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+        else:
+            self.__init__(state[0], vocabulary_size=state[1], create=False)  # type: ignore[misc]
 
     @property
     def vocabulary_size(self) -> int | None:
