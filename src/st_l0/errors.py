@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from types import ModuleType
 
@@ -18,6 +19,14 @@ def reason(error: BaseException, length: int = 300) -> str:
     """What a library said, which may be many lines, as a part of one line; its kind if it said nothing."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[:length]}…"
+
+
+_FAILED = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+
+def is_machines(error: OSError) -> bool:
+    """Whether the machine failed (a broken or full disk, no memory), which no other input would mend."""
+    return error.errno in _FAILED
 
 
 class MissingExtraError(ImportError):

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from st_l0 import cli
+from st_l0.encoder.idf import TABLE
 from st_l0.errors import InputError, MissingExtraError
 from st_l0.indexing import identity
 
@@ -437,6 +438,7 @@ def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch):
     replace_module(
         monkeypatch,
         "encoder.idf",
+        TABLE=TABLE,
         compute_idf=lambda texts, tokenizer, progress: calls.append((next(iter(texts)), tokenizer)) or IDF,
         write_idf=lambda path, weights, tokenizer: calls.append((str(path), weights.tolist(), tokenizer)),
     )
@@ -448,7 +450,11 @@ def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch):
 def test_a_full_disk_names_the_file(run, tokenizer, corpus, monkeypatch):
     error = OSError(errno.ENOSPC, "No space left on device")
     replace_module(
-        monkeypatch, "encoder.idf", compute_idf=lambda *_, **options: IDF, write_idf=raising(error)
+        monkeypatch,
+        "encoder.idf",
+        TABLE=TABLE,
+        compute_idf=lambda *_, **options: IDF,
+        write_idf=raising(error),
     )
     result = run("idf", corpus, "--tokenizer", "some/model", "--output", "out/idf.json")
     assert (result.exit_code, result.stderr) == (1, "error: out/idf.json: No space left on device\n")
@@ -493,7 +499,7 @@ def test_evaluate_prints_tables_and_writes_json(run, encoder, collections, tmp_p
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "numbers.json", "numbers.one.model.run", "numbers.per_query.json", "numbers.two.model.run",
     ]  # fmt: skip
-    assert run(*args, "--output", tmp_path / "one" / "corpus.jsonl" / "x").exit_code == 1
+    assert run(*args, "--output", tmp_path / "one" / "corpus.jsonl" / "x").exit_code == 2
 
 
 def test_evaluate_refuses_before_it_loads_the_model(run, encoder, collections):

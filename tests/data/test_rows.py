@@ -273,8 +273,13 @@ def test_sources_that_are_not_there_are_refused(tmp_path, monkeypatch):
     [
         ({"rows": None}, "{folder}: not all rows were scored: start st-l0 teach once more"),
         ({"rows": 6}, "{folder}: holds 5 rows of 6: let st-l0 teach write a new folder"),
-        ({"lines": 5}, "{folder}/teachers.json: is damaged: let st-l0 teach write a new folder"),
-        ([], "{folder}/teachers.json: is damaged: let st-l0 teach write a new folder"),
+        ({"lines": 5}, "{folder}/teachers.json: not a record, it lacks rows; give a new folder"),
+        (
+            {"rows": 5, "parts": ["00"]},
+            "{folder}/part-000000.jsonl: is not the part that was written there, "
+            "or has changed; let st-l0 teach write a new folder",
+        ),
+        ([], "{folder}/teachers.json: not a record, it lacks rows; give a new folder"),
     ],
 )
 def test_scores_that_are_not_whole_are_refused(tmp_path, record, problem):

@@ -108,7 +108,7 @@ def test_compute_idf_gives_special_tokens_no_weight(tokenizer):
 def test_a_table_survives_writing_and_reading(tokenizer, tmp_path):
     weights = np.linspace(0, 20, len(VOCABULARY), dtype=np.float32) ** 2 / np.float32(3)
     path = tmp_path / "idf.json"
-    path.write_text("former")
+    path.write_text('{"former": 1}')
     write_idf(path, np.append(weights, np.float32(9)), tokenizer)  # one row of padding beyond the vocabulary
     assert list(json.loads(path.read_text(encoding="utf-8"))) == VOCABULARY[5:]
     assert "é" in path.read_text(encoding="utf-8")

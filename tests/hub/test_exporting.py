@@ -100,6 +100,6 @@ def test_an_earlier_export_is_replaced_but_not_by_itself(tiny_encoder, tmp_path)
     size = (half / WEIGHTS).stat().st_size
     export(model, tmp_path / "out", half=False)
     assert (half / WEIGHTS).stat().st_size > size
-    with pytest.raises(InputError, match="is or holds the model itself"):
+    with pytest.raises(InputError, match="is or holds what the output is made of"):
         export(half, half)
     assert (half / WEIGHTS).exists()

@@ -310,7 +310,7 @@ def test_a_second_writer_waits_then_gives_up(tmp_path, monkeypatch):
     os.read(ready, 1)
     monkeypatch.setattr("st_l0.index.embedded.storage.LOCK_SECONDS", 0.2)
     with pytest.raises(
-        InputError, match=r"another process is writing to the index \(waited 0\.2 s\): try later"
+        InputError, match=rf"process {pid} on \S+ is writing to the index \(waited 0\.2 s\); try later"
     ):
         index.add(["b"], EYE[1:2])
     assert EmbeddedIndex(path).ids().tolist() == ["a"]  # reading does not wait

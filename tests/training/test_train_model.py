@@ -1,4 +1,7 @@
 import json
+import os
+import re
+import shutil
 import sys
 
 import numpy as np
@@ -131,6 +134,40 @@ def test_a_run_from_end_to_end(recipe, tmp_path):
         assert 1 < line["document_active_dims"] < 100
         assert 0 < line["flops"] < line["query_active_dims"]
         assert line["query_active_dims"] == 1.0
+
+
+def test_of_two_trainings_on_one_output_the_second_is_refused(recipe, tmp_path, monkeypatch):
+    path = recipe(training={"max_steps": 1})
+    loaded, messages = load_recipe(path), []
+
+    def meanwhile(settings):
+        messages.append(refusal(loaded))
+        monkeypatch.setenv("RANK", "1")  # a process of the same run is none of another
+        with pytest.raises(ZeroDivisionError):
+            train(loaded)
+        raise ZeroDivisionError
+
+    def reached(settings):
+        if len(messages) == 1:
+            raise ZeroDivisionError
+        return meanwhile(settings)
+
+    monkeypatch.setattr(training, "read_data", reached)
+    with pytest.raises(ZeroDivisionError):
+        train(loaded)
+    assert re.fullmatch(
+        rf"{tmp_path / 'run'}: process {os.getpid()} on \S+ is training there; "
+        "wait for it, or give another output",
+        messages[0],
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_that_a_training_starts_from_is_not_replaced(recipe, tmp_path, mlm_folder):
+    shutil.copytree(mlm_folder, tmp_path / "run" / "model")
+    (tmp_path / "run" / "model" / ".st_l0.json").write_text('{"kind": "trained model"}')
+    loaded = load_recipe(recipe(model={"base_model": str(tmp_path / "run" / "model")}))
+    assert "is or holds what the output is made of" in refusal(loaded)
 
 
 @pytest.fixture

@@ -35,9 +35,10 @@ def encode(
 
     from st_l0.data import read_documents
     from st_l0.encoder.sparse_encoder import SparseEncoder
-    from st_l0.indexing.encode import encode_corpus
+    from st_l0.indexing.encode import check_output, encode_corpus
     from st_l0.utils.distributed import join, rank
 
+    check_output(to)
     documents = read_documents(corpus)
     first = next(documents)  # an unusable corpus should leave no folder behind
     join()

@@ -54,9 +54,12 @@ def evaluate(
     from st_l0.data import read_collection
     from st_l0.encoder.precision import encoder_precision
     from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
-    from st_l0.evaluation import render, summarise, write_json, write_results
+    from st_l0.utils.paths import local_path
 
+    if output is not None:
+        check_results(output, [local_path(folder).resolve().name for folder in data])
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):
         raise InputError(
@@ -126,11 +129,12 @@ def index(
     """Encode a corpus into an index. Started again after an interruption, it goes on."""
     from st_l0.data import read_documents
     from st_l0.encoder.sparse_encoder import SparseEncoder
-    from st_l0.index import open_index
+    from st_l0.index import check_target, open_index
     from st_l0.indexing.identity import check_model, index_metadata
     from st_l0.indexing.index import index_corpus, index_encoded
     from st_l0.indexing.shards import is_encoded
 
+    check_target(to)
     encoded = is_encoded(corpus)
     documents = iter(()) if encoded else read_documents(corpus)
     first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind

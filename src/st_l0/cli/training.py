@@ -99,10 +99,13 @@ def idf(
     from transformers import AutoTokenizer
 
     from st_l0.data import read_documents
-    from st_l0.encoder.idf import compute_idf, write_idf
+    from st_l0.encoder.idf import TABLE, compute_idf, write_idf
+    from st_l0.utils.files import check_file
+    from st_l0.utils.paths import local_name
 
+    check_file(output, TABLE, inputs=[corpus])
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(local_name(tokenizer))
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     weights = compute_idf(
@@ -144,8 +147,10 @@ def teach(
     from st_l0.data import open_texts, read_rows
     from st_l0.teachers import EnsembleTeacher, load_teacher
     from st_l0.teachers import teach as run
+    from st_l0.teachers.teaching import check_output
     from st_l0.utils.distributed import join, rank
 
+    check_output(output)
     join()
     rows = read_rows(
         data,
@@ -251,11 +256,12 @@ def sweep(
 ) -> None:
     """Train a grid of recipes and measure each. Started again after an interruption, it goes on."""
     from st_l0.errors import require
-    from st_l0.sweeps.report import write_report
+    from st_l0.sweeps.report import check_report, write_report
     from st_l0.sweeps.sweep import load_sweep, plan_runs, run_sweep
 
     if report is not None:
         require("matplotlib", "report")
+        check_report(report, settings.stem)
 
     loaded = load_sweep(settings, overrides or ())
     if dry_run:

@@ -13,6 +13,7 @@ from st_l0.data.corpus import document_of, find_beir
 from st_l0.data.lines import read_lines, read_records, write_records
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
+from st_l0.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         ...     read_collection(f"{folder}/toy") == written
         True
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = _find_qrels(folder, split)
@@ -92,7 +93,7 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
     Raises:
         InputError: ``folder`` holds something already, or an id is empty or holds a tab or a line break.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give a new or empty folder")
     judged = (document for judgements in collection.qrels.values() for document in judgements)

@@ -13,6 +13,7 @@ import numpy as np
 from st_l0.data.arrow import is_saved, load_saved
 from st_l0.data.lines import Rows, read_lines, read_parquet, read_records
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
 
 _FIRST_ID_CHECK = 1 << 10
 
@@ -49,9 +50,10 @@ def read_documents(path: str | Path, *, text_fields: Sequence[str] = ("title", "
             Duplicates are reported while reading, though not at once: the check comes at 65,536 documents, at
             each doubling, and at the end, which keeps the memory at 8 bytes a document.
     """
-    source, rows = _open_corpus(Path(path), text_fields)
+    path = local_path(path)
+    source, rows = _open_corpus(path, text_fields)
     # In a BEIR folder judgements name the ids, so every record needs one.
-    return _read(source, rows, text_fields, numbered=source == Path(path))
+    return _read(source, rows, text_fields, numbered=source == path)
 
 
 def read_beir(path: Path) -> Iterator[Document]:
@@ -84,7 +86,9 @@ def find_beir(folder: Path, name: str) -> Path | None:
 
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
-    path = Path(path)
+    if "://" in str(path):  # an engine's address, perhaps
+        return False
+    path = local_path(path)
     return path.is_file() or is_saved(path) or find_beir(path, "corpus.jsonl") is not None
 
 

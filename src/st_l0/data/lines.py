@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from st_l0.errors import InputError, reason
+from st_l0.utils.paths import local_path
 from st_l0.utils.reading import refuse_device
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -29,7 +30,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         InputError: there is no such file, it is a folder, or it is not UTF-8 or not valid gzip. The message
             starts with ``path:line``.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
     if path.is_dir():
@@ -107,7 +108,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Rows
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     number = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,8 @@ from st_l0.data.arrow import is_hub_name, is_repository, is_saved, load_hub, loa
 from st_l0.data.lines import read_parquet, read_records
 from st_l0.data.texts import Texts
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
+from st_l0.utils.records import check_part, read_record
 
 _TAUGHT = "teachers.json"
 _LARGEST = float(np.finfo(np.float32).max)
@@ -181,9 +182,9 @@ def _looked_up(rows: Iterator[RawRow], corpus: Texts, queries: Texts) -> Iterato
 
 def _records(source: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of one source, each with its place."""
-    path = Path(source)
+    path = local_path(source)
     files = [path]
-    total: int | None = None
+    taught: dict[str, Any] = {}
     dataset: Any = None
     if is_hub_name(source):
         dataset = load_hub(source, split="train")
@@ -194,7 +195,7 @@ def _records(source: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         elif not files and is_repository(path):
             dataset = load_hub(path, split="train")
         elif (path / _TAUGHT).is_file():
-            total = _taught_rows(path / _TAUGHT)
+            taught = _taught(path / _TAUGHT)
         elif not files:
             raise InputError(f"{path}: holds neither part-*.jsonl[.gz] nor a saved dataset")
     if dataset is not None:
@@ -202,23 +203,22 @@ def _records(source: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{source}:{number}", record
         return
     rows = 0
-    for file in files:
+    for index, file in enumerate(files):
+        if taught:
+            check_part(file, index, taught, "let st-l0 teach write a new folder")
         for number, record in read_parquet(file) if file.suffix == ".parquet" else read_records(file):
             rows += 1
             yield f"{file}:{number}", record
-    if total not in (None, rows):
-        raise InputError(f"{path}: holds {rows} rows of {total}: let st-l0 teach write a new folder")
+    if taught and taught["rows"] != rows:
+        raise InputError(f"{path}: holds {rows} rows of {taught['rows']}: let st-l0 teach write a new folder")
 
 
-def _taught_rows(record: Path) -> int:
-    """How many rows `st_l0.teachers.teach` wrote, which it notes at its end."""
-    try:
-        rows = json.loads(record.read_text(encoding="utf-8"))["rows"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{record}: is damaged: let st-l0 teach write a new folder") from None
-    if rows is None:
-        raise InputError(f"{record.parent}: not all rows were scored: start st-l0 teach once more")
-    return int(rows)
+def _taught(path: Path) -> dict[str, Any]:
+    """What `st_l0.teachers.teach` notes at its end: the number of ``rows``, and digests of the parts."""
+    record = read_record(path, ("rows",))
+    if record["rows"] is None:
+        raise InputError(f"{path.parent}: not all rows were scored: start st-l0 teach once more")
+    return record
 
 
 def _parse(place: str, record: dict[str, Any], by_id: bool) -> RawRow:

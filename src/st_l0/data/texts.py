@@ -14,6 +14,7 @@ from tqdm import tqdm
 from st_l0.data.arrow import build, is_hub_name, is_repository, is_saved, load_hub, load_saved
 from st_l0.data.corpus import find_beir, read_beir, read_documents
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -180,7 +181,7 @@ def open_texts(source: str | Path, kind: Kind, *, repair_latin1: bool = False) -
     Raises:
         InputError: there is no such source, it cannot be read, or an id occurs twice.
     """
-    path = Path(source)
+    path = local_path(source)
     if is_hub_name(source):
         return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
     if not path.is_dir():
@@ -191,7 +192,7 @@ def open_texts(source: str | Path, kind: Kind, *, repair_latin1: bool = False) -
     if file is not None:
         return Texts(build(_beir_records, file), file, kind, repair_latin1=repair_latin1)
     if is_repository(path):
-        return Texts(_load(source, kind), source, kind, repair_latin1=repair_latin1)
+        return Texts(_load(path, kind), source, kind, repair_latin1=repair_latin1)
     raise InputError(f"{path}: neither a BEIR folder (no {kind}.jsonl[.gz]) nor a saved dataset")
 
 

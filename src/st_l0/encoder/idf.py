@@ -11,7 +11,7 @@ import numpy as np
 
 from st_l0.data import read_lines
 from st_l0.errors import InputError
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import FileKind, replace_file
 from st_l0.utils.inputs import text_batches
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokeni
         tokenizer: Names the tokens.
 
     Raises:
-        InputError: ``weights`` is shorter than the vocabulary, or a weight is negative or not finite.
+        InputError: ``weights`` is shorter than the vocabulary, or a weight is negative or not finite; or
+            ``path`` is something else than a table, which would be lost.
     """
     size = _vocabulary_size(tokenizer)
     if weights.ndim != 1 or len(weights) < size:
@@ -156,7 +157,7 @@ def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokeni
     table = {
         token: _weight(path, token, float(weights[id_])) for token, id_ in tokens if token not in special
     }
-    with replace_file(path) as temporary:
+    with replace_file(path, TABLE) as temporary:
         temporary.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
@@ -289,6 +290,13 @@ def _read_object(path: str | Path) -> _Pairs:
             f"{path}: expected a JSON object, found {type(pairs).__name__}; map tokens to weights"
         )
     return pairs
+
+
+def _is_table(path: Path) -> bool:
+    return all(isinstance(value, int | float) for _, value in _read_object(path))
+
+
+TABLE = FileKind("a table of query weights", _is_table)
 
 
 def _weight(path: str | Path, token: str, value: Any) -> float:

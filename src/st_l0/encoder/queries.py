@@ -20,6 +20,7 @@ from st_l0.encoder.query_tokenizer import QueryTokenizer
 from st_l0.encoder.word_cache import WordCache
 from st_l0.errors import InputError
 from st_l0.utils.inputs import as_texts, is_one_text
+from st_l0.utils.paths import local_name
 from st_l0.utils.sparse import as_csr, as_torch
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class QueryEncoder:
         from st_l0.encoder.query_files import read_query_side
 
         hub_options = HubOptions(token, cache_folder, revision, local_files_only)
-        side = read_query_side(str(path_or_hub_id), hub_options)
+        side = read_query_side(local_name(path_or_hub_id), hub_options)
         # A stock training may have moved weights below 0, where they count as 0.
         table = np.maximum(side.table, np.float32(0))
         return cls(side.tokenizer, table, prompt=side.prompt, max_active_dims=side.max_active_dims)

@@ -29,6 +29,7 @@ from st_l0.encoder.pretrained import HubOptions, layout
 from st_l0.encoder.queries import QueryLookup
 from st_l0.errors import InputError
 from st_l0.utils.inputs import as_texts, is_one_text
+from st_l0.utils.paths import local_name
 from st_l0.utils.sparse import as_csr, as_torch
 from st_l0.utils.stock import load_with, resolve_prompt
 
@@ -59,7 +60,7 @@ class SparseEncoder(FusedEncoder):
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         load_with(self, LOADERS)
-        super().__init__(model_name_or_path, **kwargs)
+        super().__init__(model_name_or_path and local_name(model_name_or_path), **kwargs)
         self._query_encoder: QueryLookup | None = None
         modules = self._encoder_modules
         if modules is not None and modules.query is not None:
@@ -102,7 +103,7 @@ class SparseEncoder(FusedEncoder):
                 IDF does not fit.
         """
         transformer = start_document_encoder(
-            str(base_model), max_seq_length, warm_start, hub_options or HubOptions()
+            local_name(base_model), max_seq_length, warm_start, hub_options or HubOptions()
         )
         tokenizer = text_tokenizer(transformer)
         table = None if idf is None else query_weights(idf, tokenizer)
@@ -134,7 +135,7 @@ class SparseEncoder(FusedEncoder):
         Raises:
             InputError: There is no model, or it is not an inference-free checkpoint.
         """
-        name = str(path_or_hub_id)
+        name = local_name(path_or_hub_id)
         hub_options = HubOptions(
             **{key: kwargs[key] for key in HubOptions.__dataclass_fields__ if key in kwargs}
         )
@@ -346,4 +347,4 @@ class SparseEncoder(FusedEncoder):
         if self.inference_free:  # training may have moved what was silenced at the start
             silence_special_tokens(cast(EncoderModules, modules))
         with stock_query_side(self[0], modules):
-            super().save(path, *args, **kwargs)
+            super().save(local_name(path), *args, **kwargs)

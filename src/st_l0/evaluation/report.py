@@ -11,8 +11,9 @@ from rich.table import Table
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import EvaluationReport, SystemResults
-from st_l0.evaluation.trec import write_run
-from st_l0.utils.files import replace_file
+from st_l0.evaluation.trec import RUN, write_run
+from st_l0.utils.files import FileKind, check_file, replace_file
+from st_l0.utils.paths import local_path
 from st_l0.utils.terminal import cell
 
 _Systems = dict[str, dict[str, float]]
@@ -56,10 +57,11 @@ def write_json(reports: Sequence[EvaluationReport], path: str | Path) -> None:
     """Write reports as JSON, in the form that `summarise` gives; ``path`` is replaced as a whole.
 
     Raises:
-        InputError: there is no report, or two are of one collection.
+        InputError: there is no report, or two are of one collection; ``path`` is something else than such a
+            file, which would be lost.
     """
     text = json.dumps(summarise(reports), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replace_file(path) as new:
+    with replace_file(path, REPORT) as new:
         new.write_text(text, encoding="utf-8")
 
 
@@ -75,21 +77,61 @@ def write_results(results: Mapping[str, Mapping[str, SystemResults]], path: str 
         path: The JSON file that `write_json` writes.
 
     Raises:
-        InputError: a collection's name is no file name, or `write_run` refuses a run.
+        InputError: `check_results` refuses a file, or `write_run` a run.
     """
-    path = Path(path)
-    stray = next((name for name in results if Path(name).name != name), None)
-    if stray is not None:
-        raise InputError(f"{path}: collection {stray!r:.40} cannot be part of a file name; rename it")
+    check_results(path, list(results))
+    path = local_path(path)
     per_query = {
         name: {system: found.per_query for system, found in systems.items()}
         for name, systems in results.items()
     }
-    with replace_file(path.with_name(f"{path.stem}.per_query.json")) as new:
+    with replace_file(_beside(path, "per_query.json"), _PER_QUERY) as new:
         new.write_text(json.dumps(per_query, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, systems in results.items():
         for system, found in systems.items():
-            write_run(found.run, path.with_name(f"{path.stem}.{name}.{system}.run"), system)
+            write_run(found.run, _beside(path, f"{name}.{system}.run"), system)
+
+
+def check_results(path: str | Path, collections: Sequence[str], *, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse what `write_json` and `write_results` would refuse; for the start, before any work is done.
+
+    Args:
+        path: The JSON file.
+        collections: Names of the collections.
+        inputs: Files that must not be replaced.
+
+    Raises:
+        InputError: a collection's name is no file name; there is something else than an earlier report, which
+            would be lost; or nothing can be written there.
+    """
+    stray = next((name for name in collections if Path(name).name != name), None)
+    if stray is not None:
+        raise InputError(f"{path}: collection {stray!r:.40} cannot be part of a file name; rename it")
+    path = local_path(path)
+    check_file(path, REPORT, inputs=inputs)
+    check_file(_beside(path, "per_query.json"), _PER_QUERY, inputs=inputs)
+    for name in collections:
+        for system in ("model", "bm25"):
+            check_file(_beside(path, f"{name}.{system}.run"), RUN, inputs=inputs)
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}")
+
+
+def _is_report(path: Path) -> bool:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    # Of one collection, it once was that one's report alone.
+    return any(keys <= set(found) for keys in ({"collections", "average"}, {"collection", "model"}))
+
+
+def _is_per_query(path: Path) -> bool:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return all("model" in systems or "bm25" in systems for systems in found.values())
+
+
+REPORT = FileKind("a report of st-l0 evaluate", _is_report)
+_PER_QUERY = FileKind("of a report of st-l0 evaluate", _is_per_query)
 
 
 def render(reports: Sequence[EvaluationReport]) -> Table:

@@ -9,8 +9,9 @@ from pathlib import Path
 from st_l0.data import read_lines
 from st_l0.errors import InputError
 from st_l0.evaluation.metrics import Run, rank
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import FileKind, replace_file
 
+_LINE = 10_000  # characters that are looked at of a file that may be anything
 _FIELDS = "query Q0 document rank score tag"
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 _TO_ESCAPE = re.compile(r"\s|\\u[0-9a-f]{4}")
@@ -32,11 +33,12 @@ def write_run(run: Run, path: str | Path, tag: str = "st-l0") -> None:
         tag: What made the run; one word.
 
     Raises:
-        InputError: an id is empty, a score is not finite, or the tag is empty or holds white space.
+        InputError: an id is empty, a score is not finite, the tag is empty or holds white space, or ``path``
+            is something else than a run, which would be lost.
     """
     if tag.split() != [tag]:
         raise InputError(f"{path}: tag {tag!r:.40} is not one word; give a name without white space")
-    with replace_file(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+    with replace_file(path, RUN) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         for query, scores in run.items():
             name = _escape(query, path)
             for place, document in enumerate(rank(scores), 1):
@@ -80,6 +82,15 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
             raise InputError(f"{path}:{number}: {what} occurs twice; keep one of them")
         found[document] = score
     return run
+
+
+def _is_run(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        fields = file.readline(_LINE).split()
+    return len(fields) == 6 and fields[1] == "Q0"
+
+
+RUN = FileKind("a run", _is_run)
 
 
 def _escape(identifier: str, path: str | Path) -> str:

@@ -8,8 +8,10 @@ from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.utils.files import check_folder, replace_folder
+from st_l0.utils.files import hold_folder, replace_folder
+from st_l0.utils.paths import local_name, local_path
 
+_KIND = "exported model"
 _LARGEST = 65504.0  # of float16
 
 
@@ -32,8 +34,9 @@ def export(
         ``output``.
 
     Raises:
-        InputError: ``output`` holds something else, there is no such checkpoint, the length is more than the
-            model has positions for, or a weight is too large for float16.
+        InputError: ``output`` holds something else or the model itself, or another process is making it;
+            there is no such checkpoint, the length is more than the model has positions for, or a weight is
+            too large for float16.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -41,19 +44,22 @@ def export(
         ...     export("models/st-l0-mini", f"{folder}/copy", max_seq_length=128).name
         'copy'
     """
+    with hold_folder(output, _KIND, inputs=[model]) as target:
+        _copy(local_name(model), target, half, max_seq_length)
+    return local_path(output)
+
+
+def _copy(model: str, target: Path, half: bool, max_seq_length: int | None) -> None:
     from safetensors.torch import load_file, save_file
 
-    target = check_folder(output, "exported model")
-    if Path(model).exists() and Path(model).resolve().is_relative_to(target):
-        raise InputError(f"{output}: is or holds the model itself; give another folder for the copy")
-    encoder = SparseEncoder.from_pretrained(str(model), device="cpu", inference_free=False)
+    encoder = SparseEncoder.from_pretrained(model, device="cpu", inference_free=False)
     if max_seq_length is not None:
         transformer = encoder_modules(encoder).transformer
         most = position_limit(transformer.model.config)
         if not 8 <= max_seq_length <= most:
             raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")
         encoder.max_seq_length = max_seq_length
-    with replace_folder(output, "exported model") as folder:
+    with replace_folder(target, _KIND) as folder:
         encoder.save_pretrained(str(folder))
         for file in sorted(folder.glob("**/*.safetensors")) if half else ():
             if file.parent.name.endswith("SparseStaticEmbedding"):  # the query weights
@@ -64,4 +70,3 @@ def export(
                     raise InputError(f"{model}: {name} is not finite or too large for float16")
             halved = {name: one.half() if one.is_floating_point() else one for name, one in weights.items()}
             save_file(halved, file, metadata={"format": "pt"})
-    return Path(output)

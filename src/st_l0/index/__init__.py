@@ -8,9 +8,11 @@ from typing import Any
 
 from st_l0.errors import InputError
 from st_l0.index.embedded.index import EmbeddedIndex
+from st_l0.index.embedded.storage import Folder
 from st_l0.index.protocol import Hit, Hits, Index
+from st_l0.utils.files import check_writable
 
-__all__ = ["EmbeddedIndex", "Hit", "Hits", "Index", "open_index"]
+__all__ = ["EmbeddedIndex", "Hit", "Hits", "Index", "check_target", "open_index"]
 
 
 def open_index(
@@ -43,10 +45,25 @@ def open_index(
         ...     index.search(np.array([[1.0, 0.0, 1.0]]))[0][0].id
         'a'
     """
+    _refuse_engines(target)
+    return EmbeddedIndex(target, vocabulary_size=vocabulary_size, metadata=metadata, create=create)
+
+
+def check_target(target: str | Path) -> None:
+    """Refuse what `open_index` could neither open nor create, or not write to; before any work is done.
+
+    Raises:
+        InputError: ``target`` is something else than an index, names an engine that is not supported, or
+            nothing can be written there.
+    """
+    _refuse_engines(target)
+    check_writable(Folder(target).path, "manifest.json")
+
+
+def _refuse_engines(target: str | Path) -> None:
     if target is None:
         raise InputError("target is None; give a folder, or EmbeddedIndex() for an index in memory")
     if str(target).startswith("opensearch:"):
         raise InputError(f"{target}: OpenSearch is not supported by this version yet; give a folder instead")
     if "://" in str(target):
         raise InputError(f"{target}: no engine of that name; give a folder instead")
-    return EmbeddedIndex(target, vocabulary_size=vocabulary_size, metadata=metadata, create=create)

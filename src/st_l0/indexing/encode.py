@@ -13,7 +13,9 @@ from st_l0.errors import InputError
 from st_l0.indexing.identity import place
 from st_l0.indexing.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_shard, write_shard
 from st_l0.utils.inputs import as_texts, text_batches
-from st_l0.utils.resumable import begin_record, check_record, write_shards
+from st_l0.utils.paths import local_path
+from st_l0.utils.records import PARTS, begin_record, check_begun, check_record
+from st_l0.utils.resumable import hold_output, write_shards
 from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def encode_corpus(
 
     The folder holds a shard for each ``shard_size`` documents in order, with ids, texts and vectors, and
     ``encoding.json``, which says how they were made; once all shards are there, its ``documents`` says how
-    many they hold (null until then).
+    many they hold (null until then), and its ``parts`` has the SHA-256 of each.
 
     A run that was stopped and is started again keeps the shards that are there. Of several processes (a
     process group, as under torchrun) the one of rank r encodes the shards r, r + world size, …, so each has
@@ -92,7 +94,7 @@ def encode_corpus(
 
     Raises:
         InputError: There are no documents, or the folder holds something else: of another model or corpus, or
-            with other settings.
+            with other settings; a shard has changed, or another run is writing there.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -104,11 +106,11 @@ def encode_corpus(
         ...     encode_corpus(model, [Document("a", "Rain falls.")], folder, name=name, progress=False)
         1
     """
-    output = Path(output)
+    output = check_output(output)
     if min(batch_size, shard_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
 
-    with encoder_precision(model, dtype):
+    with encoder_precision(model, dtype), hold_output(output):
         record = _begin(output, _record(model, name, dtype, shard_size))
 
         def finish(shard: Path, chunk: list[Document]) -> None:
@@ -125,6 +127,20 @@ def encode_corpus(
             description="encoding",
             progress=progress,
         )
+
+
+def check_output(folder: str | Path) -> Path:
+    """Refuse a folder that `encode_corpus` would refuse, before a model is loaded.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: It holds something else than an encoded corpus, or nothing can be written there.
+    """
+    folder = local_path(folder)
+    check_begun(folder / RECORD)
+    return folder
 
 
 def _record(model: SparseEncoder, name: str | Path, dtype: str, shard_size: int) -> dict[str, Any]:
@@ -149,7 +165,7 @@ def _begin(output: Path, record: dict[str, Any]) -> dict[str, Any]:
             f"{path}: begun with a model of other weights (then at {found['model']}); "
             "use that one, or give a new folder"
         )
-    check_record(path, found, record, record.keys() - {"model", "fingerprint", "documents"})
+    check_record(path, found, record, record.keys() - {"model", "fingerprint", "documents", PARTS})
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from st_l0.encoder.queries import QueryEncoder
 from st_l0.encoder.query_tokenizer import NeedsModelError
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_name
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 def place(name: str | Path) -> str:
     """Where a model is, in a way that holds in any working folder: its absolute path, or its Hub id."""
-    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+    local = Path(local_name(name))
+    return str(local.resolve()) if local.exists() else str(name)
 
 
 def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+import math
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from st_l0.errors import InputError
+from st_l0.index import EmbeddedIndex
+from st_l0.index.embedded.storage import FILLING
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.locks import hold
 from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
     from st_l0.data import Document
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Index
+
+
+@contextmanager
+def _alone(index: Index) -> Iterator[None]:
+    """Of several processes that fill one folder the others wait, and then see what this one has added."""
+    if not isinstance(index, EmbeddedIndex) or index.path is None:
+        yield
+        return
+    with hold(index.path / FILLING, "is filling the index", seconds=math.inf):
+        index.refresh()
+        yield
 
 
 def index_corpus(
@@ -33,7 +49,8 @@ def index_corpus(
 
     Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
     an interruption the same call goes on where the last one stopped. A document whose text has changed is
-    therefore not updated; use ``index.update`` for that.
+    therefore not updated; use ``index.update`` for that. Of several processes that index into one folder one
+    does so at a time; the others wait, and then find nothing to add.
 
     Args:
         model: Encodes the documents.
@@ -63,8 +80,8 @@ def index_corpus(
         raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
-    # To tqdm, None means: no bar where there is no terminal.
-    with tqdm(total=total, desc="documents", unit="doc", disable=None if progress else True) as bar:
+    disable = None if progress else True  # to tqdm, None means: no bar where there is no terminal
+    with _alone(index), tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar:
         for chunk in batched(documents, chunk_size):
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
@@ -106,7 +123,7 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
         )
     added = 0
     disable = None if progress else True
-    with tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
+    with _alone(index), tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
         for ids, texts, vectors in read_shards(folder):
             missing = set(index.missing(ids))
             new = [row for row, id in enumerate(ids) if id in missing]

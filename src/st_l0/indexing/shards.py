@@ -15,7 +15,8 @@ import scipy.sparse as sp
 
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_file
-from st_l0.utils.resumable import read_record, shard_path
+from st_l0.utils.paths import local_path
+from st_l0.utils.records import PARTS, check_part, read_record, shard_path
 
 RECORD = "encoding.json"
 RECORD_KEYS = frozenset({"model", "fingerprint", "vocabulary_size", "part_size", "documents"})
@@ -33,7 +34,7 @@ class Shard(NamedTuple):
 
 def is_encoded(folder: str | Path) -> bool:
     """Whether the folder holds an encoded corpus, or the beginning of one."""
-    return (Path(folder) / RECORD).exists()
+    return (local_path(folder) / RECORD).exists()
 
 
 def read_shards(folder: str | Path) -> Iterator[Shard]:
@@ -43,16 +44,24 @@ def read_shards(folder: str | Path) -> Iterator[Shard]:
         folder: What `st_l0.indexing.encode.encode_corpus` wrote.
 
     Raises:
-        InputError: the corpus is not encoded to its end, or a shard is missing or damaged.
+        InputError: the corpus is not encoded to its end, or a shard is missing, damaged, not the one that was
+            written there, or one too many.
     """
+    folder = local_path(folder)
     record = encoding_record(folder)
     documents, size = record["documents"], record["part_size"]
     if documents is None:
         raise InputError(
             f"{folder}: not encoded to its end; start st-l0 encode again with the same arguments"
         )
-    for number, start in enumerate(range(0, documents, size)):
+    starts = range(0, documents, size)
+    known = {shard_path(folder, number, SUFFIX) for number in range(len(starts))}
+    stranger = next((path for path in sorted(folder.glob(f"part-*.{SUFFIX}")) if path not in known), None)
+    if stranger is not None:
+        raise InputError(f"{stranger}: is no part of these {documents} documents; {_AGAIN}")
+    for number, start in enumerate(starts):
         path = shard_path(folder, number, SUFFIX)
+        check_part(path, number, record, _AGAIN)
         shard, expected = read_shard(path, record["vocabulary_size"]), min(size, documents - start)
         if len(shard.ids) != expected:
             raise InputError(f"{path}: holds {len(shard.ids)} documents, not {expected}; {_AGAIN}")
@@ -62,15 +71,26 @@ def read_shards(folder: str | Path) -> Iterator[Shard]:
 def encoding_record(folder: str | Path) -> dict[str, Any]:
     """What the folder says of itself: its model, settings and number of documents.
 
-    ``documents`` is None until the last shard is written.
+    ``documents`` is None until the last shard is written. Its ``parts`` are the digests of the shards, which
+    a folder of an earlier version lacks.
 
     Raises:
         InputError: there is no record, or it is none of an encoded corpus.
     """
-    path = Path(folder) / RECORD
+    path = local_path(folder) / RECORD
     if not path.exists():
         raise InputError(f"{folder}: holds no {RECORD}; give a folder written by st-l0 encode")
-    return read_record(path, RECORD_KEYS)
+    record = read_record(path, RECORD_KEYS)
+    for key in ("vocabulary_size", "part_size", "documents"):
+        value = record[key]
+        if not (type(value) is int and value > 0) and not (key == "documents" and value is None):
+            raise InputError(f"{path}: {key} is {value!r:.40}, not a number above 0; give a new folder")
+    digests = record.get(PARTS)
+    if digests is not None and record["documents"] is not None:
+        shards = -(-record["documents"] // record["part_size"])
+        if not isinstance(digests, list) or len(digests) != shards:
+            raise InputError(f"{path}: its {PARTS} are not those of {shards} shards; give a new folder")
+    return record
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -110,8 +130,6 @@ def read_shard(path: Path, vocabulary_size: int) -> Shard:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        raise InputError(f"{path}: no such part; start st-l0 encode again")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()

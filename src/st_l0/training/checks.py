@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from st_l0.errors import InputError
 from st_l0.teachers.loading import split_spec
 from st_l0.training.recipe import Model, Recipe, Teachers
-from st_l0.utils.files import check_folder
+from st_l0.utils.files import FileKind, check_file, check_folder
+from st_l0.utils.paths import local_path
 
 # First line of the recipe that a training leaves, by which a later one knows what it may replace.
 WRITTEN = "# Every key of a training, as st-l0 train has written it."
@@ -70,16 +69,19 @@ def check_teachers(settings: Teachers) -> None:
             )
 
 
-def check_output(output: str | Path) -> None:
+RECIPE = FileKind("a recipe that a training left", lambda path: path.read_text("utf-8").startswith(WRITTEN))
+
+
+def check_output(recipe: Recipe) -> None:
     """Refuse an output whose model or recipe no training has written: a training would replace them.
 
     Raises:
-        InputError: It holds something else under their names.
+        InputError: It holds something else under their names, or what the training starts from, or nothing
+            can be written there.
     """
-    check_folder(Path(output) / "model", "trained model")
-    recipe = Path(output) / "recipe.yaml"
-    if recipe.exists() and not recipe.read_text("utf-8", "replace").startswith(WRITTEN):
-        raise InputError(f"{recipe}: is of no training and would be replaced; give another output")
+    output = local_path(recipe.output)
+    check_folder(output / "model", "trained model", inputs=[recipe.model.base_model])
+    check_file(output / "recipe.yaml", RECIPE)
 
 
 def check_batch(recipe: Recipe, documents_per_query: int, queries: int) -> None:

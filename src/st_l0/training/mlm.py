@@ -23,8 +23,10 @@ from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
 from st_l0.training.build import set_dropout
-from st_l0.utils.files import check_folder, replace_folder
+from st_l0.utils.files import hold_folder, replace_folder
+from st_l0.utils.paths import local_name, local_path
 
+_KIND = "masked language model"
 _MASKED = 0.15
 
 
@@ -62,57 +64,58 @@ def train_mlm(
         The folder.
 
     Raises:
-        InputError: no text, an unusable model, or one whose MLM head is of no known kind.
+        InputError: no text, an unusable model, or one whose MLM head is of no known kind; ``output`` holds
+            something else or the base model, or another process is making it.
 
     Example:
         >>> texts = ["Rain falls from clouds.", "An index lists words."]
         >>> train_mlm("sentence-transformers/all-MiniLM-L6-v2", texts, "base", steps=100)  # doctest: +SKIP
     """
-    check_folder(output, "masked language model")
-    rows = list(texts)
-    if not rows:
-        raise InputError(f"{output}: no texts to train on; give some")
-    set_seed(seed)
-    start = None if has_mlm_head(str(base_model), HubOptions()) else rows
-    encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
-    modules = encoder_modules(encoder)
-    model, tokenizer = cast(Any, modules.transformer.model), text_tokenizer(modules.transformer)
-    if read_head(model) is None:
-        raise InputError(f"{base_model}: {type(model).__name__} has an MLM head of no known kind")
-    if dropout is not None:
-        set_dropout(model, dropout)
-    if steps:
-        special = set(tokenizer.all_special_ids)  # an unknown word too: it is nothing to guess
-        encoded = [
-            {"input_ids": ids, "special_tokens_mask": [int(token in special) for token in ids]}
-            for ids in tokenizer(rows, truncation=True, max_length=max_seq_length)["input_ids"]
-        ]
-        with TemporaryDirectory() as scratch:
-            arguments = TrainingArguments(
-                output_dir=scratch,
-                max_steps=steps,
-                per_device_train_batch_size=batch_size,
-                learning_rate=learning_rate,
-                warmup_steps=steps // 10,
-                weight_decay=0.01,
-                bf16=bf16,
-                seed=seed,
-                save_strategy="no",
-                logging_steps=max(1, steps // 10),
-                report_to="none",
-                use_cpu=not torch.accelerator.is_available(),
-                remove_unused_columns=False,
-            )
-            Trainer(
-                model=_MaskedLoss(model),
-                args=arguments,
-                train_dataset=encoded,
-                data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
-            ).train()
-    with replace_folder(output, "masked language model") as folder:
-        model.to("cpu").save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
-    return Path(output)
+    with hold_folder(output, _KIND, inputs=[base_model]) as target:
+        rows = list(texts)
+        if not rows:
+            raise InputError(f"{output}: no texts to train on; give some")
+        set_seed(seed)
+        start = None if has_mlm_head(local_name(base_model), HubOptions()) else rows
+        encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
+        modules = encoder_modules(encoder)
+        model, tokenizer = cast(Any, modules.transformer.model), text_tokenizer(modules.transformer)
+        if read_head(model) is None:
+            raise InputError(f"{base_model}: {type(model).__name__} has an MLM head of no known kind")
+        if dropout is not None:
+            set_dropout(model, dropout)
+        if steps:
+            special = set(tokenizer.all_special_ids)  # an unknown word too: it is nothing to guess
+            encoded = [
+                {"input_ids": ids, "special_tokens_mask": [int(token in special) for token in ids]}
+                for ids in tokenizer(rows, truncation=True, max_length=max_seq_length)["input_ids"]
+            ]
+            with TemporaryDirectory() as scratch:
+                arguments = TrainingArguments(
+                    output_dir=scratch,
+                    max_steps=steps,
+                    per_device_train_batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    warmup_steps=steps // 10,
+                    weight_decay=0.01,
+                    bf16=bf16,
+                    seed=seed,
+                    save_strategy="no",
+                    logging_steps=max(1, steps // 10),
+                    report_to="none",
+                    use_cpu=not torch.accelerator.is_available(),
+                    remove_unused_columns=False,
+                )
+                Trainer(
+                    model=_MaskedLoss(model),
+                    args=arguments,
+                    train_dataset=encoded,
+                    data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
+                ).train()
+        with replace_folder(target, _KIND) as folder:
+            model.to("cpu").save_pretrained(str(folder))
+            tokenizer.save_pretrained(str(folder))
+    return local_path(output)
 
 
 class _MaskedLoss(nn.Module):

@@ -129,7 +129,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     per_step = at_once * arguments.gradient_accumulation_steps
     steps, length = _length(recipe, arguments, devices, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
-    check_output(recipe.output)
+    check_output(recipe)
     if last_complete_checkpoint(Path(recipe.output) / "checkpoints") is not None:
         notes.append(f"{recipe.output} holds an earlier run: give --resume, or another output")
     other = "pooled" if loss.reduction == "per_position" else "per_position"

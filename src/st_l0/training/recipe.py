@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from st_l0.training.recipe_files import find_recipe
+from st_l0.training.recipe_paths import local_names, local_teachers
 from st_l0.training.settings import Section, SettingError, Types, load
 
 # Arguments of the trainer that the recipe sets itself, and what to do instead.
@@ -25,6 +26,8 @@ _OWNED = {
     "seed": "set seed outside of training instead",
 }
 
+_PATH = {"then": local_names}
+_TRAINING_PATHS = {"deepspeed", "fsdp_config", "accelerator_config"}
 _RANKING = ("infonce", "kl", "margin_mse")
 
 _TRAINING_BOUNDS: dict[str, dict[str, float]] = {
@@ -84,14 +87,14 @@ class Model(Section):
             does without: it takes a fourth of the time.
     """
 
-    base_model: str
+    base_model: str = field(metadata=_PATH)
     queries: Literal["table", "trained_table", "learned_scores", "model"] = "table"
-    idf: str | None = None
+    idf: str | None = field(default=None, metadata=_PATH)
     query_learning_rate: float | None = field(default=None, metadata={"more_than": 0})
     activation: Literal["relu", "log1p_relu", 0, 1, 2, 3] | None = None
     pooling: Literal["max", "sum"] | None = None
     max_seq_length: int | None = field(default=None, metadata={"at_least": 8})
-    warm_start: str | None = None
+    warm_start: str | None = field(default=None, metadata=_PATH)
     dropout: float | None = field(default=None, metadata={"at_least": 0, "less_than": 1})
 
     def __post_init__(self) -> None:
@@ -122,9 +125,9 @@ class Data(Section):
         limit: Training examples to use at most; ``None`` uses all.
     """
 
-    train: tuple[str, ...]
-    corpus: str | None = None
-    queries: str | None = None
+    train: tuple[str, ...] = field(metadata=_PATH)
+    corpus: str | None = field(default=None, metadata=_PATH)
+    queries: str | None = field(default=None, metadata=_PATH)
     repair_latin1: bool = False
     documents_per_query: int | None = field(default=None, metadata={"at_least": 1})
     score_scale: float = field(default=1.0, metadata={"more_than": 0})
@@ -154,7 +157,7 @@ class Teachers(Section):
             no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
     """
 
-    models: tuple[str, ...]
+    models: tuple[str, ...] = field(metadata={"then": local_teachers})
     weights: tuple[float, ...] | None = None
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
@@ -211,7 +214,7 @@ class Loss(Section):
     threshold: int | None = field(default=None, metadata={"at_least": 0})
     top_k: int | None = field(default=None, metadata={"at_least": 0})
     extra_logs: Literal[0, 1, 2, 3] = 0
-    token_weights: str | None = None
+    token_weights: str | None = field(default=None, metadata=_PATH)
     df_alpha: float = field(default=0.1, metadata={"more_than": 0, "less_than": 1})
     df_beta: float = field(default=10.0, metadata={"more_than": 0})
     df_refresh_steps: int = field(default=100, metadata={"at_least": 1})
@@ -256,7 +259,7 @@ class Recipe(Section):
     training: dict[str, Any] = field(
         metadata={"entries": _training_types, "bounds": _TRAINING_BOUNDS, "help": _training_help}
     )
-    output: str
+    output: str = field(metadata=_PATH)
     teachers: Teachers | None = None
     seed: int = field(default=42, metadata={"at_least": 0, "less_than": 2**32})
     ignore_health: bool = False
@@ -265,6 +268,8 @@ class Recipe(Section):
         for name in _OWNED.keys() & (self.training if isinstance(self.training, dict) else ()):
             raise SettingError(f"is set by the recipe itself: {_OWNED[name]}", ("training", name))
         super().__post_init__()
+        for name in _TRAINING_PATHS & self.training.keys():
+            self.training[name] = local_names(self.training[name], ("training", name))
         steps = self.training.get("max_steps", -1)  # -1 is how the trainer spells "not set"
         if steps == 0 or steps < -1:
             raise SettingError(f"must be at least 1, not {steps}", ("training", "max_steps"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
 
 _PACKAGE = Path(__file__).parents[1]
 _HEADER = ("Method", "Paper", "Data")
@@ -73,7 +74,7 @@ def find_recipe(name: str | Path) -> Path:
     Raises:
         InputError: ``name`` is neither; the message has the nearest names.
     """
-    path = Path(name)
+    path = local_path(name)
     if path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
         return path
     known = _files()

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from st_l0.errors import InputError
+from st_l0.utils.paths import local_path
 from st_l0.utils.reading import refuse_device
 
 Key = tuple[str, ...]
@@ -81,7 +82,8 @@ class Section:
 
     A field is described by its type hint and metadata: ``at_least``, ``more_than`` and ``less_than`` bound a
     number; for a ``dict``, ``entries`` and ``help`` are functions that give its keys' types and descriptions,
-    ``bounds`` has their bounds, and ``alone`` is the value of a key whose name stands alone.
+    ``bounds`` has their bounds, and ``alone`` is the value of a key whose name stands alone. ``then`` is what
+    the value goes through at last.
 
     Raises:
         SettingError: A value has the wrong type, is out of bounds or not finite, or is empty text.
@@ -100,6 +102,7 @@ class Section:
                 elif value in ("", ()):
                     raise SettingError("must not be empty")
                 check_bounds(value, spec.metadata)
+                value = spec.metadata.get("then", lambda same: same)(value)
             except SettingError as error:
                 raise error.below(spec.name) from None
             object.__setattr__(self, spec.name, value)
@@ -122,7 +125,7 @@ def load(section: type[_S], path: str | Path, overrides: Sequence[str] = ()) -> 
     source = str(path)
     refuse_device(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = local_path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

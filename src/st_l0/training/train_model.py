@@ -16,11 +16,12 @@ from st_l0.errors import InputError
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.training.checkpoints import last_complete_checkpoint
-from st_l0.training.checks import WRITTEN, check_batch, check_output
+from st_l0.training.checks import RECIPE, WRITTEN, check_batch, check_output
 from st_l0.training.health import HealthWatch, verdict
 from st_l0.training.recipe import Recipe
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
 from st_l0.utils.files import replace_file, replace_folder
+from st_l0.utils.resumable import hold_output
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
 
     Raises:
         InputError: unusable data or model; nothing to resume; ``output`` holds checkpoints of an earlier run,
-            or a model or a recipe that no training has written there, which would be lost; the training
-            diverged, or its model finds nothing because every document is empty.
+            or a model or a recipe that no training has written there, which would be lost; another training
+            writes there; the training diverged, or its model finds nothing because every document is empty.
 
     Example:
         >>> from st_l0.training import load_recipe
@@ -52,6 +53,12 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         >>> train(recipe)  # doctest: +SKIP
     """
     output = Path(recipe.output)
+    with hold_output(output, "is training there"):
+        return _train(recipe, output, resume)
+
+
+def _train(recipe: Recipe, output: Path, resume: bool) -> Path:
+    check_output(recipe)
     checkpoints = output / "checkpoints"
     checkpoint = last_complete_checkpoint(checkpoints)
     if resume and checkpoint is None:
@@ -63,8 +70,6 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
             f"{checkpoint} holds the model only (training.save_only_model), no training to resume: start "
             "another output with model.base_model there"
         )
-
-    check_output(output)
 
     set_seed(recipe.seed)
     data = read_data(recipe.data)
@@ -104,7 +109,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         with replace_folder(target, "trained model") as folder:
             _save(model, folder)
             _add_to_card(folder / "README.md", found)
-        with replace_file(output / "recipe.yaml") as file:
+        with replace_file(output / "recipe.yaml", RECIPE) as file:
             file.write_text(f"{WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
         with replace_file(output / "trainer_state.json") as file:
             trainer.state.save_to_json(str(file))

@@ -37,6 +37,11 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def first_of_run() -> bool:
+    """Whether this is the first process of its run, be the process group joined yet or not."""
+    return (rank() if world_size() > 1 else int(os.environ.get("RANK", "0"))) == 0
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum of ``tensor`` over all ranks, differentiable; the dtype stays."""
     return tensor if world_size() == 1 else _AllReduceSum.apply(tensor)  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from st_l0.errors import InputError, reason
+from st_l0.errors import InputError, is_machines, reason
 
 
 def refuse_device(path: str | Path) -> None:
@@ -34,6 +34,8 @@ def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
+        if is_machines(error):
+            raise
         raise InputError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({reason(error)}); {mend}") from error

@@ -1,12 +1,12 @@
 """A folder of numbered shards, written by one process or by many, in steps that survive an interruption.
 
-Beside the shards lies a record in JSON: how they are made, and once all are there how many items they hold.
+Beside the shards lies a record, see `st_l0.utils.records`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,74 +14,34 @@ from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.utils.batches import batched
-from st_l0.utils.distributed import rank, world_size
-from st_l0.utils.files import replace_file
+from st_l0.utils.distributed import first_of_run, rank, world_size
+from st_l0.utils.files import check_writable
+from st_l0.utils.locks import hold
+from st_l0.utils.records import PARTS, check_part, digest, shard_path, write_record
 
 T = TypeVar("T")
 
 
-def begin_record(path: Path, record: dict[str, Any], required: Collection[str]) -> dict[str, Any]:
-    """Begin a folder with a record, or read the record of a run that was stopped.
-
-    Args:
-        path: Where the record is or belongs.
-        record: What this run would write.
-        required: Keys that make the file such a record; see `read_record`.
-
-    Returns:
-        ``record``, or the one that is there, which the caller compares.
+@contextmanager
+def hold_output(folder: Path, what: str = "is writing there") -> Iterator[None]:
+    """Let no other run write to a folder while the body runs; of the processes of one run the first holds it.
 
     Raises:
-        InputError: The folder holds other files, or a damaged record.
+        InputError: Another run does, or nothing can be written there.
     """
-    folder = path.parent
-    foreign = folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
-    if path.exists():  # looked at after the listing: another process may have begun in between
-        return read_record(path, required)
-    if foreign:
-        raise InputError(f"{folder}: holds files but no {path.name}; give a new or empty folder")
-    write_record(path, record)
-    return record
-
-
-def check_record(path: Path, found: dict[str, Any], record: dict[str, Any], keys: Iterable[str]) -> None:
-    """Refuse a folder that was begun with other settings.
-
-    Raises:
-        InputError: ``found`` and ``record`` differ in one of the keys.
-    """
-    for key in keys:
-        if found.get(key) != record[key]:
-            raise InputError(
-                f"{path}: begun with {key} {found.get(key)}, not {record[key]}; give a new folder"
-            )
-
-
-def read_record(path: Path, required: Collection[str]) -> dict[str, Any]:
-    """Read a record.
-
-    Raises:
-        InputError: It is no JSON, or lacks one of the keys ``required``.
-    """
+    if not first_of_run():
+        yield
+        return
+    check_writable(folder)
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); give a new folder") from error
-    missing = sorted(set(required) - set(record) if isinstance(record, dict) else required)
-    if missing:
-        raise InputError(f"{path}: not a record, it lacks {', '.join(missing)}; give a new folder")
-    return dict(record)
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record atomically."""
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def shard_path(folder: str | Path, number: int, suffix: str) -> Path:
-    """Where shard ``number``, from 0, is or belongs."""
-    return Path(folder) / f"part-{number:06d}.{suffix}"
+        with hold(folder / ".st_l0.lock", what):
+            yield
+    finally:
+        if new:  # a run that was refused leaves no empty folder
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def write_shards(
@@ -118,12 +78,17 @@ def write_shards(
         InputError: There are no items, or shards beyond their end.
     """
     folder, total, shards = path.parent, 0, 0
+    digests: dict[int, str] = {}
     number = len(items) if isinstance(items, Sized) else None
     disable = None if progress and rank() == 0 else True
     with tqdm(total=number, desc=description, unit=unit, disable=disable) as bar:
         for chunk in batched(items, size):
             if shards % world_size() == rank():
-                finish(shard_path(folder, shards, suffix), chunk)
+                shard = shard_path(folder, shards, suffix)
+                if shard.exists():
+                    check_part(shard, shards, record, "remove it and start again")
+                finish(shard, chunk)
+                digests[shards] = digest(shard)
             total, shards = total + len(chunk), shards + 1
             bar.update(len(chunk))
     if not total:
@@ -131,6 +96,9 @@ def write_shards(
     present = sorted(folder.glob(f"part-*.{suffix}"))
     if present[shards:]:
         raise InputError(f"{present[shards]}: the input ends before this part; give a new folder")
-    if len(present) == shards and record[f"{unit}s"] != total:
-        write_record(path, {**record, f"{unit}s": total})
+    if len(present) == shards:
+        parts = [digests.get(number) or digest(shard) for number, shard in enumerate(present)]
+        whole = {**record, f"{unit}s": total, PARTS: parts}
+        if whole != record:
+            write_record(path, whole)
     return total

@@ -14,6 +14,7 @@ import numpy as np
 from st_l0.errors import InputError
 from st_l0.index.protocol import Id, Ids
 from st_l0.utils.inputs import as_list, describe
+from st_l0.utils.paths import local_path
 
 
 def as_count(value: Any, name: str) -> int:
@@ -40,7 +41,7 @@ def as_path(value: Any) -> Path:
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path or "\0" in path:
         raise InputError(f"{value!r:.40} is no path of a folder; give a str or a Path")
-    return Path(path)
+    return local_path(path)
 
 
 def as_ids(ids: Ids, *, ordered: bool = False) -> list[Id]:

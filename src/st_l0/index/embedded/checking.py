@@ -41,7 +41,7 @@ def check_index(path: str | Path) -> Findings:
     Raises:
         InputError: There is no index, or its manifest is damaged, so that its files are not known.
     """
-    folder = Folder(Path(path))
+    folder = Folder(path)
     while True:
         raw, manifest = folder.read()
         entries, size = manifest["segments"], manifest["vocabulary_size"]

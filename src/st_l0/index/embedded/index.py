@@ -63,14 +63,15 @@ class EmbeddedIndex:
     ) -> None:
         if vocabulary_size is not None:
             vocabulary_size = as_count(vocabulary_size, "vocabulary_size")
-        self.path = None if path is None else as_path(path)
+        self.path: Path | None = None
         empty = Snapshot(
             vocabulary_size=vocabulary_size, metadata=as_json({} if metadata is None else metadata)
         )
-        if self.path is None:
+        if path is None:
             self._store: Store = Memory(empty)
         else:
-            folder = Folder(self.path)
+            folder = Folder(as_path(path))
+            self.path = folder.path
             if create and not folder.exists():
                 folder.create(empty)
             self._store = folder
@@ -232,10 +233,9 @@ class EmbeddedIndex:
                 written.
             OSError: the disk is full.
         """
-        path = as_path(path)
-        if self.path is not None and path.resolve() == self.path.resolve():
+        snapshot, target = self._snapshot, Folder(as_path(path))
+        if self.path is not None and target.path.resolve() == self.path.resolve():
             raise InputError(f"{path}: this is the folder of the index itself: save the copy elsewhere")
-        snapshot, target = self._snapshot, Folder(path)
         with target.writing(create=True):
             groups = merging.pack([live for live in snapshot.segments if len(live)])
             target.publish(replace(snapshot, segments=tuple(target.write(group) for group in groups)))

@@ -20,7 +20,8 @@ from st_l0.index.embedded.segment import array_lengths
 
 FORMAT, VERSION = "st_l0-index", 1
 OURS = re.compile(
-    r"segment-[0-9a-f]{32}(\.deleted-[0-9a-f]{8}\.npy)?|\.manifest\.json\.new-[0-9a-f]{8}|\.lock|\.begun"
+    r"segment-[0-9a-f]{32}(\.deleted-[0-9a-f]{8}\.npy)?|\.manifest\.json\.new-[0-9a-f]{8}"
+    r"|(\.filling)?\.lock|\.begun"
 )
 _FIELDS = {"format", "version", "vocabulary_size", "id_kind", "metadata", "segments"}
 _ENTRY_FIELDS = {"name", "documents", "postings", "id_bytes", "text_bytes", "deleted", "deleted_rows"}

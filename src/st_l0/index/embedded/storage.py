@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from st_l0.errors import InputError
+from st_l0.errors import InputError, is_machines
 from st_l0.index.embedded import manifests
 from st_l0.index.embedded.arrays import open_array, write_array
 from st_l0.index.embedded.checksums import damaged
@@ -31,9 +30,12 @@ from st_l0.index.embedded.manifests import OURS
 from st_l0.index.embedded.segment import LiveSegment, Segment, write_segment
 from st_l0.index.embedded.snapshot import Snapshot
 from st_l0.utils.files import replace_file, sync
+from st_l0.utils.locks import hold
+from st_l0.utils.paths import local_path
 
 LOCK_SECONDS = 60.0
 _LOCK, _BEGUN = ".lock", ".begun"
+FILLING = ".filling.lock"  # of one who adds a whole corpus, step by step
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -98,8 +100,8 @@ class Folder:
         InputError: ``path`` is something else than an index or a place for a new one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = local_path(path)
         self._manifest = path / "manifest.json"
         if not self.exists() and path.exists():
             others = path.is_dir() and not all(OURS.fullmatch(entry.name) for entry in path.iterdir())
@@ -133,7 +135,8 @@ class Folder:
             raise self._missing()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / _LOCK, timeout=LOCK_SECONDS):
+            what = f"is writing to the index (waited {LOCK_SECONDS:g} s)"
+            with hold(self.path / _LOCK, what, seconds=LOCK_SECONDS, cure="try later"):
                 new = not self.exists()
                 if new and self._bereft():
                     raise self._missing()
@@ -141,10 +144,6 @@ class Folder:
                 if new:
                     (self.path / _BEGUN).touch()  # what is written now may be removed after a crash
                 yield
-        except Timeout as error:
-            raise InputError(
-                f"{self.path}: another process is writing to the index (waited {LOCK_SECONDS:g} s): try later"
-            ) from error
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
@@ -214,7 +213,7 @@ class Folder:
     def _clean(self) -> None:
         """Remove what the manifest does not name; only for the one who holds the lock."""
         entries = self.read()[1]["segments"] if self.exists() else []
-        needed = {_LOCK} | {entry[key] for entry in entries for key in ("name", "deleted")}
+        needed = {_LOCK, FILLING} | {entry[key] for entry in entries for key in ("name", "deleted")}
         for path in self.path.iterdir():
             if path.name not in needed and OURS.fullmatch(path.name):
                 # What cannot be removed now (open elsewhere, on Windows) is left to the next writer.
@@ -240,6 +239,8 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._missing() from error
         except OSError as error:
+            if is_machines(error):
+                raise
             raise InputError(f"{self._manifest}: cannot be read ({error.strerror}); restore it") from error
         return raw, manifests.parse(self._manifest, raw)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +15,14 @@ from tqdm import tqdm
 from st_l0.data import Document, read_collection, read_records, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
-from st_l0.indexing.identity import check_model, index_metadata
+from st_l0.indexing.identity import check_model
 from st_l0.indexing.index import index_corpus
+from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, write_texts
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.paths import local_path
+from st_l0.utils.resumable import hold_output
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -211,23 +212,36 @@ def mine_collection(
         InputError: A setting is out of its range, the data cannot be read, an index or a file in ``output``
             is of another model or other data, or no pair has enough negatives. What was there before stays.
     """
+    settings = _Settings(number, depth, margin, max_ratio)
+    data, output = local_path(data), local_path(output)
+    with hold_output(output, "is mining there"):
+        return _mine_collection(model, data, output, split, index_folder, settings, batch_size, progress)
+
+
+def _mine_collection(
+    model: SparseEncoder | str | Path,
+    data: Path,
+    output: Path,
+    split: str,
+    index_folder: str | Path | None,
+    settings: _Settings,
+    batch_size: int,
+    progress: bool,
+) -> MiningReport:
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
-    settings = _Settings(number, depth, margin, max_ratio)
-    data, output = Path(data), Path(output)
     rows, record = output / "train.jsonl", output / "mining.json"
-    if rows.exists() and not record.exists():
-        raise InputError(f"{rows}: was not made by mining, and is not replaced; give another output folder")
+    check_outputs(rows, record, data, None if index_folder else output / "index")
     is_folder = data.is_dir()
     corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
     name = None if isinstance(model, SparseEncoder) else model
     encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
 
     if not is_folder:
-        _write_texts(output / "corpus.jsonl", corpus, data)
-        _write_texts(output / "queries.jsonl", queries, data)
+        write_texts(output / "corpus.jsonl", corpus, data)
+        write_texts(output / "queries.jsonl", queries, data)
     if index_folder is None:
-        index = _open_own(output / "index", encoder, name, corpus, data)
+        index = open_own(output / "index", encoder, name, corpus, data)
         documents = [Document(*item) for item in corpus.items()]
         index_corpus(encoder, documents, index, batch_size=batch_size, progress=progress)
     else:
@@ -243,10 +257,10 @@ def mine_collection(
     mined = mine(encoder, index, queries, positives, **asdict(settings), progress=progress)
     pairs = sum(map(len, positives.values()))
     # Left in reverse order, so that a train.jsonl without a mining.json is never one of ours.
-    with replace_file(rows) as new_rows, replace_file(record) as new_record:
+    with replace_file(rows, ROWS) as new_rows, replace_file(record, RECORD) as new_record:
         written = write_records(new_rows, (row._asdict() for row in mined))
         if not written:
-            problem = f"{data}: none of {pairs:,} pairs has {number} negatives"
+            problem = f"{data}: none of {pairs:,} pairs has {settings.number} negatives"
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
         report = MiningReport(len(positives), pairs, written, pairs - written, missing)
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
@@ -331,26 +345,3 @@ def _read_pairs(path: Path) -> _Data:
         raise InputError(f"{path}: no pairs; give at least one row")
     corpus, texts = ({id: text for text, id in one.items()} for one in (documents, queries))
     return corpus, texts, positives, 0
-
-
-def _open_own(
-    folder: Path, model: SparseEncoder, name: str | Path | None, corpus: dict[str, str], data: Path
-) -> Index:
-    """The index of ``corpus``: new, or as far as an earlier call came."""
-    digest = hashlib.sha256()
-    for item in corpus.items():
-        digest.update(json.dumps(item).encode())
-    made_with = {"fingerprint": model.fingerprint()} if name is None else index_metadata(model, name)
-    made_of = {"corpus": digest.hexdigest()}
-    index = open_index(folder, vocabulary_size=len(model.query_weights), metadata=made_with | made_of)
-    check_model(model, index, str(folder))
-    if index.metadata.get("corpus") != made_of["corpus"]:
-        raise InputError(f"{folder}: was made of other documents than {data} has; give another output folder")
-    return index
-
-
-def _write_texts(path: Path, texts: Mapping[str, str], data: Path) -> None:
-    with replace_file(path) as new:
-        write_records(new, ({"_id": id, "title": "", "text": text} for id, text in texts.items()))
-        if path.exists() and not filecmp.cmp(new, path, shallow=False):
-            raise InputError(f"{path}: holds other texts than {data} has; give another output folder")

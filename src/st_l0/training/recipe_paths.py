@@ -1,0 +1,35 @@
+"""Paths in recipes, where no shell puts anything in the place of ``~`` and variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from st_l0.errors import InputError
+from st_l0.training.settings import Key, SettingError
+from st_l0.utils.paths import local_name
+
+
+def local_names(value: Any, key: Key = ()) -> Any:
+    """A path or name of the Hub, or a tuple of them, see `local_name`; what is no text stays.
+
+    Raises:
+        SettingError: One cannot be used.
+    """
+    if isinstance(value, tuple):
+        return tuple(local_names(one, key) for one in value)
+    if not isinstance(value, str):
+        return value
+    try:
+        return local_name(value)
+    except InputError as error:
+        raise SettingError(f"cannot be used: {error}", key) from None
+
+
+def local_teachers(specs: tuple[str, ...]) -> tuple[str, ...]:
+    """The same of the model in ``kind:model``.
+
+    Raises:
+        SettingError: One cannot be used.
+    """
+    pairs = [spec.partition(":") for spec in specs]
+    return tuple(f"{kind}{colon}{local_names(model) if model else model}" for kind, colon, model in pairs)
