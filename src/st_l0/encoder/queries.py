@@ -247,7 +247,10 @@ class QueryEncoder:
         """
         if not convert_to_scipy:
             raise InputError("a QueryEncoder gives scipy matrices only: take a SparseEncoder for tensors")
-        texts = as_texts([inputs] if is_one_text(inputs) else inputs)
+        if type(inputs) is str and inputs.isascii():  # most queries: the rest is in a tenth of their time
+            texts = [inputs]
+        else:
+            texts = as_texts([inputs] if is_one_text(inputs) else inputs)
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         return self._look_up(texts, self.query_weights, self.max_active_dims)
