@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from sentence_transformers.base.modules import Transformer
@@ -23,10 +24,13 @@ from st_l0.encoder.pretrained import (
     position_limit,
 )
 from st_l0.encoder.query_files import read_table
-from st_l0.encoder.structure import Structure, check_tokenizer_files, inside
-from st_l0.encoder.weights import LENIENT, check_numbers, check_whole, lacks_head
+from st_l0.encoder.structure import Structure, check_tokenizer_files, inside, read_structure
+from st_l0.encoder.weights import LENIENT, check_numbers, check_used, check_whole, lacks_head
 from st_l0.errors import InputError
 from st_l0.head.warm_start import warm_start_head
+from st_l0.utils.stock import load_with
+
+Stock = TypeVar("Stock", bound=nn.Module)
 
 _AS_IN_TRANSFORMERS = {
     **{name: name for name in ("token", "revision", "local_files_only")},
@@ -98,8 +102,8 @@ class CheckedTransformer(Transformer):
         return self
 
     def _load_model(self, *args: Any, **kwargs: Any) -> Any:
-        name, _, _, backend, *_ = args
-        if backend != "torch":
+        name, _, _, backend, adapter = args
+        if backend != "torch" or adapter:  # whose tensors have names of their own
             return super()._load_model(*args, **kwargs)
         folder = kwargs.get("subfolder", "")
         try:
@@ -133,6 +137,16 @@ class _BareTransformer(CheckedTransformer):
         self.headless = lacks_head(model, report, place)
 
 
+class _PartTransformer(CheckedTransformer):
+    """Loads a model of any use, whose weights may be a part of those of another use."""
+
+    def _check(self, model: Any, report: Any, place: str) -> None:
+        # Without a task of its own a model is asked for hidden states, which no pooler makes.
+        pooled = self.transformer_task != "feature-extraction"
+        poolers = [name for name in report["missing_keys"] if "pooler." in name and not pooled]
+        check_used(model, report, place, poolers)
+
+
 # Stock classes that are loaded by ours, by name: checkpoints give them under several paths.
 _LOADERS: dict[str, type[nn.Module]] = {
     "Transformer": CheckedTransformer,
@@ -163,6 +177,26 @@ def loaders(checkpoint: str, structure: Structure) -> dict[str, type[nn.Module]]
         if module.kind in _LOADERS:
             found[module.type_name] = _LOADERS[module.kind]
     return found
+
+
+def load_stock(kind: type[Stock], checkpoint: str, device: str, hub_options: HubOptions) -> Stock:
+    """Load an encoder of sentence-transformers, such as a `CrossEncoder`, from weights that are whole.
+
+    Args:
+        kind: Its class.
+        checkpoint: Folder or Hub id; of one without ``modules.json`` the weights are taken as they are.
+        device: Where to put it.
+        hub_options: How to reach it.
+
+    Raises:
+        InputError: A module is missing, or a weight of its model.
+    """
+    encoder = kind.__new__(kind)
+    if hub_options.find(checkpoint, "modules.json") is not None:
+        modules = read_structure(checkpoint, hub_options).modules
+        load_with(encoder, {one.type_name: _PartTransformer for one in modules if one.kind == "Transformer"})
+    encoder.__init__(checkpoint, device=device, **asdict(hub_options))  # type: ignore[misc]
+    return encoder
 
 
 def start_document_encoder(

@@ -56,7 +56,7 @@ def read_structure(checkpoint: str, hub_options: HubOptions) -> Structure:
             isinstance(entry.get(key), str) for key in ("name", "path", "type")
         ):
             raise InputError(f"{path}: each module needs a name, a path and a type: restore the checkpoint")
-        modules.append(SavedModule(_folder(path, checkpoint, entry["path"]), entry["type"]))
+        modules.append(SavedModule(_normal(entry["path"]), entry["type"]))
     if len(modules) > 1 or modules[0].kind != "Router":
         return Structure(modules, modules)
     return _read_router(checkpoint, modules[0].folder, hub_options)
@@ -127,22 +127,15 @@ def _read_router(checkpoint: str, folder: str, hub_options: HubOptions) -> Struc
     types, routes = config["types"], config["structure"]
     if not _is_object(types, str) or not _is_object(routes, list) or not _is_object(config["parameters"]):
         raise InputError(f"{path}: types, structure or parameters are malformed: restore the checkpoint")
-    modules = {
-        name: SavedModule(_folder(path, checkpoint, inside(folder, name)), kind)
-        for name, kind in types.items()
-    }
+    modules = {name: SavedModule(_normal(inside(folder, name)), kind) for name, kind in types.items()}
     for name in (name for route in routes.values() for name in route):
         if not isinstance(name, str) or name not in modules:
             raise InputError(f"{path}: has no type for the module {name!r:.80}: restore the checkpoint")
     return Structure(list(modules.values()), [modules[name] for name in routes.get("query", ())])
 
 
-def _folder(path: Path, checkpoint: str, name: str) -> str:
-    """A folder that a file names, which has to be there as far as that can be seen."""
-    folder = Path(name).as_posix() if Path(name).parts else ""
-    if Path(checkpoint).is_dir() and not Path(checkpoint, folder).is_dir():
-        raise InputError(f"{path}: names the folder {name!r:.200}, which is missing: restore the checkpoint")
-    return folder
+def _normal(folder: str) -> str:
+    return "" if not Path(folder).parts else Path(folder).as_posix()
 
 
 def _require_keys(path: Path | None, keys: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from st_l0.errors import InputError
 
 # For `from_pretrained`: it tells what does not fit, instead of filling it with random numbers.
-LENIENT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+LENIENT: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 # Parts of other uses of a model and former buffers: no vector depends on them.
 _UNUSED = re.compile(r"(^|\.)(pooler|seq_relationship)\.|(^|\.)(position_ids|token_type_ids|inv_freq)$")
@@ -28,26 +28,41 @@ def lacks_head(model: Any, report: Mapping[str, Any], place: str) -> bool:
         place: What complaints call the weights.
 
     Raises:
-        InputError: A parameter is missing or of another shape, or the weights hold one that the part of the
-            model that it names does not know, such as a further layer.
+        InputError: A parameter is missing or of another shape, or the weights hold more of a part that the
+            model has, such as a further layer.
     """
     base = f"{model.base_model_prefix}."
-    names = [name for name, _ in model.named_parameters()]
-    head = {name for name in names if not name.startswith(base)}
-    missing = set(report["missing_keys"])
-    headless = bool(head) and head <= missing
-    _refuse_misfits(model, report, place, ignored=head if headless else set())
-    parts = {name.split(".")[0] for name in names}
-    parts |= {
-        name.removeprefix(base).split(".")[0] for name in names
-    }  # saved without the head, without prefix
-    _refuse_unknown(place, [name for name in report["unexpected_keys"] if name.split(".")[0] in parts])
+    head = {name for name in _own(model) if not name.startswith(base)}
+    headless = bool(head) and head <= set(report["missing_keys"])
+    check_used(model, report, place, ignored=head if headless else ())
     return headless
+
+
+def check_used(model: Any, report: Mapping[str, Any], place: str, ignored: Collection[str] = ()) -> None:
+    """Refuse weights that lack what a model runs; parts of other uses may lie beside it.
+
+    Args:
+        model: As in `lacks_head`.
+        report: As in `lacks_head`.
+        place: As in `lacks_head`.
+        ignored: Parameters that may be missing.
+
+    Raises:
+        InputError: As in `lacks_head`.
+    """
+    _refuse_misfits(model, report, place, ignored)
+    base = f"{model.base_model_prefix}."  # which weights may have that the model has not, and the reverse
+
+    def part(name: str) -> str:
+        return name.removeprefix(base).split(".")[0]
+
+    parts = {part(name) for name in _own(model)}
+    _refuse_unknown(place, [name for name in report["unexpected_keys"] if part(name) in parts])
 
 
 def check_whole(model: Any, report: Mapping[str, Any], place: str) -> None:
     """Refuse weights that are not exactly those of the model; arguments and errors as in `lacks_head`."""
-    _refuse_misfits(model, report, place, ignored=set())
+    _refuse_misfits(model, report, place, ())
     _refuse_unknown(place, report["unexpected_keys"])
 
 
@@ -79,25 +94,28 @@ def check_numbers(model: Any, place: str, file: Path | None) -> None:
             raise InputError(f"{place}: {name} holds numbers that are not finite: restore the checkpoint")
 
 
-def _refuse_misfits(model: Any, report: Mapping[str, Any], place: str, ignored: set[str]) -> None:
+def _own(model: Any) -> set[str]:
+    """The parameters that weights must hold: not those that are tied to others, nor what the model computes."""
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return names.difference(model.all_tied_weights_keys)
+
+
+def _refuse_misfits(model: Any, report: Mapping[str, Any], place: str, ignored: Collection[str]) -> None:
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise InputError(
             f"{place}: {name} has shape {list(found)}, but the configuration makes it {list(expected)}: "
             "restore the checkpoint"
         )
-    # Buffers, which the model computes itself, and tied weights are no parameters of their own.
-    names = dict(model.named_parameters(remove_duplicate=True))
-    missing = sorted(name for name in set(report["missing_keys"]) - ignored if name in names)
+    missing = sorted(_own(model).intersection(report["missing_keys"]).difference(ignored))
     if missing:
-        more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"{place}: {missing[0]}{more} of {type(model).__name__} are missing: restore the checkpoint"
-            if more
-            else f"{place}: {missing[0]} of {type(model).__name__} is missing: restore the checkpoint"
+            f"{place}: lacks {missing[0]}{more} of the {type(model).__name__} that config.json describes: "
+            "restore the checkpoint"
         )
 
 
-def _refuse_unknown(place: str, names: Any) -> None:
+def _refuse_unknown(place: str, names: Iterable[str]) -> None:
     unknown = sorted(name for name in names if not _UNUSED.search(name))
     if unknown:
         raise InputError(
