@@ -102,9 +102,14 @@ def idf(
 
     from st_l0.data import read_documents
     from st_l0.encoder.idf import compute_idf, write_idf
+    from st_l0.encoder.pretrained import HubOptions, loading_errors
+    from st_l0.encoder.structure import check_tokenizer_files
 
+    hub_options = HubOptions()
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        with loading_errors(tokenizer, hub_options):
+            check_tokenizer_files(tokenizer, "", hub_options)
+            loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
     weights = compute_idf(

@@ -14,7 +14,7 @@ from sentence_transformers.util import import_from_string
 from torch import nn
 from transformers import AutoTokenizer
 
-from st_l0.encoder.modules import make_pooling
+from st_l0.encoder.modules import check_head, make_pooling
 from st_l0.encoder.pretrained import (
     HubOptions,
     check_length,
@@ -220,6 +220,7 @@ def start_document_encoder(
             processor_kwargs=dict(loading),
             config_kwargs=dict(loading),
         )
+        check_head(transformer)
     headless = transformer.headless
     check_warm_start(base_model, headless=headless, given=warm_start is not None)
     started: Transformer = transformer.as_stock()

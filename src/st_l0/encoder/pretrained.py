@@ -127,6 +127,9 @@ def read_settings(checkpoint: str, hub_options: HubOptions) -> dict[str, Any]:
         raise InputError(f"{path}: prompts must map names to texts: restore the checkpoint")
     if most is not None and (type(most) is not int or most < 1):
         raise InputError(f"{path}: max_active_dims is {most!r:.40}; give a number of at least 1, or null")
+    similarity = settings.get("similarity_fn_name")
+    if similarity not in (None, "dot", "cosine", "euclidean", "manhattan"):
+        raise InputError(f"{path}: similarity_fn_name {similarity!r:.40} is unknown; give 'dot', as usual")
     return settings
 
 

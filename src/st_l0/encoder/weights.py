@@ -95,7 +95,7 @@ def check_numbers(model: Any, place: str, file: Path | None) -> None:
 
 
 def _own(model: Any) -> set[str]:
-    """The parameters that weights must hold: not those that are tied to others, nor what the model computes."""
+    """The parameters that weights must hold: not those that are tied to others, nor buffers."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return names.difference(model.all_tied_weights_keys)
 
