@@ -105,14 +105,14 @@ class CheckedTransformer(Transformer):
         name, _, _, backend, adapter = args
         if backend != "torch" or adapter:  # whose tensors have names of their own
             return super()._load_model(*args, **kwargs)
+        load: Any = super()._load_model
         folder = kwargs.get("subfolder", "")
         try:
-            loaded: Any = super()._load_model(*args, **kwargs, **LENIENT)
+            model, report = load(*args, **kwargs, **LENIENT)
         except OSError as error:
             if error.errno is None and folder:  # transformers', which names the checkpoint only
                 raise OSError(f"{folder}: {error}") from error
             raise
-        model, report = loaded
         hub_options = HubOptions(
             **{option: kwargs[key] for option, key in _AS_IN_TRANSFORMERS.items() if key in kwargs}
         )

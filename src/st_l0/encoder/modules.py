@@ -266,7 +266,7 @@ def check_sides(modules: EncoderModules) -> None:
     check_length(modules.tokenizer.model_max_length, "the length of a query (model_max_length)")
     queries, known = modules.tokenizer.get_vocab(), documents.get_vocab()
     if queries != known:
-        token = next(token for token in (*queries, *known) if queries.get(token) != known.get(token))
+        token = min(token for token in {*queries, *known} if queries.get(token) != known.get(token))
         raise InputError(
             f"token {token!r} is number {queries.get(token)} of the queries' tokenizer, but number "
             f"{known.get(token)} of the documents': give both sides the same tokenizer"
