@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from st_l0.cli.app import app, writing
-from st_l0.errors import InputError
+from st_l0.cli.app import app, say, writing
+from st_l0.errors import InputError, reason
+from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
 
 
 @app.command()
@@ -39,11 +41,9 @@ def train(
 
     loaded = load_recipe(recipe, overrides or ())
     if dry_run:
-        from rich.console import Console
-
         from st_l0.training import plan
 
-        Console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
+        open_console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
@@ -52,7 +52,7 @@ def train(
     with writing(loaded.output):
         folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us for each device
-        typer.echo(f"model: {folder}")
+        say(f"model: {folder}")
 
 
 @app.command()
@@ -71,20 +71,18 @@ def recipes(
     from st_l0.training.recipe_files import list_recipes, recipes_folder
 
     found = [(recipe.name, recipe.method, recipe.paper, recipe.data) for recipe in list_recipes()]
-    if not sys.stdout.isatty():
-        for row in found:
-            typer.echo("\t".join(row))
+    if not is_terminal(sys.stdout):
+        with writing("standard output"):
+            for row in found:
+                typer.echo("\t".join(map(printable, row)))
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
-    table = Table(
-        Column("name", no_wrap=True), "method", "paper", "data", caption=f"in {escape(str(recipes_folder()))}"
-    )
+    caption = cell(f"in {recipes_folder()}")
+    table = Table(Column("name", no_wrap=True), "method", "paper", "data", caption=caption)
     for row in found:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        table.add_row(*map(cell, row))
+    open_console().print(table)
 
 
 @app.command()
@@ -102,22 +100,21 @@ def idf(
 
     from st_l0.data import read_documents
     from st_l0.encoder.idf import compute_idf, write_idf
-    from st_l0.encoder.pretrained import HubOptions, loading_errors
+    from st_l0.encoder.pretrained import HubOptions
     from st_l0.encoder.structure import check_tokenizer_files
 
-    hub_options = HubOptions()
     try:
-        with loading_errors(tokenizer, hub_options):
-            check_tokenizer_files(tokenizer, "", hub_options)
-            loaded = AutoTokenizer.from_pretrained(tokenizer)
+        if Path(tokenizer).is_dir():
+            check_tokenizer_files(tokenizer, "", HubOptions())
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
-        raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
+        raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     weights = compute_idf(
-        (document.text for document in read_documents(corpus)), loaded, progress=sys.stderr.isatty()
+        (document.text for document in read_documents(corpus)), loaded, progress=is_terminal(sys.stderr)
     )
     with writing(output):
         write_idf(output, weights, loaded)
-    typer.echo(f"{output}: {len(weights)} tokens")
+    say(f"{output}: {len(weights)} tokens")
 
 
 @app.command()
@@ -164,7 +161,7 @@ def teach(
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
     if rank() == 0:
-        typer.echo(f"scores: {folder}")
+        say(f"scores: {folder}")
 
 
 @app.command()
@@ -191,6 +188,9 @@ def mine(
         float | None, typer.Option(help="Leave out what scores above this share of the positive's score.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
+    ] = False,
 ) -> None:
     """Find hard negatives: documents that a model ranks high and that are not known to be right."""
     from st_l0.mining import mine_collection
@@ -211,10 +211,11 @@ def mine(
             max_ratio=max_ratio,
             batch_size=batch_size,
         )
-    typer.echo(
-        f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "
-        f"({report.dropped} had too few negatives)"
-    )
+    rows = output / "train.jsonl"
+    if as_json:
+        say(to_json({"output": str(rows), **asdict(report)}))
+        return
+    say(f"{rows}: {report.rows} of {report.pairs} pairs ({report.dropped} had too few negatives)")
 
 
 @app.command("small-data")
@@ -232,7 +233,7 @@ def small_data(
 
     with writing(output):
         folder = prepare_small(output, limit=limit, base_model=base_model)
-    typer.echo(f"small data: {folder}")
+    say(f"small data: {folder}")
 
 
 @app.command()
@@ -263,7 +264,7 @@ def sweep(
     loaded = load_sweep(settings, overrides or ())
     if dry_run:
         for run in plan_runs(loaded):
-            typer.echo(run.folder)
+            say(run.folder)
         return
 
     def update(results: list[dict[str, Any]]) -> None:
