@@ -37,6 +37,7 @@ INHERITED = {
         "generate_usage_snippet", "generate_widget_examples", "run_usage_snippet",
     ],
     "encoder.loading:AnyDepthPooling": ["load"],
+    "encoder.loading:CheckedTransformer": ["_load_model", "load"],
     "encoder.loading:TableLoader": ["load"],
     "evaluation.evaluators:IndexInformationRetrievalEvaluator": [
         "compute_all_metrics", "compute_metrics", "description", "embed_inputs", "output_scores",
@@ -107,15 +108,6 @@ def test_what_only_instances_have(tiny_encoder, tmp_path):
 
 def test_an_encoder_without_a_router_has_no_routes(tiny_encoder):
     assert stock.routed_modules(tiny_encoder(idf=None)) is None
-
-
-@pytest.mark.parametrize(
-    ("paths", "kind"),
-    [(stock.SPLADE_POOLING, SpladePooling), (stock.SPARSE_STATIC_EMBEDDING, SparseStaticEmbedding)],
-)
-def test_checkpoints_name_the_classes_so(paths, kind):
-    assert paths[0] == f"{kind.__module__}.{kind.__qualname__}"
-    assert [sentence_transformers.util.import_from_string(path) for path in paths] == [kind] * 3
 
 
 def test_no_other_file_uses_them():

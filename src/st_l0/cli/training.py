@@ -109,12 +109,17 @@ def idf(
 
     from st_l0.data import read_documents
     from st_l0.encoder.idf import TABLE, compute_idf, write_idf
+    from st_l0.encoder.pretrained import HubOptions
+    from st_l0.encoder.structure import check_tokenizer_files
     from st_l0.utils.files import check_file
     from st_l0.utils.paths import local_name
 
     check_file(output, TABLE, inputs=[corpus])
     try:
-        loaded = AutoTokenizer.from_pretrained(local_name(tokenizer))
+        name = local_name(tokenizer)
+        if Path(name).is_dir():
+            check_tokenizer_files(name, "", HubOptions())
+        loaded = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)

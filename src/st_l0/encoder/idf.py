@@ -289,6 +289,8 @@ def _read_object(path: str | Path) -> _Pairs:
         raise InputError(
             f"{path}: expected a JSON object, found {type(pairs).__name__}; map tokens to weights"
         )
+    if not pairs:
+        raise InputError(f"{path}: holds no weights; map tokens to weights")
     return pairs
 
 

@@ -1,23 +1,41 @@
-"""Modules from checkpoints: more than stock loads, and stock classes all the same."""
+"""Modules from checkpoints: more than stock loads, nothing by halves, and stock classes all the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SparseStaticEmbedding, SpladePooling
+from sentence_transformers.util import import_from_string
 from torch import nn
 from transformers import AutoTokenizer
 
-from st_l0.encoder.idf import read_idf
-from st_l0.encoder.modules import make_pooling
-from st_l0.encoder.pretrained import HubOptions, check_warm_start, has_mlm_head, load_config, position_limit
+from st_l0.encoder.modules import check_head, make_pooling
+from st_l0.encoder.pretrained import (
+    HubOptions,
+    check_length,
+    check_warm_start,
+    load_config,
+    loading_errors,
+    position_limit,
+)
+from st_l0.encoder.query_files import read_table
+from st_l0.encoder.structure import Structure, check_tokenizer_files, inside, read_structure
+from st_l0.encoder.weights import LENIENT, check_numbers, check_used, check_whole, lacks_head
 from st_l0.errors import InputError
 from st_l0.head.warm_start import warm_start_head
-from st_l0.utils.stock import SPARSE_STATIC_EMBEDDING, SPLADE_POOLING, load_file_path
+from st_l0.utils.stock import load_with
 
+Stock = TypeVar("Stock", bound=nn.Module)
+
+_AS_IN_TRANSFORMERS = {
+    **{name: name for name in ("token", "revision", "local_files_only")},
+    "cache_folder": "cache_dir",
+}
 _ACCESS = ("token", "cache_folder", "revision", "local_files_only")
 
 
@@ -30,41 +48,155 @@ class AnyDepthPooling(SpladePooling):
         hub_options = {key: kwargs[key] for key in ("subfolder", *_ACCESS) if key in kwargs}
         config = cls.load_config(model_name_or_path, **hub_options)
         activation = config.pop("activation_function", "relu")
-        return make_pooling(activation, **config)
+        try:
+            return make_pooling(activation, **config)
+        except InputError as error:
+            place = inside(hub_options.get("subfolder", ""), cls.config_file_name)
+            raise InputError(f"{model_name_or_path}: {place}: {error}") from None
 
 
 class TableLoader(SparseStaticEmbedding):
-    """Loader that reads a table given as JSON strictly; what it loads is a stock `SparseStaticEmbedding`.
+    """Loader that reads a table strictly; what it loads is a stock `SparseStaticEmbedding`.
 
-    Stock finds the file only from inside the checkpoint's folder, puts entries of unknown tokens on [UNK],
-    and lets absent tokens weigh 0.
+    Stock takes integers for weights. From inside the checkpoint's folder only it finds a table given as JSON,
+    puts entries of unknown tokens on [UNK], and lets absent tokens weigh 0.
     """
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SparseStaticEmbedding:  # type: ignore[override]
         """Load a table from weights or, where the configuration names one, from a JSON file."""
-        hub_options = {key: kwargs[key] for key in _ACCESS if key in kwargs}
-        config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub_options)
-        name = config.pop("path", None)
-        if name is None:
-            return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **hub_options)
-        found = (
-            load_file_path(model_name_or_path, name, subfolder=folder, **hub_options)
-            for folder in (subfolder, "")
+        access = {key: kwargs[key] for key in _ACCESS if key in kwargs}
+        hub_options = HubOptions(**access)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            model_name_or_path, subfolder=subfolder, **hub_options.for_transformers()
         )
-        file = next(filter(None, found), None)
-        if file is None:
-            raise InputError(f"{model_name_or_path}: {subfolder}/config.json names {name}, which is missing")
-        hub_options["cache_dir"] = hub_options.pop("cache_folder", None)
-        tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path, subfolder=subfolder, **hub_options)
-        return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(read_idf(file, tokenizer)), **config)
+        table = read_table(model_name_or_path, subfolder, tokenizer, hub_options)
+        if table is None:  # older formats
+            loaded = SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **access)
+            check_numbers(loaded, f"{model_name_or_path}: {inside(subfolder, 'pytorch_model.bin')}", None)
+            return loaded
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **access)
+        config.pop("path", None)
+        return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(table), **config)
 
 
-# Stock classes that are loaded by ours, under each name that a checkpoint may give them.
-LOADERS: dict[str, type[nn.Module]] = {
-    **dict.fromkeys(SPLADE_POOLING, AnyDepthPooling),
-    **dict.fromkeys(SPARSE_STATIC_EMBEDDING, TableLoader),
+class CheckedTransformer(Transformer):
+    """Loader that refuses weights that are not whole; what it loads is a stock `Transformer`.
+
+    Stock fills whatever is missing with random numbers.
+    """
+
+    stock: ClassVar[type[Transformer]] = Transformer
+    headless = False  # lacks the MLM head and nothing else
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Transformer:  # type: ignore[override]
+        """Load a `Transformer` with the very weights that it was saved with."""
+        loaded: CheckedTransformer = super().load(model_name_or_path, *args, **kwargs)
+        return loaded.as_stock()
+
+    def as_stock(self) -> Transformer:
+        """The same object, as one of the stock class."""
+        vars(self).pop("headless", None)
+        self.__class__ = self.stock  # type: ignore[assignment]
+        return self
+
+    def _load_model(self, *args: Any, **kwargs: Any) -> Any:
+        name, _, _, backend, adapter = args
+        if backend != "torch" or adapter:  # whose tensors have names of their own
+            return super()._load_model(*args, **kwargs)
+        load: Any = super()._load_model
+        folder = kwargs.get("subfolder", "")
+        try:
+            model, report = load(*args, **kwargs, **LENIENT)
+        except OSError as error:
+            if error.errno is None and folder:  # transformers', which names the checkpoint only
+                raise OSError(f"{folder}: {error}") from error
+            raise
+        hub_options = HubOptions(
+            **{option: kwargs[key] for option, key in _AS_IN_TRANSFORMERS.items() if key in kwargs}
+        )
+        file = hub_options.find(name, inside(folder, "model.safetensors"))
+        place = str(file or Path(name, folder))
+        self._check(model, report, place)
+        check_numbers(model, place, file)
+        return model
+
+    def _check(self, model: Any, report: Any, place: str) -> None:
+        check_whole(model, report, place)
+
+
+class _CheckedMLMTransformer(CheckedTransformer, MLMTransformer):  # type: ignore[misc]
+    stock = MLMTransformer
+
+
+class _BareTransformer(CheckedTransformer):
+    """Loads a model that may lack the MLM head, or have parts of other uses."""
+
+    def _check(self, model: Any, report: Any, place: str) -> None:
+        self.headless = lacks_head(model, report, place)
+
+
+class _PartTransformer(CheckedTransformer):
+    """Loads a model of any use, whose weights may be a part of those of another use."""
+
+    def _check(self, model: Any, report: Any, place: str) -> None:
+        # Without a task of its own a model is asked for hidden states, which no pooler makes.
+        pooled = self.transformer_task != "feature-extraction"
+        poolers = [name for name in report["missing_keys"] if "pooler." in name and not pooled]
+        check_used(model, report, place, poolers)
+
+
+# Stock classes that are loaded by ours, by name: checkpoints give them under several paths.
+_LOADERS: dict[str, type[nn.Module]] = {
+    "Transformer": CheckedTransformer,
+    "MLMTransformer": _CheckedMLMTransformer,
+    "SpladePooling": AnyDepthPooling,
+    "SparseStaticEmbedding": TableLoader,
 }
+
+
+def loaders(checkpoint: str, structure: Structure) -> dict[str, type[nn.Module]]:
+    """The class of ours that loads a module, by the class path in the checkpoint.
+
+    Raises:
+        InputError: sentence-transformers has no class that the checkpoint names.
+    """
+    found = {}
+    for module in structure.modules:
+        if not module.type_name.startswith("sentence_transformers."):
+            continue  # code of the checkpoint's own
+        try:
+            import_from_string(module.type_name)
+        except (ImportError, AttributeError):
+            raise InputError(
+                f"{checkpoint}: its module {module.folder!r} is a {module.type_name}, which the installed "
+                "sentence-transformers does not have: restore the checkpoint, or install the version that "
+                "saved it"
+            ) from None
+        if module.kind in _LOADERS:
+            found[module.type_name] = _LOADERS[module.kind]
+    return found
+
+
+def load_stock(kind: type[Stock], checkpoint: str, device: str, hub_options: HubOptions) -> Stock:
+    """Load an encoder of sentence-transformers, such as a `CrossEncoder`, from weights that are whole.
+
+    Args:
+        kind: Its class.
+        checkpoint: Folder or Hub id; of one without ``modules.json`` the weights are taken as they are.
+        device: Where to put it.
+        hub_options: How to reach it.
+
+    Raises:
+        InputError: A module is missing, or a weight of its model.
+    """
+    encoder = kind.__new__(kind)
+    if hub_options.find(checkpoint, "modules.json") is not None:
+        modules = read_structure(checkpoint, hub_options).modules
+        load_with(encoder, {one.type_name: _PartTransformer for one in modules if one.kind == "Transformer"})
+    encoder.__init__(checkpoint, device=device, **asdict(hub_options))  # type: ignore[misc]
+    return encoder
 
 
 def start_document_encoder(
@@ -75,17 +207,23 @@ def start_document_encoder(
     Raises:
         InputError: It cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
     """
-    headless = not has_mlm_head(base_model, hub_options)
-    check_warm_start(base_model, headless=headless, given=warm_start is not None)
+    check_length(max_seq_length, "max_seq_length", least=3)  # a word between two special tokens
     loading = hub_options.for_transformers()
-    transformer: Transformer = Transformer(
-        base_model,
-        transformer_task="fill-mask",
-        max_seq_length=min(max_seq_length, position_limit(load_config(base_model, hub_options))),
-        model_kwargs=dict(loading),
-        processor_kwargs=dict(loading),
-        config_kwargs=dict(loading),
-    )
+    config = load_config(base_model, hub_options)
+    with loading_errors(base_model, hub_options):
+        check_tokenizer_files(base_model, "", hub_options)
+        transformer = _BareTransformer(
+            base_model,
+            transformer_task="fill-mask",
+            max_seq_length=min(max_seq_length, position_limit(config)),
+            model_kwargs=dict(loading),
+            processor_kwargs=dict(loading),
+            config_kwargs=dict(loading),
+        )
+        check_head(transformer)
+    headless = transformer.headless
+    check_warm_start(base_model, headless=headless, given=warm_start is not None)
+    started: Transformer = transformer.as_stock()
     if warm_start is not None:
-        warm_start_head(transformer, warm_start)
-    return transformer
+        warm_start_head(started, warm_start)
+    return started

@@ -30,7 +30,7 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from st_l0.encoder.pretrained import position_limit
+from st_l0.encoder.pretrained import check_length, position_limit
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
 
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # Far below any logit, and inside the range of float16.
 _SILENT = -1e4
+
+# Entries of a head beyond the vocabulary, which its training found convenient: the next multiple of 64 or so.
+_PADDING = 64
 
 _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
 
@@ -190,6 +193,31 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     return len(vocabulary)
 
 
+def check_head(transformer: Transformer) -> int:
+    """Size of the tokenizer's vocabulary, which the head has to have too, padding apart.
+
+    Raises:
+        InputError: There is no head, or it is smaller, or larger by more than padding.
+    """
+    size = vocabulary_size(text_tokenizer(transformer))
+    model: Any = transformer.model
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"{type(model).__name__} has no MLM head")
+    rows = head.weight.shape[0]
+    if rows < size:
+        raise InputError(
+            f"the tokenizer has {size} tokens but the model's head only {rows}: "
+            "call resize_token_embeddings on the model and train it first"
+        )
+    if rows > size + max(size // 10, _PADDING):
+        raise InputError(
+            f"the tokenizer has {size} tokens but the model's head {rows}, more than padding: "
+            "give the model its own tokenizer"
+        )
+    return size
+
+
 def match_vocabulary(transformer: Transformer) -> None:
     """Cut a padded head (ModernBERT style) to the tokenizer's vocabulary.
 
@@ -197,23 +225,41 @@ def match_vocabulary(transformer: Transformer) -> None:
     of one size with query vectors of another and fail.
 
     Raises:
-        InputError: The head is smaller than the tokenizer's vocabulary.
+        InputError: As `check_head`.
     """
-    size = vocabulary_size(text_tokenizer(transformer))
+    size = check_head(transformer)
     model: Any = transformer.model
-    head = model.get_output_embeddings()
-    if head is None:
-        raise InputError(f"{type(model).__name__} has no MLM head")
-    if head.weight.shape[0] < size:
-        raise InputError(
-            f"the tokenizer has {size} tokens but the model's head only {head.weight.shape[0]}: "
-            "call resize_token_embeddings on the model and train it first"
-        )
-    if head.weight.shape[0] > size:
+    if model.get_output_embeddings().weight.shape[0] > size:
         requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         model.resize_token_embeddings(size)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(requires_grad.get(name, True))
+
+
+def check_sides(modules: EncoderModules) -> None:
+    """Refuse modules that were loaded well, but do not belong together.
+
+    Raises:
+        InputError: The head does not fit the tokenizer, the two tokenizers give a token different ids, or a
+            text is cut to nothing.
+    """
+    check_head(modules.transformer)
+    documents: Any = text_tokenizer(modules.transformer)
+    check_length(
+        documents.model_max_length,
+        "the length of a document (max_seq_length or model_max_length)",
+        least=documents.num_special_tokens_to_add() + 1,
+    )
+    if modules.query is None:
+        return
+    check_length(modules.tokenizer.model_max_length, "the length of a query (model_max_length)")
+    queries, known = modules.tokenizer.get_vocab(), documents.get_vocab()
+    if queries != known:
+        token = min(token for token in {*queries, *known} if queries.get(token) != known.get(token))
+        raise InputError(
+            f"token {token!r} is number {queries.get(token)} of the queries' tokenizer, but number "
+            f"{known.get(token)} of the documents': give both sides the same tokenizer"
+        )
 
 
 @torch.no_grad()

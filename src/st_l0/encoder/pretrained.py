@@ -6,13 +6,15 @@ A query comes by here, so that transformers (and torch with it) are imported onl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from st_l0.errors import InputError
 
+_SETTINGS = "config_sentence_transformers.json"
 _NO_LIMIT = 1 << 30
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
 
@@ -27,6 +29,11 @@ class HubOptions:
     local_files_only: bool = False
     trust_remote_code: bool = False
 
+    @classmethod
+    def among(cls, options: Mapping[str, Any]) -> HubOptions:
+        """Those that are among the arguments of sentence-transformers' ``SparseEncoder``."""
+        return cls(**{key: options[key] for key in cls.__dataclass_fields__ if key in options})
+
     def find(self, checkpoint: str, file: str) -> Path | None:
         """Path of one file of the checkpoint, downloaded where needed; ``None`` if it has no such file.
 
@@ -34,7 +41,7 @@ class HubOptions:
         permission, is raised as huggingface_hub raises it.
 
         Raises:
-            InputError: ``file`` leads out of the checkpoint.
+            InputError: ``file`` leads out of the checkpoint, or is a folder.
         """
         parts = PureWindowsPath(file)  # which knows the separators of both kinds of systems
         if parts.anchor or ".." in parts.parts:
@@ -42,6 +49,8 @@ class HubOptions:
                 f"{checkpoint}: it names the file {file!r}; give a path inside of the checkpoint"
             )
         local = Path(checkpoint, file)
+        if local.is_dir():
+            raise InputError(f"{local}: is a folder, where a file should be: restore the checkpoint")
         if local.exists():
             return local
         if Path(checkpoint).is_dir():
@@ -80,18 +89,151 @@ def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder"
     ``idf.json`` beside it, as OpenSearch doc-v1 was published. ``other``: the rest, such as a bare model.
 
     Raises:
-        InputError: There is no model at all.
+        InputError: There is no model at all, or what says of which kind it is was lost or damaged.
     """
     if hub_options.find(checkpoint, "modules.json") is None:
+        for name in ("router_config.json", _SETTINGS):  # of a checkpoint that had one
+            if hub_options.find(checkpoint, name) is not None:
+                raise InputError(f"{checkpoint}: has {name} but no modules.json: restore the checkpoint")
         if hub_options.find(checkpoint, "config.json") is None:
             raise InputError(f"{checkpoint}: no model there, nor on the Hub as far as it can be reached")
         return "other" if hub_options.find(checkpoint, "idf.json") is None else "mlm-with-idf"
-    config = hub_options.find(checkpoint, "config_sentence_transformers.json")
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8")) if config else {}
-    except ValueError as error:
-        raise InputError(f"{config}: not valid JSON ({error}): restore the checkpoint") from error
+    settings = read_json(hub_options.find(checkpoint, _SETTINGS))
     return "sparse-encoder" if settings.get("model_type") == "SparseEncoder" else "other"
+
+
+def no_sparse_encoder(checkpoint: str, hub_options: HubOptions) -> InputError:
+    """The complaint about a checkpoint whose `layout` is ``"other"``."""
+    problem = f"{checkpoint} is no inference-free checkpoint: no SparseEncoder, no idf.json"
+    if hub_options.find(checkpoint, "modules.json") is not None:
+        path = hub_options.find(checkpoint, _SETTINGS)
+        if path is None:
+            return InputError(f"{problem}; {_SETTINGS} is missing: restore the checkpoint")
+        if "model_type" not in read_json(path):
+            return InputError(f"{problem}; {path} names no model_type: restore the checkpoint")
+    return InputError(problem)
+
+
+def read_settings(checkpoint: str, hub_options: HubOptions) -> dict[str, Any]:
+    """Prompts, similarity and the like, as sentence-transformers saves them; empty where it has none.
+
+    Raises:
+        InputError: The file is damaged, or a setting is not of its kind.
+    """
+    path = hub_options.find(checkpoint, _SETTINGS)
+    settings: dict[str, Any] = read_json(path)
+    prompts, most = settings.get("prompts", {}), settings.get("max_active_dims")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise InputError(f"{path}: prompts must map names to texts: restore the checkpoint")
+    if most is not None and (type(most) is not int or most < 1):
+        raise InputError(f"{path}: max_active_dims is {most!r:.40}; give a number of at least 1, or null")
+    similarity = settings.get("similarity_fn_name")
+    if similarity not in (None, "dot", "cosine", "euclidean", "manhattan"):
+        raise InputError(f"{path}: similarity_fn_name {similarity!r:.40} is unknown; give 'dot', as usual")
+    return settings
+
+
+def read_json(path: Path | None, kind: type = dict) -> Any:
+    """Read a JSON object, or a list where ``kind`` says so; a file that is not there is an empty one.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    if path is None:
+        return kind()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+    if not isinstance(found, kind):
+        raise InputError(
+            f"{path}: holds no JSON {'list' if kind is list else 'object'}: restore the checkpoint"
+        )
+    return found
+
+
+def required(checkpoint: str, name: str, hub_options: HubOptions) -> Path:
+    """Path of a file that a checkpoint must have.
+
+    Raises:
+        InputError: It has not.
+    """
+    path = hub_options.find(checkpoint, name)
+    if path is None:
+        raise InputError(f"{checkpoint}: no {name}: restore the checkpoint")
+    return path
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """The complaint about a file that cannot be read."""
+    if _is_pointer(path):
+        return InputError(f"{path}: only a pointer of git-lfs: fetch the file itself with 'git lfs pull'")
+    reason = " ".join(str(error).split())
+    return InputError(f"{path}: damaged ({reason:.200}): restore the checkpoint")
+
+
+@contextmanager
+def loading_errors(checkpoint: str, hub_options: HubOptions) -> Iterator[None]:
+    """Give whatever keeps a checkpoint from being loaded one line, which names the damaged file if one is.
+
+    What the machine or the Hub did is raised as it is: a lack of memory, a file that may not be read.
+
+    Raises:
+        InputError: For any other exception.
+    """
+    try:
+        yield
+    except InputError as error:
+        if checkpoint in str(error):
+            raise
+        raise type(error)(f"{checkpoint}: {error}") from error
+    except Exception as error:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+        machine = isinstance(error, OSError) and error.errno is not None and not missing
+        if machine or isinstance(error, MemoryError | HfHubHTTPError):
+            raise
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        _find_damage(checkpoint, hub_options)
+        reason = " ".join(str(error).split())
+        if isinstance(error, LookupError | TypeError | AttributeError):  # they mean little without their name
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputError(f"{checkpoint} cannot be loaded: {reason:.400}: restore the checkpoint") from error
+
+
+def _find_damage(checkpoint: str, hub_options: HubOptions) -> None:
+    """Raise the complaint about the first file of a checkpoint that nobody could read, if there is one."""
+    from safetensors import SafetensorError, safe_open
+    from tokenizers import Tokenizer
+
+    anchor = hub_options.find(checkpoint, "modules.json") or hub_options.find(checkpoint, "config.json")
+    if anchor is None:
+        return
+    for path in sorted(file for pattern in ("*", "*/*") for file in anchor.parent.glob(pattern)):
+        if not path.is_file():
+            continue
+        if _is_pointer(path):
+            raise damaged(path, ValueError())
+        if path.name == "tokenizer.json":
+            try:
+                Tokenizer.from_file(str(path))
+            except Exception as error:  # tokenizers has no class of its own for them
+                raise damaged(path, error) from None
+        elif path.suffix == ".json":
+            read_json(path, list if path.name == "modules.json" else dict)
+        elif path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="np"):
+                    pass
+            except SafetensorError as error:
+                raise damaged(path, error) from None
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(24) == b"version https://git-lfs."
 
 
 def load_config(base_model: str, hub_options: HubOptions) -> Any:
@@ -102,29 +244,26 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
+    with loading_errors(base_model, hub_options):
         return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{base_model} cannot be loaded as a transformers model: {reason}") from error
 
 
 def has_mlm_head(base_model: str, hub_options: HubOptions) -> bool:
-    """Whether the checkpoint holds weights for its masked-language-model head."""
+    """Whether a checkpoint holds weights for its masked-language-model head, whatever its configuration says.
+
+    Raises:
+        InputError: There is no such model, or its weights are not whole.
+    """
     from transformers import AutoModelForMaskedLM
 
-    from st_l0.head.mlm_head import read_head
+    from st_l0.encoder.weights import LENIENT, lacks_head
 
-    config = load_config(base_model, hub_options)
-    if any(name.endswith("ForMaskedLM") for name in config.architectures or ()):
-        return True
-    loading: Mapping[str, Any] = hub_options.for_transformers()
-    model, info = AutoModelForMaskedLM.from_pretrained(base_model, output_loading_info=True, **loading)
-    head = read_head(model)
-    if head is None:
-        return not info["missing_keys"]
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return names.get(id(head.dense.weight)) not in info["missing_keys"]
+    load_config(base_model, hub_options)
+    with loading_errors(base_model, hub_options):
+        model, report = AutoModelForMaskedLM.from_pretrained(
+            base_model, device_map="meta", **LENIENT, **hub_options.for_transformers()
+        )
+        return not lacks_head(model, report, base_model)
 
 
 def check_warm_start(name: str, *, headless: bool, given: bool) -> None:
@@ -142,6 +281,21 @@ def check_warm_start(name: str, *, headless: bool, given: bool) -> None:
         raise InputError(f"{name} has no MLM head: give texts to start one (model.warm_start)")
     if given and not headless:
         raise InputError(f"{name} has an MLM head of its own: leave warm_start out")
+
+
+def check_length(length: Any, what: str, least: int = 1) -> None:
+    """Refuse a number of tokens that leaves nothing of a text.
+
+    Args:
+        length: The number.
+        what: What complaints call it.
+        least: What it has to be at least.
+
+    Raises:
+        InputError: It is smaller, or no number.
+    """
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= least:
+        raise InputError(f"{what} is {length!r:.40}; give a number of tokens, at least {least}")
 
 
 def position_limit(config: Any) -> int:

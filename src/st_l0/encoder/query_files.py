@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
-from st_l0.encoder.idf import read_idf
-from st_l0.encoder.pretrained import HubOptions, layout, position_limit
-from st_l0.encoder.query_tokenizer import (
-    NeedsModelError,
-    QueryTokenizer,
+from st_l0.encoder.idf import Vocabulary, read_idf
+from st_l0.encoder.pretrained import (
+    HubOptions,
     damaged,
+    layout,
+    loading_errors,
+    no_sparse_encoder,
+    position_limit,
     read_json,
-    read_tokenizer,
+    read_settings,
+    required,
 )
+from st_l0.encoder.query_tokenizer import NeedsModelError, QueryTokenizer, read_tokenizer
+from st_l0.encoder.structure import check_tokenizer_files, inside, read_structure
 from st_l0.errors import InputError
 
 _NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
@@ -35,59 +40,65 @@ class QuerySide(NamedTuple):
 def read_query_side(checkpoint: str, hub_options: HubOptions) -> QuerySide:
     """Read tokenizer, table and settings; the errors are those of `QueryEncoder.from_pretrained`."""
     kind = layout(checkpoint, hub_options)
-    if kind == "mlm-with-idf":
-        tokenizer = read_tokenizer(checkpoint, "", hub_options)
-        tokenizer.model_max_length = _positions(checkpoint, hub_options)
-        return QuerySide(
-            tokenizer, read_idf(_required(checkpoint, "idf.json", hub_options), tokenizer), "", None
-        )
     if kind == "other":
-        raise InputError(f"{checkpoint} is no inference-free checkpoint: no SparseEncoder, no idf.json")
-    settings = read_json(hub_options.find(checkpoint, "config_sentence_transformers.json"))
-    folder = _table_folder(checkpoint, hub_options)
-    tokenizer = read_tokenizer(checkpoint, folder, hub_options)
-    config = read_json(hub_options.find(checkpoint, f"{folder}/config.json"))
-    if config.get("path") is None:
-        table = _read_weights(checkpoint, f"{folder}/model.safetensors", len(tokenizer), hub_options)
-    else:
-        found = (
-            hub_options.find(checkpoint, name) for name in (f"{folder}/{config['path']}", config["path"])
+        raise no_sparse_encoder(checkpoint, hub_options)
+    with loading_errors(checkpoint, hub_options):
+        if kind == "mlm-with-idf":
+            tokenizer = read_tokenizer(checkpoint, "", hub_options)
+            tokenizer.model_max_length = _positions(checkpoint, hub_options)
+            table = read_idf(required(checkpoint, "idf.json", hub_options), tokenizer)
+            return QuerySide(tokenizer, table, "", None)
+        settings = read_settings(checkpoint, hub_options)
+        folder = _table_folder(checkpoint, hub_options)
+        check_tokenizer_files(checkpoint, folder, hub_options, saved=True)
+        tokenizer = read_tokenizer(checkpoint, folder, hub_options)
+        found = read_table(checkpoint, folder, tokenizer, hub_options)
+        if found is None:
+            raise NeedsModelError(f"{checkpoint}: no {folder}/model.safetensors; save the model again")
+        prompt = settings.get("prompts", {}).get("query") or ""
+        return QuerySide(tokenizer, found, prompt, settings.get("max_active_dims"))
+
+
+def read_table(
+    checkpoint: str, folder: str, tokenizer: Vocabulary, hub_options: HubOptions
+) -> np.ndarray | None:
+    """Read the query weights of a checkpoint, from safetensors or, where the configuration names one, JSON.
+
+    Args:
+        checkpoint: Folder or Hub id.
+        folder: Folder of the table within it.
+        tokenizer: The table has a weight for each of its tokens.
+        hub_options: How to reach it.
+
+    Returns:
+        ``(vocabulary,)``, float32; ``None`` if there is neither file (older formats).
+
+    Raises:
+        InputError: The table is missing, damaged, does not fit, or holds what is no finite number.
+    """
+    name = read_json(hub_options.find(checkpoint, inside(folder, "config.json"))).get("path")
+    if name is None:
+        path = hub_options.find(checkpoint, inside(folder, "model.safetensors"))
+        return None if path is None else _read_weights(path, len(tokenizer.get_vocab()))
+    found = (hub_options.find(checkpoint, place) for place in (inside(folder, str(name)), str(name)))
+    file = next(filter(None, found), None)
+    if file is None:
+        raise InputError(
+            f"{checkpoint}: {inside(folder, 'config.json')} names {name}, which is missing: "
+            "restore the checkpoint"
         )
-        file = next(filter(None, found), None)
-        if file is None:
-            raise InputError(
-                f"{checkpoint}: {folder}/config.json names {config['path']}, which is missing: "
-                "restore the checkpoint"
-            )
-        table = read_idf(file, tokenizer)
-    prompt = (settings.get("prompts") or {}).get("query") or ""
-    return QuerySide(tokenizer, table, prompt, settings.get("max_active_dims"))
+    return read_idf(file, tokenizer)
 
 
 def _table_folder(checkpoint: str, hub_options: HubOptions) -> str:
     """Folder of the one module that queries go through."""
-    siamese = InputError(f"{checkpoint} is no inference-free checkpoint: its queries run a model")
-    modules = read_json(_required(checkpoint, "modules.json", hub_options), list)
-    if len(modules) != 1 or not _is(modules[0].get("type"), "Router"):
-        raise siamese
-    room = Path(modules[0].get("path") or "")
-    config: dict[str, Any] = {}
-    for name in ("router_config.json", "config.json"):  # the latter in older checkpoints
-        config = config or read_json(hub_options.find(checkpoint, (room / name).as_posix()))
-    route = config.get("structure", {}).get("query", [])
-    if len(route) != 1 or not _is(config.get("types", {}).get(route[0]), "SparseStaticEmbedding"):
-        raise siamese
-    return (room / str(route[0])).as_posix()
+    query = read_structure(checkpoint, hub_options).query
+    if len(query) != 1 or query[0].kind != "SparseStaticEmbedding":
+        raise InputError(f"{checkpoint} is no inference-free checkpoint: its queries run a model")
+    return query[0].folder
 
 
-def _is(type_name: Any, kind: str) -> bool:
-    return str(type_name).rpartition(".")[2] == kind
-
-
-def _read_weights(checkpoint: str, name: str, size: int, hub_options: HubOptions) -> np.ndarray:
-    path = hub_options.find(checkpoint, name)
-    if path is None:
-        raise NeedsModelError(f"{checkpoint}: no {name}; save the model again")
+def _read_weights(path: Path, size: int) -> np.ndarray:
     try:
         tensors = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
@@ -101,22 +112,20 @@ def _read_weights(checkpoint: str, name: str, size: int, hub_options: HubOptions
             "restore the checkpoint"
         )
     if kind == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    if kind not in _NUMBERS:
+        table = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif kind in _NUMBERS:
+        table = np.frombuffer(data, _NUMBERS[kind]).astype(np.float32)
+    else:
         raise InputError(f"{path}: the query weights are of type {kind}, not float: restore the checkpoint")
-    return np.frombuffer(data, _NUMBERS[kind]).astype(np.float32)
+    if not np.isfinite(table).all():
+        token = int(np.flatnonzero(~np.isfinite(table))[0])
+        raise InputError(f"{path}: weight of token {token} is {table[token]}: restore the checkpoint")
+    return table
 
 
 def _positions(checkpoint: str, hub_options: HubOptions) -> int:
     """Where a query of the older layout is cut: at the end of the model's positions."""
-    config = read_json(_required(checkpoint, "config.json", hub_options))
+    config = read_json(required(checkpoint, "config.json", hub_options))
     if not {"max_position_embeddings", "model_type"} <= set(config):
         raise NeedsModelError(f"{checkpoint}: config.json does not say how many positions the model has")
     return position_limit(SimpleNamespace(**config))
-
-
-def _required(checkpoint: str, name: str, hub_options: HubOptions) -> Path:
-    path = hub_options.find(checkpoint, name)
-    if path is None:
-        raise InputError(f"{checkpoint}: no {name}: restore the checkpoint")
-    return path

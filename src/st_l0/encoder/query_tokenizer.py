@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from st_l0.encoder.pretrained import HubOptions
+from st_l0.encoder.pretrained import HubOptions, check_length, damaged, read_json
+from st_l0.encoder.structure import inside
 from st_l0.errors import InputError
 
 _UNLIMITED = int(1e30)  # what transformers has where no limit is given
@@ -70,20 +69,24 @@ def read_tokenizer(checkpoint: str, folder: str, hub_options: HubOptions) -> Que
         hub_options: How to reach it.
 
     Raises:
-        NeedsModelError: There is no ``tokenizer.json`` (older formats).
-        InputError: A file is damaged.
+        NeedsModelError: There is no ``tokenizer.json`` (older formats), or nothing says of which class it is.
+        InputError: A file is damaged, or the length is below 1.
     """
-    path = hub_options.find(checkpoint, _inside(folder, "tokenizer.json"))
+    path = hub_options.find(checkpoint, inside(folder, "tokenizer.json"))
     if path is None:
-        raise NeedsModelError(f"{checkpoint}: no {_inside(folder, 'tokenizer.json')}; save the model again")
+        raise NeedsModelError(f"{checkpoint}: no {inside(folder, 'tokenizer.json')}; save the model again")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers has no class of its own for them
         raise damaged(path, error) from None
-    config = read_json(hub_options.find(checkpoint, _inside(folder, "tokenizer_config.json")))
+    config = read_json(hub_options.find(checkpoint, inside(folder, "tokenizer_config.json")))
+    if "tokenizer_class" not in config:  # which transformers then takes by the model's type
+        raise NeedsModelError(
+            f"{checkpoint}: no tokenizer_class in {inside(folder, 'tokenizer_config.json')}"
+        )
     special = {key: value for key, value in config.items() if key.endswith("_token") and _is_token(value)}
     if "added_tokens_decoder" not in config:  # an older format, in which the special tokens have a file
-        older = read_json(hub_options.find(checkpoint, _inside(folder, "special_tokens_map.json")))
+        older = read_json(hub_options.find(checkpoint, inside(folder, "special_tokens_map.json")))
         config = config | older
         special |= {key: value for key, value in older.items() if key.endswith("_token") and _is_token(value)}
     if str(config.get("tokenizer_class")).removesuffix("Fast") in _BERT_CLASSES:
@@ -108,45 +111,14 @@ def read_tokenizer(checkpoint: str, folder: str, hub_options: HubOptions) -> Que
     ids = [tokenizer.token_to_id(token.content) for token in tokens]
     truncation = tokenizer.truncation or {"direction": "right"}
     limit = config.get("model_max_length", config.get("max_len"))
+    if limit is not None:
+        check_length(limit, f"{checkpoint}: {inside(folder, 'tokenizer_config.json')}: model_max_length")
     return QueryTokenizer(
         tokenizer,
         sorted({token for token in ids if token is not None}),
         _UNLIMITED if limit is None else int(limit),
         str(config.get("truncation_side", truncation["direction"])).lower(),
     )
-
-
-def read_json(path: Path | None, kind: type = dict) -> Any:
-    """Read a JSON object, or a list where ``kind`` says so; a file that is not there is an empty one.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    if path is None:
-        return kind()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(path, error) from None
-    if not isinstance(found, kind):
-        raise InputError(
-            f"{path}: no JSON {kind.__name__} but a {type(found).__name__}: restore the checkpoint"
-        )
-    return found
-
-
-def damaged(path: Path, error: Exception) -> InputError:
-    """The complaint about a file that cannot be read."""
-    with path.open("rb") as file:
-        pointer = file.read(24) == b"version https://git-lfs."
-    if pointer:
-        return InputError(f"{path}: only a pointer of git-lfs: fetch the file itself with 'git lfs pull'")
-    reason = " ".join(str(error).split())
-    return InputError(f"{path}: damaged ({reason:.200}): restore the checkpoint")
-
-
-def _inside(folder: str, file: str) -> str:
-    return f"{folder}/{file}" if folder else file
 
 
 def _is_token(value: Any) -> bool:

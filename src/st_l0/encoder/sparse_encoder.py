@@ -16,17 +16,19 @@ from st_l0.encoder.explanation import Explanation, explain_match
 from st_l0.encoder.fused_encoder import FusedEncoder
 from st_l0.encoder.idf import query_weights
 from st_l0.encoder.learned_queries import stock_query_side
-from st_l0.encoder.loading import LOADERS, start_document_encoder
+from st_l0.encoder.loading import loaders, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
     EncoderModules,
+    check_sides,
     make_modules,
     match_vocabulary,
     silence_special_tokens,
     text_tokenizer,
 )
-from st_l0.encoder.pretrained import HubOptions, layout
+from st_l0.encoder.pretrained import HubOptions, layout, loading_errors, no_sparse_encoder
 from st_l0.encoder.queries import QueryLookup
+from st_l0.encoder.structure import check_files, read_structure
 from st_l0.errors import InputError
 from st_l0.utils.inputs import as_texts, is_one_text
 from st_l0.utils.paths import local_name
@@ -59,9 +61,23 @@ class SparseEncoder(FusedEncoder):
     model_card_data_class = ModelCardData
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
-        load_with(self, LOADERS)
-        super().__init__(model_name_or_path and local_name(model_name_or_path), **kwargs)
         self._query_encoder: QueryLookup | None = None
+        if model_name_or_path is None:
+            super().__init__(**kwargs)
+            self._mend()
+            return
+        model_name_or_path, hub_options = local_name(model_name_or_path), HubOptions.among(kwargs)
+        with loading_errors(model_name_or_path, hub_options):
+            if hub_options.find(model_name_or_path, "modules.json") is not None:
+                structure = read_structure(model_name_or_path, hub_options)
+                check_files(model_name_or_path, structure, hub_options)
+                load_with(self, loaders(model_name_or_path, structure))
+            super().__init__(model_name_or_path, **kwargs)
+            self._mend()
+            if self._encoder_modules is not None:
+                check_sides(self._encoder_modules)
+
+    def _mend(self) -> None:
         modules = self._encoder_modules
         if modules is not None and modules.query is not None:
             match_vocabulary(modules.transformer)
@@ -133,12 +149,10 @@ class SparseEncoder(FusedEncoder):
                 ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
 
         Raises:
-            InputError: There is no model, or it is not an inference-free checkpoint.
+            InputError: There is no model, it is not whole, or it is not an inference-free checkpoint.
         """
         name = local_name(path_or_hub_id)
-        hub_options = HubOptions(
-            **{key: kwargs[key] for key in HubOptions.__dataclass_fields__ if key in kwargs}
-        )
+        hub_options = HubOptions.among(kwargs)
         kind = layout(name, hub_options)
         if kind == "mlm-with-idf":
             if unused := sorted(set(kwargs) - {"device", *HubOptions.__dataclass_fields__}):
@@ -152,7 +166,7 @@ class SparseEncoder(FusedEncoder):
                 hub_options=hub_options,
             )
         if kind == "other":
-            raise InputError(f"{name} is no inference-free checkpoint: no SparseEncoder, no idf.json")
+            raise no_sparse_encoder(name, hub_options)
         if activation is not None:
             raise InputError(f"{name} states its activation itself: leave activation out")
         model = cls(name, **kwargs)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
-from st_l0.encoder.pretrained import HubOptions, layout, load_config
+from st_l0.encoder.loading import load_stock
+from st_l0.encoder.pretrained import (
+    HubOptions,
+    has_mlm_head,
+    layout,
+    load_config,
+    loading_errors,
+    read_json,
+)
 from st_l0.encoder.sparse_encoder import SparseEncoder
+from st_l0.encoder.weights import LENIENT, check_numbers, check_used
 from st_l0.errors import InputError
 from st_l0.teachers.bm25_teacher import BM25Teacher
 from st_l0.teachers.model_teachers import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
@@ -60,14 +75,12 @@ def load_teacher(
     kind, model = split_spec(spec)
     hub_options = hub_options or HubOptions()
     try:
-        if kind not in ("bm25", "vectors"):
-            _check_kind(kind, model, hub_options)
-        return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
+        with nullcontext() if kind in ("bm25", "vectors") else loading_errors(model, hub_options):
+            if kind not in ("bm25", "vectors"):
+                _check_kind(kind, model, hub_options)
+            return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
     except InputError as error:
         raise InputError(f"teacher {spec}: {error}") from error
-    except Exception as error:  # the loaders of other packages raise what they like
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"teacher {spec} cannot be loaded: {reason[:300]}") from error
 
 
 def _check_kind(kind: str, model: str, hub_options: HubOptions) -> None:
@@ -75,7 +88,7 @@ def _check_kind(kind: str, model: str, hub_options: HubOptions) -> None:
     layout(model, hub_options)  # there is a model at all
     if hub_options.find(model, "modules.json") is not None:
         config = hub_options.find(model, "config_sentence_transformers.json")
-        saved: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config else {}
+        saved = read_json(config)
         model_type = saved.get("model_type", "SentenceTransformer")  # as sentence-transformers reads it
         kinds = {"SentenceTransformer": "dense", "SparseEncoder": "sparse", "CrossEncoder": "cross-encoder"}
         if kinds.get(model_type) != kind:
@@ -87,13 +100,30 @@ def _check_kind(kind: str, model: str, hub_options: HubOptions) -> None:
         "cross-encoder": ("ForSequenceClassification", "ForCausalLM"),
         "seq2seq": ("ForConditionalGeneration",),
     }.get(kind, ("",))
-    architectures = load_config(model, hub_options).architectures or [""]
+    config = load_config(model, hub_options)
+    architectures = config.architectures or [""]
     if not any(name.endswith(heads) for name in architectures):
         raise InputError(f"the model is a {' '.join(architectures)}, which is not {' or '.join(heads)}")
+    if kind == "sparse" and not has_mlm_head(model, hub_options):
+        raise InputError("the model has no MLM head")
+    if kind == "cross-encoder" or (kind == "dense" and not config.is_encoder_decoder):
+        _check_bare_weights(kind, model, architectures, hub_options)
+
+
+def _check_bare_weights(kind: str, model: str, architectures: list[str], hub_options: HubOptions) -> None:
+    auto: Any = AutoModel
+    if kind == "cross-encoder":
+        causal = any(name.endswith("ForCausalLM") for name in architectures)
+        auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    loaded, report = auto.from_pretrained(
+        model, device_map="meta", **LENIENT, **hub_options.for_transformers()
+    )
+    poolers = [name for name in report["missing_keys"] if "pooler." in name and kind == "dense"]
+    check_used(loaded, report, model, poolers)
 
 
 def _dense(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
-    return DenseTeacher(spec, SentenceTransformer(model, device=device, **asdict(hub_options)), batch_size)
+    return DenseTeacher(spec, load_stock(SentenceTransformer, model, device, hub_options), batch_size)
 
 
 def _sparse(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
@@ -103,14 +133,16 @@ def _sparse(spec: str, model: str, device: str, batch_size: int, hub_options: Hu
 
 
 def _cross_encoder(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
-    return CrossEncoderTeacher(spec, CrossEncoder(model, device=device, **asdict(hub_options)), batch_size)
+    return CrossEncoderTeacher(spec, load_stock(CrossEncoder, model, device, hub_options), batch_size)
 
 
 def _seq2seq(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
     loading = hub_options.for_transformers()
     tokenizer = AutoTokenizer.from_pretrained(model, **loading)
-    loaded = AutoModelForSeq2SeqLM.from_pretrained(model, **loading).to(device)
-    return Seq2SeqTeacher(spec, loaded, tokenizer, batch_size)
+    loaded, report = AutoModelForSeq2SeqLM.from_pretrained(model, **LENIENT, **loading)
+    check_used(loaded, report, model)
+    check_numbers(loaded, model, hub_options.find(model, "model.safetensors"))
+    return Seq2SeqTeacher(spec, loaded.to(device), tokenizer, batch_size)
 
 
 def _bm25(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:

@@ -12,7 +12,14 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.modules import vocabulary_size
-from st_l0.encoder.pretrained import HubOptions, check_warm_start, has_mlm_head, layout, load_config
+from st_l0.encoder.pretrained import (
+    HubOptions,
+    check_warm_start,
+    has_mlm_head,
+    layout,
+    load_config,
+    loading_errors,
+)
 from st_l0.errors import InputError
 from st_l0.training.checks import is_trained_encoder
 from st_l0.training.recipe import Model
@@ -78,11 +85,12 @@ def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
     try:
         kind = layout(name, hub_options)
         folder = _document_folder(name, kind, hub_options)
-        config = (
-            load_config(name, hub_options)
-            if not folder
-            else AutoConfig.from_pretrained(name, subfolder=folder)
-        )
+        with loading_errors(name, hub_options):
+            config = (
+                load_config(name, hub_options)
+                if not folder
+                else AutoConfig.from_pretrained(name, subfolder=folder)
+            )
     except (OSError, ValueError) as error:
         if isinstance(error, InputError) and Path(name).is_dir():
             raise

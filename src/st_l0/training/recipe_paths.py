@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from st_l0.errors import InputError
-from st_l0.training.settings import Key, SettingError
+from st_l0.training.settings import SettingError
+from st_l0.training.yaml_text import Key
 from st_l0.utils.paths import local_name
 
 

@@ -26,8 +26,6 @@ from transformers.integrations.integration_utils import (
 
 __all__ = [
     "INTEGRATION_TO_CALLBACK",
-    "SPARSE_STATIC_EMBEDDING",
-    "SPLADE_POOLING",
     "batch_to_device",
     "can_flatten_inputs",
     "default_model_id",
@@ -45,22 +43,12 @@ __all__ = [
 ]
 
 
-def _class_paths(module: str, name: str) -> tuple[str, ...]:
-    places = (f"modules.{module}.{name}", f"models.{name}", f"models.{name}.{name}")
-    return tuple(f"sentence_transformers.sparse_encoder.{place}" for place in places)
-
-
-# What a checkpoint may call these classes: the present path, then the former ones.
-SPLADE_POOLING = _class_paths("splade_pooling", "SpladePooling")
-SPARSE_STATIC_EMBEDDING = _class_paths("sparse_static_embedding", "SparseStaticEmbedding")
-
-
 def load_with(encoder: Any, loaders: Mapping[str, type[nn.Module]]) -> None:
     """Have an encoder load modules with other classes than its checkpoint names; before its ``__init__``.
 
     Args:
-        encoder: A `SparseEncoder`. Classes that it was given otherwise, as by the trainer, stay where
-            ``loaders`` does not name them.
+        encoder: Any encoder of sentence-transformers. Classes that it was given otherwise, as by the trainer,
+            stay where ``loaders`` does not name them.
         loaders: The class that loads a module, by the class path in the checkpoint.
     """
     encoder._module_classes = {**encoder._module_classes, **loaders}
