@@ -43,6 +43,9 @@ class FakeEncoder:
     def fingerprint(self):
         return f"{self.weights} {self.table}"
 
+    def has_fingerprint(self, found):
+        return found == self.fingerprint()
+
     def query_fingerprint(self):
         return self.table
 
@@ -327,7 +330,7 @@ def test_documents_of_other_weights_are_refused_but_their_queries_fit(run, index
     result = run("index", "model", corpus, "--to", "my-index")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: my-index was made with a model of other weights (then at {indexed.parent / 'model'}): "
+        f"error: my-index was made with a model of other weights or settings (then at {indexed.parent / 'model'}): "
         "use that one, or build the index again\n"
     )
 

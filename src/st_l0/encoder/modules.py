@@ -18,7 +18,6 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -250,14 +249,3 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
     """Ids of the special tokens, as far as a table of ``size`` entries has them."""
     # A token that was added after the weights were made has none.
     return [token for token in tokenizer.all_special_ids if token < size]
-
-
-def fingerprint(model: nn.Module, modules: EncoderModules | None) -> str:
-    """SHA-256 over the weights of a model and, where its modules are known, over its pooling."""
-    digest = hashlib.sha256()
-    if modules is not None:
-        pooling: Any = modules.pooling
-        digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

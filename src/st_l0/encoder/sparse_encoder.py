@@ -26,7 +26,6 @@ from st_l0.encoder.modules import (
     text_tokenizer,
 )
 from st_l0.encoder.pretrained import HubOptions, layout
-from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.similarity import dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.utils.sparse import as_csr, as_torch
@@ -60,7 +59,6 @@ class SparseEncoder(FusedEncoder):
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
         load_with(self, LOADERS)
         super().__init__(model_name_or_path, **kwargs)
-        self._query_encoder: QueryLookup | None = None
         modules = self._encoder_modules
         if modules is not None and modules.query is not None:
             match_vocabulary(modules.transformer)
@@ -298,22 +296,6 @@ class SparseEncoder(FusedEncoder):
         if not convert_to_sparse_tensor:
             embeddings = embeddings.to_dense()
         return embeddings if single or convert_to_tensor else list(embeddings)
-
-    def _query_side(self, modules: EncoderModules) -> QueryLookup:
-        tokenizer, encoder = modules.tokenizer, self._query_encoder
-        limit = tokenizer.model_max_length  # where stock cuts
-        if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
-            encoder = self._query_encoder = QueryLookup(tokenizer, limit)
-        return encoder
-
-    def query_fingerprint(self) -> str:
-        """SHA-256 over all that query vectors depend on: table, tokenizer, cut, prompt, most active dims.
-
-        Raises:
-            InputError: the model is not inference-free.
-        """
-        lookup = self._query_side(self._inference_free_modules())
-        return lookup.fingerprint(self.query_weights, self.prompts.get("query") or "", self.max_active_dims)
 
     def explain(self, query: str, document: str | Tensor | sp.csr_matrix) -> Explanation:
         """Say which tokens make the score of a query and a document.

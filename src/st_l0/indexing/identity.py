@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from st_l0.index import Index
 
 
+# What complaints say of a model whose fingerprint differs: its weights do, or lengths, prompts, tokenizer …
+OTHER = "other weights or settings"
+
+
 def place(name: str | Path) -> str:
     """Where a model is, in a way that holds in any working folder: its absolute path, or its Hub id."""
     return str(Path(name).resolve()) if Path(name).exists() else str(name)
@@ -28,13 +32,14 @@ def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:
 
 
 def check_model(model: SparseEncoder, index: Index, what: str) -> None:
-    """Refuse a model with other weights than the one that made the index: their vectors do not compare.
+    """Refuse another model than the one that made the index: their vectors do not compare.
 
     Raises:
-        InputError: the fingerprints differ.
+        InputError: the fingerprints differ, by weights or by what else vectors depend on.
     """
-    if index.metadata.get("fingerprint") not in (None, model.fingerprint()):
-        raise _other_weights(index, what)
+    found = index.metadata.get("fingerprint")
+    if found is not None and not model.has_fingerprint(found):
+        raise _other_model(index, what)
 
 
 def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | SparseEncoder:
@@ -70,8 +75,8 @@ def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | Spa
     return model
 
 
-def _other_weights(index: Index, what: str) -> InputError:
+def _other_model(index: Index, what: str) -> InputError:
     return InputError(
-        f"{what} was made with a model of other weights (then at {index.metadata.get('model')}): "
+        f"{what} was made with a model of {OTHER} (then at {index.metadata.get('model')}): "
         "use that one, or build the index again"
     )
