@@ -330,8 +330,8 @@ def test_documents_of_other_weights_are_refused_but_their_queries_fit(run, index
     result = run("index", "model", corpus, "--to", "my-index")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: my-index was made with a model of other weights or settings (then at {indexed.parent / 'model'}): "
-        "use that one, or build the index again\n"
+        "error: my-index was made with a model of other weights or settings "
+        f"(then at {indexed.parent / 'model'}): use that one, or build the index again\n"
     )
 
 

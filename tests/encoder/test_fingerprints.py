@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
 from st_l0 import SparseEncoder
-from tiny_models import DOCUMENTS, QUERIES, VOCABULARY, dense, save_model
+from tiny_models import DOCUMENTS, QUERIES, dense, save_model
 
 TRANSFORMER, POOLING = "document_0_Transformer", "document_1_SpladePooling"
 TABLE, SETTINGS = "query_0_SparseStaticEmbedding", "config_sentence_transformers.json"
@@ -68,9 +67,7 @@ CHANGES = {
     "active dims": lambda folder: edit(folder / SETTINGS, max_active_dims=5),
 }
 SAME = {
-    "names": lambda folder: edit(
-        folder / TRANSFORMER / "config.json", _name_or_path="x", architectures=["X"]
-    ),
+    "names": lambda folder: edit(folder / TRANSFORMER / "config.json", _name_or_path="x", name="y"),
     "dropout": lambda folder: edit(folder / TRANSFORMER / "config.json", hidden_dropout_prob=0.4),
     "unknown setting": lambda folder: edit(folder / TRANSFORMER / "config.json", of_no_class=True),
     "stated default": lambda folder: edit(folder / TRANSFORMER / "config.json", hidden_act="gelu"),
@@ -150,7 +147,4 @@ def test_tokens_in_the_order_of_the_vocabulary(folder):
 
     before = load(folder).fingerprint()
     edit_tokenizer(folder / TRANSFORMER, turn)
-    assert Tokenizer.from_file(str(folder / TRANSFORMER / "tokenizer.json")).get_vocab_size() == len(
-        VOCABULARY
-    )
     assert load(folder).fingerprint() == before

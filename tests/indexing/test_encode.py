@@ -299,7 +299,8 @@ def test_a_folder_of_another_run(tmp_path):
     encode(corpus(), tmp_path)
     before, path = content(tmp_path), tmp_path / "encoding.json"
     assert message(corpus(), tmp_path, Words("second")) == (
-        f"{path}: begun with a model of other weights or settings (then at words); use that one, or give a new folder"
+        f"{path}: begun with a model of other weights or settings (then at words); "
+        "use that one, or give a new folder"
     )
     assert (
         message(corpus(), tmp_path, shard_size=5)

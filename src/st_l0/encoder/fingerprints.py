@@ -39,10 +39,7 @@ def fingerprint(model: nn.Module, modules: EncoderModules | None, others: Sequen
         others: What vectors depend on beside the modules that a text goes through, such as prompts.
     """
     digest = hashlib.sha256(former_fingerprint(model, modules).encode())
-    if modules is None:
-        settings = [_stated(module) for module in model.modules()]
-    else:
-        settings = _settings(modules)
+    settings = [_stated(one) for one in model.modules()] if modules is None else _settings(modules)
     digest.update(json.dumps([*others, *settings], sort_keys=True, default=str).encode())
     return RULES + digest.hexdigest()
 

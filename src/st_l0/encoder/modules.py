@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 # Far below any logit, and inside the range of float16.
 _SILENT = -1e4
 
+# Tokens of a text that is never cut; what states no length states more.
+_UNLIMITED = 1 << 30
+
 _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
 
 
@@ -224,6 +227,36 @@ def match_vocabulary(transformer: Transformer) -> None:
         model.resize_token_embeddings(size)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(requires_grad.get(name, True))
+
+
+def set_sizes(modules: EncoderModules) -> None:
+    """Set what a checkpoint may leave open, and correct what it states beyond what the model has.
+
+    The number of dims is that of the head's outputs (stock learns it from the first text, and gives another
+    number before), and no text is longer than the model has positions.
+    """
+    transformer: Any = modules.transformer
+    modules.pooling.embedding_dimension = transformer.model.get_output_embeddings().weight.shape[0]
+    limit = position_limit(transformer.model.config)
+    if transformer.max_seq_length is None or transformer.max_seq_length > limit:
+        transformer.max_seq_length = limit
+
+
+def state_length(tokenizer: Any) -> None:
+    """Have all files of a tokenizer state one length, that of ``model_max_length``, and no padding.
+
+    They would otherwise keep what a call has set, some time; other programs cut and pad by that.
+    """
+    limit = tokenizer.model_max_length
+    if "max_length" in tokenizer.init_kwargs:
+        tokenizer.init_kwargs["max_length"] = limit
+    if tokenizer.is_fast:
+        plain = tokenizer.backend_tokenizer
+        plain.no_padding()
+        if limit < _UNLIMITED:
+            plain.enable_truncation(limit, direction=tokenizer.truncation_side)
+        else:
+            plain.no_truncation()
 
 
 @torch.no_grad()

@@ -22,7 +22,9 @@ from st_l0.encoder.modules import (
     make_modules,
     match_vocabulary,
     query_table,
+    set_sizes,
     silence_special_tokens,
+    state_length,
     text_tokenizer,
 )
 from st_l0.encoder.pretrained import HubOptions, layout
@@ -63,6 +65,8 @@ class SparseEncoder(FusedEncoder):
         if modules is not None and modules.query is not None:
             match_vocabulary(modules.transformer)
             silence_special_tokens(modules)
+        if modules is not None:
+            set_sizes(modules)
 
     @classmethod
     def from_mlm(
@@ -314,10 +318,17 @@ class SparseEncoder(FusedEncoder):
         return explain_match(vector, as_csr(document), modules.tokenizer)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save with stock classes only; arguments as in sentence-transformers."""
+        """Save with stock classes only; arguments as in sentence-transformers.
+
+        All files that state a length state the same one: `max_seq_length` of documents, and for queries that
+        run no model ``tokenizer.model_max_length``.
+        """
         modules = self._encoder_modules
         if self.inference_free:  # training may have moved what was silenced at the start
             silence_special_tokens(cast(EncoderModules, modules))
+        if modules is not None:
+            for tokenizer in (modules.tokenizer, text_tokenizer(modules.transformer)):
+                state_length(tokenizer)
         with stock_query_side(self[0], modules):
             super().save(path, *args, **kwargs)
 

@@ -44,6 +44,8 @@ def training_arguments(
         "use_cpu": not torch.accelerator.is_available(),
     }
     given = {**defaults, **recipe.training}
+    if given.get("prompts") is not None:
+        given["prompts"] = _column_prompts(given["prompts"], columns)
     if recipe.model.query_learning_rate is not None:
         given["learning_rate_mapping"] = {
             **(given.get("learning_rate_mapping") or {}),
@@ -77,6 +79,30 @@ def training_arguments(
         )
         use_one_gpu(arguments)
     return arguments
+
+
+def _column_prompts(given: Any, columns: Sequence[str]) -> dict[str, str]:
+    """The prompt of each column, those of documents all the same, since a model has one for documents.
+
+    Args:
+        given: ``training.prompts``: one text for all columns, or texts by name of a column; ``document``
+            stands for all columns of documents.
+        columns: Names of the text columns: the query, then the documents.
+    """
+    if isinstance(given, str):
+        return dict.fromkeys(columns, given)
+    for name, text in given.items():
+        if name not in (*columns, "document") or not isinstance(text, str):
+            raise InputError(
+                f"training.prompts: {name}: {text!r:.40} is no text for a column; there are "
+                f"{', '.join(columns)}, and 'document' for all but the first"
+            )
+    query, *documents = columns
+    prompts = {name: given.get(name, given.get("document", "")) for name in documents}
+    if len(set(prompts.values())) > 1:
+        found = ", ".join(f"{name}: {text!r:.40}" for name, text in prompts.items())
+        raise InputError(f"training.prompts: a model has one prompt for all documents, not {found}")
+    return {query: given.get(query, ""), **prompts}
 
 
 def _check_late(arguments: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
 from st_l0.encoder.idf import read_idf
-from st_l0.encoder.learned_queries import train_query_table
+from st_l0.encoder.learned_queries import fix_query_table, train_query_table
 from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import HubOptions, layout, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -93,6 +93,8 @@ def build_model(recipe: Recipe) -> SparseEncoder:
 def _with_trained_queries(model: SparseEncoder, queries: str) -> SparseEncoder:
     if queries in ("trained_table", "learned_scores"):
         train_query_table(encoder_modules(model), queries)
+    elif queries == "table":  # whatever the checkpoint says: stock's default is a table that is trained
+        fix_query_table(encoder_modules(model))
     return model
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
 
-from st_l0.encoder.modules import encoder_modules, text_tokenizer
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head
+from st_l0.encoder.modules import encoder_modules, state_length, text_tokenizer
+from st_l0.encoder.pretrained import HubOptions, has_mlm_head, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
@@ -109,6 +109,8 @@ def train_mlm(
                 train_dataset=encoded,
                 data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
             ).train()
+    tokenizer.model_max_length = position_limit(model.config)
+    state_length(tokenizer)
     with replace_folder(output, "masked language model") as folder:
         model.to("cpu").save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))

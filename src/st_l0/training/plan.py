@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from st_l0.data.arrow import is_hub_name
 from st_l0.data.rows import RawRow, read_raw_rows
-from st_l0.data.training_data import refuse_too_few
+from st_l0.data.training_data import column_names, refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.losses import convert_weight
@@ -117,7 +117,8 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     documents, documents_from = _documents_per_query(recipe.data, row)
     if documents_from != _GUESS:
         recipe.check_documents(documents)
-    arguments = _arguments(recipe, documents, notes)
+    columns = column_names(documents, has_positive=row is not None and row.has_positive)
+    arguments = _arguments(recipe, columns, row is not None, notes)
     base = read_base(recipe.model, notes)
     for path in (recipe.model.idf, loss.token_weights):
         if path is not None and path not in ("binary", "df"):
@@ -161,9 +162,12 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     )
 
 
-def _arguments(recipe: Recipe, documents: int, notes: list[str]) -> Any:
-    """The trainer's arguments, but for those that this machine cannot check."""
-    columns = ["query", *(f"document_{index + 1}" for index in range(documents))]
+def _arguments(recipe: Recipe, columns: Sequence[str], known: bool, notes: list[str]) -> Any:
+    """The trainer's arguments, but for those that this machine, or without known columns, cannot check."""
+    if recipe.training.get("prompts") is not None and not known:
+        notes.append("training.prompts: not checked, the columns of the data are not known yet")
+        training = {**recipe.training, "prompts": None}
+        recipe = dataclasses.replace(recipe, training=training)
     unchecked = [name for name in _GPU_ARGUMENTS if recipe.training.get(name)]
     if {"fp16", "bf16"} <= set(unchecked):
         raise InputError("training: fp16 and bf16 exclude each other: keep one")

@@ -239,7 +239,8 @@ class Recipe(Section):
         loss: See `Loss`.
         training: Arguments of `sentence_transformers.SparseEncoderTrainingArguments`, checked by name and
             type; ``max_steps`` or ``num_train_epochs`` must be among them, and those that the recipe sets
-            itself (``output_dir``, ``router_mapping``, ``seed``) must not.
+            itself (``output_dir``, ``router_mapping``, ``seed``) must not. ``prompts`` (a text, or texts by
+            column, ``query`` and ``document``) are saved with the model, whose own are taken otherwise.
         output: Folder for the result.
         teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
         seed: Seed of the run.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import set_seed
@@ -62,6 +64,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     arguments = training_arguments(recipe, data.columns, checkpoints)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
     model = build_model(recipe)
+    _share_prompts(model, arguments, data.columns)
     if recipe.model.dropout is not None:
         set_dropout(model, recipe.model.dropout)
     teacher = build_teacher(recipe, model, data)
@@ -90,6 +93,15 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
             file.write_text(f"{WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def _share_prompts(model: SparseEncoder, arguments: Any, columns: Sequence[str]) -> None:
+    """Train with the prompts that the model has, or give it those that the recipe trains it with."""
+    query, *documents = columns
+    if arguments.prompts is None:
+        document = model.prompts["document"]
+        arguments.prompts = {query: model.prompts["query"], **dict.fromkeys(documents, document)}
+    model.prompts |= {"query": arguments.prompts[query], "document": arguments.prompts[documents[0]]}
 
 
 def _save(model: SparseEncoder, folder: Path) -> None:
