@@ -174,6 +174,7 @@ def mine_collection(
     margin: float | None = None,
     max_ratio: float | None = None,
     batch_size: int = 32,
+    trust_remote_code: bool = False,
     progress: bool = True,
 ) -> MiningReport:
     """Turn judgements or pairs into a training file with hard negatives.
@@ -199,6 +200,7 @@ def mine_collection(
         margin: Least distance to the positive's score.
         max_ratio: Largest share of the positive's score.
         batch_size: Documents encoded at once.
+        trust_remote_code: Whether code that comes with the model may run; read it first.
         progress: Whether to show progress bars, where there is a terminal.
 
     Returns:
@@ -218,7 +220,10 @@ def mine_collection(
     is_folder = data.is_dir()
     corpus, queries, positives, missing = _read_judgements(data, split) if is_folder else _read_pairs(data)
     name = None if isinstance(model, SparseEncoder) else model
-    encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
+    if isinstance(model, SparseEncoder):
+        encoder = model
+    else:
+        encoder = SparseEncoder.from_pretrained(str(model), trust_remote_code=trust_remote_code)
 
     if not is_folder:
         _write_texts(output / "corpus.jsonl", corpus, data)

@@ -144,7 +144,7 @@ def test_the_prompts_of_a_checkpoint_are_trained_with(recipe, base, monkeypatch)
 )
 @pytest.mark.parametrize("run", [train, dry_run])
 def test_prompts_that_a_model_cannot_have_are_refused(recipe, tmp_path, prompts, problem, run):
-    with pytest.raises(InputError, match="training.prompts: ") as caught:
+    with pytest.raises(InputError, match=r"training\.prompts: ") as caught:
         run(recipe(training={"prompts": prompts}))
     assert problem in str(caught.value)
     assert not (tmp_path / "run" / "model").exists()

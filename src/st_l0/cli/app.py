@@ -23,6 +23,11 @@ _UsageError: Any = typer.BadParameter.__base__
 
 _MESSAGE_LENGTH = 600
 
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the model; read it before you do."),
+]
+
 
 class _Commands(TyperGroup):
     """Understands ``--debug`` anywhere, and turns every exception into one line and an exit code."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from st_l0.cli.app import app, writing
+from st_l0.cli.app import TrustRemoteCode, app, writing
 
 
 @app.command()
@@ -26,6 +26,7 @@ def encode(
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Encode a corpus into files that `st-l0 index` takes, under torchrun on many devices.
 
@@ -41,7 +42,7 @@ def encode(
     documents = read_documents(corpus)
     first = next(documents)  # an unusable corpus should leave no folder behind
     join()
-    encoder = SparseEncoder.from_pretrained(model)
+    encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
     with writing(to):
         total = encode_corpus(
             encoder, chain([first], documents), to, name=model, dtype=dtype, batch_size=batch_size

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from st_l0.cli.app import app, writing
+from st_l0.cli.app import TrustRemoteCode, app, writing
 from st_l0.errors import InputError
 
 
@@ -33,11 +33,16 @@ def train(
     devices: Annotated[
         int | None, typer.Option(min=1, help="For --dry-run: devices to plan for.", show_default="1")
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train a model by a recipe, such as `st-l0 train l0_mask training.max_steps=10`."""
     from st_l0.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    if trust_remote_code:
+        sections = [name for name in ("model", "teachers") if getattr(loaded, name) is not None]
+        trusted = [f"{name}.trust_remote_code=true" for name in sections]
+        loaded = load_recipe(recipe, [*(overrides or ()), *trusted])
     if dry_run:
         from rich.console import Console
 
@@ -96,15 +101,20 @@ def idf(
         str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
     ],
     output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Count a corpus into a table of query weights."""
     from transformers import AutoTokenizer
 
     from st_l0.data import read_documents
     from st_l0.encoder.idf import compute_idf, write_idf
+    from st_l0.encoder.pretrained import ForeignCodeError, refusing_code
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        with refusing_code(tokenizer):
+            loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust_remote_code)
+    except ForeignCodeError:
+        raise
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
     weights = compute_idf(
@@ -141,6 +151,7 @@ def teach(
         list[float] | None, typer.Option("--weight", help="What each teacher counts; by default the same.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
     from st_l0.data import open_texts, read_rows
@@ -154,7 +165,8 @@ def teach(
         corpus=None if corpus is None else open_texts(corpus, "corpus", repair_latin1=repair_latin1),
         queries=None if queries is None else open_texts(queries, "queries", repair_latin1=repair_latin1),
     )
-    loaded = [load_teacher(spec, batch_size=batch_size) for spec in teachers]
+    options: dict[str, Any] = {"batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    loaded = [load_teacher(spec, **options) for spec in teachers]
     ensemble = EnsembleTeacher(loaded, scale, weights)
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
@@ -186,6 +198,7 @@ def mine(
         float | None, typer.Option(help="Leave out what scores above this share of the positive's score.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Find hard negatives: documents that a model ranks high and that are not known to be right."""
     from st_l0.mining import mine_collection
@@ -205,6 +218,7 @@ def mine(
             margin=margin,
             max_ratio=max_ratio,
             batch_size=batch_size,
+            trust_remote_code=trust_remote_code,
         )
     typer.echo(
         f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "
@@ -221,12 +235,15 @@ def small_data(
         str | None, typer.Option("--base-model", metavar="ID", help="The model to start from.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Docstrings to use at most.")] = 1200,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Make what the recipes of training_recipes/small read, from the docstrings of this Python."""
     from st_l0.quickstart.small_data import prepare_small
 
     with writing(output):
-        folder = prepare_small(output, limit=limit, base_model=base_model)
+        folder = prepare_small(
+            output, limit=limit, base_model=base_model, trust_remote_code=trust_remote_code
+        )
     typer.echo(f"small data: {folder}")
 
 

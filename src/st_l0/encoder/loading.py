@@ -13,7 +13,14 @@ from transformers import AutoTokenizer
 
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.modules import make_pooling
-from st_l0.encoder.pretrained import HubOptions, check_warm_start, has_mlm_head, load_config, position_limit
+from st_l0.encoder.pretrained import (
+    HubOptions,
+    check_warm_start,
+    has_mlm_head,
+    load_config,
+    position_limit,
+    refusing_code,
+)
 from st_l0.errors import InputError
 from st_l0.head.warm_start import warm_start_head
 from st_l0.utils.stock import SPARSE_STATIC_EMBEDDING, SPLADE_POOLING, load_file_path
@@ -45,9 +52,23 @@ class TableLoader(SparseStaticEmbedding):
         """Load a table from weights or, where the configuration names one, from a JSON file."""
         hub_options = {key: kwargs[key] for key in _ACCESS if key in kwargs}
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **hub_options)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            model_name_or_path,
+            subfolder=subfolder,
+            # Left out, it would ask on a terminal whether code may run.
+            **HubOptions(
+                **hub_options, trust_remote_code=bool(kwargs.get("trust_remote_code"))
+            ).for_transformers(),
+        )
         name = config.pop("path", None)
         if name is None:
-            return SparseStaticEmbedding.load(model_name_or_path, subfolder=subfolder, **hub_options)
+            loaded: SparseStaticEmbedding = SparseStaticEmbedding.load_torch_weights(
+                model_name_or_path,
+                subfolder=subfolder,
+                **hub_options,
+                model=SparseStaticEmbedding(tokenizer, **config),
+            )
+            return loaded
         found = (
             load_file_path(model_name_or_path, name, subfolder=folder, **hub_options)
             for folder in (subfolder, "")
@@ -55,8 +76,6 @@ class TableLoader(SparseStaticEmbedding):
         file = next(filter(None, found), None)
         if file is None:
             raise InputError(f"{model_name_or_path}: {subfolder}/config.json names {name}, which is missing")
-        hub_options["cache_dir"] = hub_options.pop("cache_folder", None)
-        tokenizer: Any = AutoTokenizer.from_pretrained(model_name_or_path, subfolder=subfolder, **hub_options)
         return SparseStaticEmbedding(tokenizer, weight=torch.from_numpy(read_idf(file, tokenizer)), **config)
 
 
@@ -78,14 +97,15 @@ def start_document_encoder(
     headless = not has_mlm_head(base_model, hub_options)
     check_warm_start(base_model, headless=headless, given=warm_start is not None)
     loading = hub_options.for_transformers()
-    transformer: Transformer = Transformer(
-        base_model,
-        transformer_task="fill-mask",
-        max_seq_length=min(max_seq_length, position_limit(load_config(base_model, hub_options))),
-        model_kwargs=dict(loading),
-        processor_kwargs=dict(loading),
-        config_kwargs=dict(loading),
-    )
+    with refusing_code(base_model):
+        transformer: Transformer = Transformer(
+            base_model,
+            transformer_task="fill-mask",
+            max_seq_length=min(max_seq_length, position_limit(load_config(base_model, hub_options))),
+            model_kwargs=dict(loading),
+            processor_kwargs=dict(loading),
+            config_kwargs=dict(loading),
+        )
     if warm_start is not None:
         warm_start_head(transformer, warm_start)
     return transformer

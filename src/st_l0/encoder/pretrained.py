@@ -6,8 +6,9 @@ A query comes by here, so that transformers (and torch with it) are imported onl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
@@ -62,6 +63,10 @@ class HubOptions:
             return None
         return Path(found)
 
+    def trusting(self, trust_remote_code: bool) -> HubOptions:
+        """The same, and code of the checkpoint may run where ``trust_remote_code`` is set."""
+        return replace(self, trust_remote_code=self.trust_remote_code or trust_remote_code)
+
     def for_transformers(self) -> dict[str, Any]:
         """The same as arguments of transformers' ``from_pretrained``."""
         return {
@@ -94,6 +99,59 @@ def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder"
     return "sparse-encoder" if settings.get("model_type") == "SparseEncoder" else "other"
 
 
+class ForeignCodeError(InputError):
+    """A checkpoint that cannot be loaded without running code that comes with it, which nobody allowed."""
+
+
+@contextmanager
+def refusing_code(checkpoint: str) -> Iterator[None]:
+    """Say what to do where a checkpoint cannot be loaded without running code that comes with it.
+
+    Raises:
+        ForeignCodeError: It is so, and nobody allowed it.
+    """
+    try:
+        yield
+    except ValueError as error:  # of transformers and sentence-transformers, who advise the same
+        if isinstance(error, InputError) or "trust_remote_code" not in str(error):
+            raise
+        raise ForeignCodeError(
+            f"{checkpoint} brings code of its own, which is not run: read it, then allow it by "
+            "--trust-remote-code, trust_remote_code=True, or trust_remote_code: true in a recipe's section"
+        ) from error
+
+
+def is_bare_mlm(checkpoint: str, hub_options: HubOptions) -> bool:
+    """Whether a checkpoint is a masked language model of transformers and no more.
+
+    So the older siamese SPLADE models were published, and so is every base model.
+    """
+    path = hub_options.find(checkpoint, "config.json")
+    if path is None or hub_options.find(checkpoint, "modules.json") is not None:
+        return False
+    names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or ()
+    return any(str(name).endswith("ForMaskedLM") for name in names)
+
+
+def no_encoder(checkpoint: str, bare_mlm: bool) -> InputError:
+    """The complaint about what is no encoder; it says what to do with a masked language model."""
+    if not bare_mlm:
+        return InputError(f"{checkpoint} is no inference-free checkpoint: no SparseEncoder, no idf.json")
+    return InputError(
+        f"{checkpoint} is no inference-free checkpoint but a masked language model alone: train an encoder "
+        "from it (SparseEncoder.from_mlm, or model.idf in a recipe); st-l0 evaluate and teachers take it as "
+        "a siamese SPLADE (inference_free=False)"
+    )
+
+
+def siamese(checkpoint: str) -> InputError:
+    """The complaint about an encoder whose queries run a model, where that cannot be."""
+    return InputError(
+        f"{checkpoint} is no inference-free checkpoint: its queries run a model; st-l0 evaluate and teachers "
+        "take it (inference_free=False)"
+    )
+
+
 def load_config(base_model: str, hub_options: HubOptions) -> Any:
     """The transformers configuration of a model.
 
@@ -103,7 +161,10 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())
+        with refusing_code(base_model):
+            return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{base_model} cannot be loaded as a transformers model: {reason}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from st_l0.encoder.idf import read_idf
-from st_l0.encoder.pretrained import HubOptions, layout, position_limit
+from st_l0.encoder.pretrained import HubOptions, is_bare_mlm, layout, no_encoder, position_limit, siamese
 from st_l0.encoder.query_tokenizer import (
     NeedsModelError,
     QueryTokenizer,
@@ -42,7 +42,7 @@ def read_query_side(checkpoint: str, hub_options: HubOptions) -> QuerySide:
             tokenizer, read_idf(_required(checkpoint, "idf.json", hub_options), tokenizer), "", None
         )
     if kind == "other":
-        raise InputError(f"{checkpoint} is no inference-free checkpoint: no SparseEncoder, no idf.json")
+        raise no_encoder(checkpoint, is_bare_mlm(checkpoint, hub_options))
     settings = read_json(hub_options.find(checkpoint, "config_sentence_transformers.json"))
     folder = _table_folder(checkpoint, hub_options)
     tokenizer = read_tokenizer(checkpoint, folder, hub_options)
@@ -66,17 +66,16 @@ def read_query_side(checkpoint: str, hub_options: HubOptions) -> QuerySide:
 
 def _table_folder(checkpoint: str, hub_options: HubOptions) -> str:
     """Folder of the one module that queries go through."""
-    siamese = InputError(f"{checkpoint} is no inference-free checkpoint: its queries run a model")
     modules = read_json(_required(checkpoint, "modules.json", hub_options), list)
     if len(modules) != 1 or not _is(modules[0].get("type"), "Router"):
-        raise siamese
+        raise siamese(checkpoint)
     room = Path(modules[0].get("path") or "")
     config: dict[str, Any] = {}
     for name in ("router_config.json", "config.json"):  # the latter in older checkpoints
         config = config or read_json(hub_options.find(checkpoint, (room / name).as_posix()))
     route = config.get("structure", {}).get("query", [])
     if len(route) != 1 or not _is(config.get("types", {}).get(route[0]), "SparseStaticEmbedding"):
-        raise siamese
+        raise siamese(checkpoint)
     return (room / str(route[0])).as_posix()
 
 

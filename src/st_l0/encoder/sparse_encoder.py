@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, overload
@@ -19,6 +20,7 @@ from st_l0.encoder.loading import LOADERS, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
     EncoderModules,
+    activation_name,
     make_modules,
     match_vocabulary,
     query_table,
@@ -27,7 +29,15 @@ from st_l0.encoder.modules import (
     state_length,
     text_tokenizer,
 )
-from st_l0.encoder.pretrained import HubOptions, layout
+from st_l0.encoder.pretrained import (
+    HubOptions,
+    has_mlm_head,
+    is_bare_mlm,
+    layout,
+    no_encoder,
+    refusing_code,
+    siamese,
+)
 from st_l0.encoder.similarity import dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.utils.sparse import as_csr, as_torch
@@ -80,6 +90,7 @@ class SparseEncoder(FusedEncoder):
         warm_start: Iterable[str] | None = None,
         device: str | None = None,
         hub_options: HubOptions | None = None,
+        trust_remote_code: bool = False,
     ) -> Self:
         """Start an encoder from a masked language model.
 
@@ -97,18 +108,23 @@ class SparseEncoder(FusedEncoder):
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
             device: Where to put the model; ``None`` takes the best there is.
             hub_options: Token, revision and the like for the Hub.
+            trust_remote_code: Whether code that comes with the base model may run; read it first.
 
         Raises:
             InputError: The base model cannot be loaded, or has no MLM head and no texts to start one, or the
                 IDF does not fit.
         """
-        transformer = start_document_encoder(
-            str(base_model), max_seq_length, warm_start, hub_options or HubOptions()
-        )
+        hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
+        transformer = start_document_encoder(str(base_model), max_seq_length, warm_start, hub_options)
         tokenizer = text_tokenizer(transformer)
         table = None if idf is None else query_table(idf, tokenizer)
         modules = make_modules(transformer, table, activation, pooling)
-        return cls(modules=modules, device=device, similarity_fn_name="dot")
+        return cls(
+            modules=modules,
+            device=device,
+            similarity_fn_name="dot",
+            trust_remote_code=hub_options.trust_remote_code,
+        )
 
     @classmethod
     def from_pretrained(
@@ -126,11 +142,13 @@ class SparseEncoder(FusedEncoder):
 
         Args:
             path_or_hub_id: Folder or Hub id.
-            activation: Only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
-                default) or ``"log1p_relu"`` (doc-v3).
-            inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline.
+            activation: Only for layouts that do not say it, the older one and a masked language model alone:
+                ``"relu"`` (doc-v1, doc-v2, SPLADE; the default) or ``"log1p_relu"`` (doc-v3).
+            inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline; a
+                masked language model alone is one, as the older siamese SPLADE were published.
             kwargs: Of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
-                ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
+                ``cache_folder``, ``local_files_only`` …). No code that comes with the checkpoint runs without
+                ``trust_remote_code=True``.
 
         Raises:
             InputError: There is no model, or it is not an inference-free checkpoint.
@@ -151,13 +169,17 @@ class SparseEncoder(FusedEncoder):
                 device=kwargs.get("device"),
                 hub_options=hub_options,
             )
-        if kind == "other":
-            raise InputError(f"{name} is no inference-free checkpoint: no SparseEncoder, no idf.json")
-        if activation is not None:
+        bare = kind == "other" and is_bare_mlm(name, hub_options)
+        if kind == "other" and (inference_free or not bare or not has_mlm_head(name, hub_options)):
+            raise no_encoder(name, bare)
+        if activation is not None and not bare:
             raise InputError(f"{name} states its activation itself: leave activation out")
-        model = cls(name, **kwargs)
+        with refusing_code(name):
+            model = cls(name, **kwargs)
         if inference_free and not model.inference_free:
-            raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
+            raise siamese(name)
+        if activation is not None:
+            cast(Any, model[1]).activation_function = activation_name(activation)
         return model
 
     @overload  # type: ignore[override]
@@ -331,6 +353,8 @@ class SparseEncoder(FusedEncoder):
                 state_length(tokenizer)
         with stock_query_side(self[0], modules):
             super().save(path, *args, **kwargs)
+        for code in Path(path).glob("*/*.py"):  # of the base model's own, looked for at the root only
+            shutil.copy(code, path)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Scores of all pairs as in sentence-transformers, several times faster for many documents."""

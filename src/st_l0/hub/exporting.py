@@ -14,7 +14,12 @@ _LARGEST = 65504.0  # of float16
 
 
 def export(
-    model: str | Path, output: str | Path, *, half: bool = True, max_seq_length: int | None = None
+    model: str | Path,
+    output: str | Path,
+    *,
+    half: bool = True,
+    max_seq_length: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Copy a checkpoint for others to use.
 
@@ -27,6 +32,7 @@ def export(
             are.
         max_seq_length: Tokens of a document; training on shorter texts than are searched saves time. ``None``
             leaves it as it is.
+        trust_remote_code: Whether code that comes with the checkpoint may run; read it first.
 
     Returns:
         ``output``.
@@ -46,7 +52,9 @@ def export(
     target = check_folder(output, "exported model")
     if Path(model).exists() and Path(model).resolve().is_relative_to(target):
         raise InputError(f"{output}: is or holds the model itself; give another folder for the copy")
-    encoder = SparseEncoder.from_pretrained(str(model), device="cpu", inference_free=False)
+    encoder = SparseEncoder.from_pretrained(
+        str(model), device="cpu", inference_free=False, trust_remote_code=trust_remote_code
+    )
     if max_seq_length is not None:
         transformer = encoder_modules(encoder).transformer
         most = position_limit(transformer.model.config)

@@ -42,7 +42,9 @@ def check_model(model: SparseEncoder, index: Index, what: str) -> None:
         raise _other_model(index, what)
 
 
-def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | SparseEncoder:
+def load_query_encoder(
+    name: str, index: Index, what: str, *, trust_remote_code: bool = False
+) -> QueryEncoder | SparseEncoder:
     """Load what encodes queries for an index, without the document side wherever that can be proven right.
 
     The query side has to be that of the model that made the index; what its documents' encoder has become
@@ -53,6 +55,7 @@ def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | Spa
         name: Folder or Hub id of the model.
         index: What is searched.
         what: What complaints call the index.
+        trust_remote_code: Whether code that comes with the model may run; read it first.
 
     Raises:
         InputError: There is no such model, it is not inference-free, or it is not the one of the index.
@@ -69,7 +72,7 @@ def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | Spa
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
     # Also where the two differ: transformers may read a tokenizer in another way than we do.
-    model = SparseEncoder.from_pretrained(name)
+    model = SparseEncoder.from_pretrained(name, trust_remote_code=trust_remote_code)
     if made_with is None or model.query_fingerprint() != made_with:
         check_model(model, index, what)
     return model

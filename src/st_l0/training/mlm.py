@@ -40,6 +40,7 @@ def train_mlm(
     dropout: float | None = None,
     bf16: bool = False,
     seed: int = 42,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Train the masked language model of a base model, and write it as a checkpoint of transformers.
 
@@ -57,6 +58,7 @@ def train_mlm(
         dropout: Probability of dropout; ``None`` keeps the model's own.
         bf16: Train in bfloat16 autocast.
         seed: Seed of order and masks.
+        trust_remote_code: Whether code that comes with the base model may run; read it first.
 
     Returns:
         The folder.
@@ -73,8 +75,9 @@ def train_mlm(
     if not rows:
         raise InputError(f"{output}: no texts to train on; give some")
     set_seed(seed)
-    start = None if has_mlm_head(str(base_model), HubOptions()) else rows
-    encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
+    hub_options = HubOptions(trust_remote_code=trust_remote_code)
+    start = None if has_mlm_head(str(base_model), hub_options) else rows
+    encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start, hub_options=hub_options)
     modules = encoder_modules(encoder)
     model, tokenizer = cast(Any, modules.transformer.model), text_tokenizer(modules.transformer)
     if read_head(model) is None:

@@ -80,6 +80,7 @@ class Model(Section):
         max_seq_length: Tokens of a document (and of a query that runs the model), the special tokens among
             them; the rest is cut off. ``None`` is 256, or what a trained checkpoint states.
         warm_start: Path of texts for the closed-form start of the head, for base models that have none.
+        trust_remote_code: Whether code that comes with ``base_model`` may run; read it first.
         dropout: Probability of dropout in training; ``None`` keeps the base model's own. A short run on a CPU
             does without: it takes a fourth of the time.
     """
@@ -93,6 +94,7 @@ class Model(Section):
     max_seq_length: int | None = field(default=None, metadata={"at_least": 8})
     warm_start: str | None = None
     dropout: float | None = field(default=None, metadata={"at_least": 0, "less_than": 1})
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +151,7 @@ class Teachers(Section):
         weights: What each counts in the mean; ``None``: all the same.
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
+        trust_remote_code: Whether code that comes with a teacher may run; read it first.
         extra_queries: Queries of the training data, at most, that each batch's documents are ranked for
             beside its own: those that the teachers find near. They cost a lookup each where the queries run
             no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
@@ -159,6 +162,7 @@ class Teachers(Section):
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
     extra_queries: int = field(default=0, metadata={"at_least": 0})
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
