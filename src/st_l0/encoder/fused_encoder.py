@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +14,15 @@ from torch import Tensor, nn
 
 from st_l0.encoder.documents import largest_logits
 from st_l0.encoder.fingerprints import RULES, fingerprint, former_fingerprint
-from st_l0.encoder.modules import EncoderModules, extra_logs, find_encoder_modules
+from st_l0.encoder.learned_queries import stock_query_side
+from st_l0.encoder.modules import (
+    EncoderModules,
+    extra_logs,
+    find_encoder_modules,
+    silence_special_tokens,
+    state_length,
+    text_tokenizer,
+)
 from st_l0.encoder.queries import QueryLookup
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import activate
@@ -110,6 +120,24 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
     def _prompt(self, *names: str) -> str:
         """What stands before a text where the prompt is the first of these names that there is."""
         return next((self.prompts[name] for name in names if name in self.prompts), "") or ""
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save with stock classes only; arguments as in sentence-transformers.
+
+        All files that state a length state the same one: `max_seq_length` of documents, and for queries that
+        run no model ``tokenizer.model_max_length``.
+        """
+        modules = self._encoder_modules
+        if self.inference_free:  # training may have moved what was silenced at the start
+            silence_special_tokens(cast(EncoderModules, modules))
+        if modules is not None:
+            for tokenizer in (modules.tokenizer, text_tokenizer(modules.transformer)):
+                state_length(tokenizer)
+        with stock_query_side(self[0], modules):
+            super().save(path, *args, **kwargs)
+        if self.trust_remote_code:  # the base model's own code is looked for at the root only
+            for code in Path(path).glob("*_*_*/*.py"):
+                shutil.copy(code, path)
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run a batch; documents take the fused head where they can (same values as stock)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, overload
@@ -15,18 +14,15 @@ from typing_extensions import Self
 from st_l0.encoder.documents import encode_texts
 from st_l0.encoder.explanation import Explanation, explain_match
 from st_l0.encoder.fused_encoder import FusedEncoder
-from st_l0.encoder.learned_queries import stock_query_side
 from st_l0.encoder.loading import LOADERS, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
-    EncoderModules,
     activation_name,
     make_modules,
     match_vocabulary,
     query_table,
     set_sizes,
     silence_special_tokens,
-    state_length,
     text_tokenizer,
 )
 from st_l0.encoder.pretrained import (
@@ -338,23 +334,6 @@ class SparseEncoder(FusedEncoder):
             document = self.encode_document([document], convert_to_scipy=True)
         vector = self.encode_query([query], convert_to_scipy=True)
         return explain_match(vector, as_csr(document), modules.tokenizer)
-
-    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save with stock classes only; arguments as in sentence-transformers.
-
-        All files that state a length state the same one: `max_seq_length` of documents, and for queries that
-        run no model ``tokenizer.model_max_length``.
-        """
-        modules = self._encoder_modules
-        if self.inference_free:  # training may have moved what was silenced at the start
-            silence_special_tokens(cast(EncoderModules, modules))
-        if modules is not None:
-            for tokenizer in (modules.tokenizer, text_tokenizer(modules.transformer)):
-                state_length(tokenizer)
-        with stock_query_side(self[0], modules):
-            super().save(path, *args, **kwargs)
-        for code in Path(path).glob("*/*.py"):  # of the base model's own, looked for at the root only
-            shutil.copy(code, path)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Scores of all pairs as in sentence-transformers, several times faster for many documents."""
