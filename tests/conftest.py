@@ -13,10 +13,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# As the command line has it without a terminal.
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")
 
 import numpy as np
 import pytest
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("fuzz")
+    group.addoption("--fuzz", type=int, default=1000, metavar="N", help="Malformed inputs to try in all.")
+    group.addoption("--fuzz-seed", default="0", help="Other inputs.")
+    group.addoption("--fuzz-case", metavar="SUBJECT/NUMBER", help="Only this one, whose folder stays.")
 
 
 def pytest_unconfigure():

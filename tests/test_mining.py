@@ -201,6 +201,14 @@ def test_documents_without_a_text_are_no_copies():
     assert _negatives(_index(LADDER), "a", number=3) == "bcd"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "is None"), (3, r"is 3 \(int\)"), ("\ud800", "holds a lone")]
+)
+def test_a_query_without_a_text_is_refused_by_its_id(text, message):
+    with pytest.raises(InputError, match=f"^query 'y' {message}"):
+        mine(TableModel(2), _index(LADDER), {"x": "0", "y": text}, {"x": ["a"], "y": ["b"]}, progress=False)
+
+
 def test_empty_texts_are_copies_too():
     assert _negatives(_index(LADDER, {"a": "", "c": ""}), "a", number=3) == "bde"
 

@@ -14,6 +14,12 @@ class InputError(ValueError):
     """
 
 
+def reason(error: BaseException, length: int = 300) -> str:
+    """What a library said, which may be many lines, as a part of one line; its kind if it said nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message holds the exact pip command."""
 

@@ -21,6 +21,7 @@ from st_l0.indexing.identity import check_model, index_metadata
 from st_l0.indexing.index import index_corpus
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
+from st_l0.utils.inputs import as_texts
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -145,6 +146,8 @@ def mine(
         query = next(query for query, documents in pairs.items() if unknown[0] in documents)
         what = f"document {unknown[0]!r:.40}, a positive of query {query!r:.40}"
         raise InputError(f"{what}, is not in the index; index the corpus that holds it")
+
+    as_texts([queries[query] for query in pairs], "query", pairs)
 
     def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
         # To tqdm, None means: no bar where there is no terminal.

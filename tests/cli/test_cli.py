@@ -290,7 +290,7 @@ def test_search_prints_rank_score_id_and_text(run, indexed, tmp_path):
 def test_search_prints_texts_as_they_are_but_no_control_characters(run, indexed):
     result = run("search", "my-index", "blue", "--model", "other/model")
     assert FakeQueryEncoder.loaded == ["other/model"]
-    assert result.stdout == "  1    0.5000  b  blue [bold]fish�[31m tree\n"
+    assert result.stdout == "  1    0.5000  b  blue [bold]fish\\x1b[31m tree\n"
 
 
 def test_k_limits_the_documents(run, indexed):

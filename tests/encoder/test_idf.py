@@ -66,6 +66,20 @@ def test_no_texts_or_no_fast_tokenizer_is_refused(tokenizer):
     assert "fast tokenizer" in message(document_frequencies, ["a"], object(), progress=False)
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["cat", None], "text 1 is None, no string"),
+        (iter(["cat", "dog", float("nan")]), "text 2 is nan, no string"),
+        (["cat", "x\ud800"], "text 1 holds a lone surrogate"),
+        ("cat", "'cat' is one text where a list of texts is expected"),
+        ({"d1": "cat"}, "a dict (of 'd1') is no list of texts"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_place(tokenizer, texts, expected):
+    assert message(compute_idf, texts, tokenizer, batch_size=2, progress=False).startswith(expected)
+
+
 def test_idf_by_hand():
     # N = 4: df 0 -> log(1 + 4.5/0.5) = log 10; df 2 -> log(1 + 2.5/2.5) = log 2; df 4 -> log(1 + 0.5/4.5)
     weights = idf(np.array([0, 2, 4]), 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from st_l0.data import read_collection
+from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import quality
 
@@ -68,3 +69,10 @@ def test_published_baselines(name, ndcg, recall):
     found = quality(collection.qrels, search_bm25(collection.corpus, collection.queries).run)
     assert round(found["ndcg@10"], 3) == ndcg
     assert round(found["recall@100"], 3) == recall
+
+
+def test_a_text_that_is_none_is_refused_by_its_id():
+    with pytest.raises(InputError, match=r"^document 'b' is None, no string"):
+        search_bm25({"a": "cat", "b": None}, {"q": "cat"})
+    with pytest.raises(InputError, match=r"^query 'q' is 3 \(int\), no string"):
+        search_bm25({"a": "cat"}, {"q": 3})

@@ -279,8 +279,16 @@ def test_similarity_of_other_inputs_is_that_of_stock(tiny_encoder):
     learned = first.to_sparse().requires_grad_()
     model.similarity(learned, second.to_sparse()).sum().backward()
     assert learned.grad is not None
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match="50 dimensions, embeddings2 49"):
         model.similarity(first.to_sparse(), random_vectors(1, 100, columns=49).to_sparse())
     model.similarity_fn_name = stock.similarity_fn_name = "cosine"
     one, other = first.to_sparse(), second.to_sparse()
     assert torch.equal(model.similarity(one, other), stock.similarity(one, other))
+
+
+def test_a_text_that_is_none_is_refused_by_its_id():
+    given = collection(0)
+    for part, noun in (("queries", "query"), ("corpus", "document")):
+        name = next(reversed(given[part]))
+        with pytest.raises(InputError, match=f"^{noun} '{name}' is nan, no string"):
+            OURS(**given | {part: given[part] | {name: math.nan}})

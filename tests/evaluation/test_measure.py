@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,3 +218,22 @@ def test_interrupt_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(Interrupted(), PETS, bm25=False, progress=False)
+
+
+@pytest.mark.parametrize("part", ["corpus", "queries"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is None, no string"),
+        (float("nan"), "is nan, no string"),
+        ("a\ud800", "holds a lone surrogate"),
+    ],
+)
+def test_a_text_that_is_none_is_refused_by_its_id(part, text, message):
+    name = "d2" if part == "corpus" else "q2"
+    collection = replace(PETS, **{part: getattr(PETS, part) | {name: text}})
+    noun = "document" if part == "corpus" else "query"
+    model = BagOfWords()
+    with pytest.raises(InputError, match=f"^collection pets: {noun} '{name}' {message}"):
+        evaluate(model, collection, progress=False)
+    assert model.calls == []

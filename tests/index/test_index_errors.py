@@ -46,7 +46,7 @@ def refused(function, *words):
         (lambda i: i.add(["c"], EYE), ["1 ids", "3 vectors"]),
         (lambda i: i.update(["c", "d"], EYE[:1]), ["2 ids", "1 vectors"]),
         (lambda i: i.add(["c", "d"], EYE[:2], ["C"]), ["2 ids", "1 texts"]),
-        (lambda i: i.add(["c", "d"], EYE[:2], "CD"), ["2 ids", "texts"]),
+        (lambda i: i.add(["c", "d"], EYE[:2], "CD"), ["one text", "list of texts"]),
         (lambda i: i.add(["c", 4], EYE[:2]), ["all str or all int", "int and str"]),
         (lambda i: i.add([4, 5], EYE[:2]), ["str ids", "4 is int"]),
         (lambda i: i.update([4], EYE[:1]), ["str ids", "4 is int"]),
@@ -60,16 +60,16 @@ def refused(function, *words):
         (lambda i: i.add(["c"], np.eye(1, 4)), ["4 dimensions", "index 3"]),
         (lambda i: i.search(np.eye(1, 4)), ["4 dimensions", "index 3"]),
         (lambda i: i.search(np.array([np.nan, 0, 1])), ["not finite"]),
-        (lambda i: i.search(EYE, k=0), ["k must be at least 1", "0"]),
+        (lambda i: i.search(EYE, k=0), ["k must be a whole number of at least 1", "0"]),
         (lambda i: i.search(EYE, mask=np.array([True])), ["2 booleans", "shape (1,)"]),
         (lambda i: i.search(EYE, mask=np.array([1, 0])), ["2 booleans", "int"]),
         (lambda i: i.search(EYE, ids=[1]), ["str ids", "1"]),
         (lambda i: i.search(EYE, ids="a"), ["list of ids"]),
-        (lambda i: i.search("red fish"), ["vectors, not texts", "encode"]),
-        (lambda i: i.search(["red fish"]), ["vectors, not texts", "encode"]),
-        (lambda i: i.explain("red fish", "a"), ["vectors, not texts"]),
-        (lambda i: i.add(["c"], ["red fish"]), ["vectors, not texts"]),
-        (lambda i: i.search(""), ["empty"]),
+        (lambda i: i.search("red fish"), ["is a text, no vector", "encode"]),
+        (lambda i: i.search(["red fish"]), ["is a text, no vector", "encode"]),
+        (lambda i: i.explain("red fish", "a"), ["is a text, no vector"]),
+        (lambda i: i.add(["c"], ["red fish"]), ["is a text, no vector"]),
+        (lambda i: i.search(""), ["is a text, no vector"]),
         (lambda i: i.explain(EYE[0], "nobody"), ["'nobody'"]),
         (lambda i: i.explain(np.eye(1, 4), "a"), ["4 dimensions"]),
     ],
@@ -219,3 +219,13 @@ def test_offsets_that_lead_astray(folder):
     (path,) = folder.glob("segment-*/indptr.npy")
     path.write_bytes(path.read_bytes()[:-8] + (99).to_bytes(8, "little"))
     refused(lambda: EmbeddedIndex(folder), path, "damaged")
+
+
+def test_a_manifest_that_is_no_file(tmp_path):
+    from st_l0.index.embedded.checking import check_index
+
+    (tmp_path / "index" / "manifest.json").mkdir(parents=True)
+    (tmp_path / "file").write_text("x")
+    for path, said in ((tmp_path / "index", "is not an index"), (tmp_path / "file" / "below", "no index")):
+        with pytest.raises(InputError, match=said):
+            check_index(path)

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from st_l0.data import Document
+from st_l0.data import Collection, Document
 from st_l0.errors import InputError
-from st_l0.indexing.index import index_corpus
+from st_l0.evaluation import evaluate
+from st_l0.index import EmbeddedIndex
+from st_l0.indexing.encode import encode_corpus, encode_stream
+from st_l0.indexing.index import index_corpus, index_encoded
 
 CORPUS = [Document(str(number), f"text {number}") for number in range(7)]
 
@@ -91,3 +94,24 @@ def test_impossible_sizes(sizes):
 def test_no_bar_where_there_is_no_terminal(capsys):
     index_corpus(LengthModel(), CORPUS, DictIndex())
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_empty_text_is_found_by_no_query(tiny_encoder, tmp_path):
+    model, index = tiny_encoder(), EmbeddedIndex()
+    texts = {"a": "the cat", "b": "", "c": " \n", "d": "a dog"}
+    assert model.encode_document("").to_dense().any()  # as in sentence-transformers
+    documents = [Document(id, text) for id, text in texts.items()]
+    index_corpus(model, documents, index, progress=False)
+    everything = np.ones((1, model.get_embedding_dimension()), dtype=np.float32)
+    found = index.search(everything, 10)[0]
+    assert sorted(found.ids.tolist()) == ["a", "d"]
+    assert len(index) == 4
+    encode_corpus(model, documents, tmp_path / "encoded", name="tiny", progress=False)
+    again = EmbeddedIndex()
+    index_encoded(model, tmp_path / "encoded", again, progress=False)
+    assert again.search(everything, 10)[0].scores.tolist() == found.scores.tolist()
+    (vectors,) = encode_stream(model, texts.values())
+    assert np.diff(vectors.indptr)[1:3].tolist() == [0, 0]
+    collection = Collection("c", dict(texts), {"q": "cat dog"}, {"q": {"a": 1}})
+    report = evaluate(model, collection, bm25=False, progress=False)
+    assert report["model"]["document_active_dims"] == vectors.nnz / 4

@@ -180,6 +180,10 @@ def test_statistics_by_hand(one):
         "query_active_dims": round(plain_statistics.fmean(queries.tolist()), 4),
         "document_active_dims": round(plain_statistics.fmean(documents.tolist()), 4),
         "document_active_dims_p95": round(float(np.percentile(documents, 95)), 4),
+        "empty_documents": round(float((documents == 0).mean()), 4),
+        "tokens_in_every_document": int(
+            np.concatenate([rows for columns in used for rows in columns[1:]]).all(0).sum()
+        ),
         "flops": round(plain_statistics.fmean(map(plain_statistics.fmean, np.array(shared).tolist())), 4),
         "document_regularizer_weight": 0.5,
     }

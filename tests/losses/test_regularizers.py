@@ -236,7 +236,10 @@ def test_the_gradient_is_that_of_the_formula(kind, options, positions):
         ({"positions": 0}, "positions must be 1 or more, not 0"),
         ({"positions": -3}, "positions must be 1 or more, not -3"),
         *(
-            ({"token_weights": torch.tensor([1.0, bad])}, "token_weights must be finite and 0 or more")
+            (
+                {"token_weights": torch.tensor([1.0, bad])},
+                f"token_weights must be finite and 0 or more, but that of token 1 is {bad}",
+            )
             for bad in (-0.5, math.nan, math.inf)
         ),
     ],

@@ -1,5 +1,8 @@
 """What `SparseRetrievalLoss` tells the log about the batches since the last time."""
 
+import math
+import weakref
+
 import pytest
 import torch
 from given import NEGATIVES, POSITIVES, QUERIES, Given, batch, column
@@ -22,6 +25,8 @@ def test_by_hand():
         "query_active_dims": 1.0,
         "document_active_dims": 2.0,
         "document_active_dims_p95": 2.85,
+        "empty_documents": 0.0,
+        "tokens_in_every_document": 0,
         "flops": 0.5 * 0.75 + 0.5 * 0.75,
         "document_regularizer_weight": 0.5,
     }
@@ -68,6 +73,8 @@ def test_batches_that_are_not_watched_count_nothing():
         "query_active_dims": 3.0,
         "document_active_dims": 1.0,
         "document_active_dims_p95": 1.0,
+        "empty_documents": 0.0,
+        "tokens_in_every_document": 1,
         "flops": 1.0,
         "document_regularizer_weight": 1.0,
     }
@@ -96,10 +103,42 @@ def test_the_weights_are_told_where_there_are_any(document, query, expected):
     assert {name: value for name, value in statistics.items() if name.endswith("weight")} == expected
 
 
-def test_no_graph_is_held():
+def test_empty_documents_and_tokens_that_all_have():
     loss = build()
+    loss(
+        [
+            column([[1.0, 1.0, 0.0]] * 4, [1, 2, 3, 4]),
+            column([[1.0, 2.0, 0.0]] * 3 + [[0.0] * 3], [5, 6, 7, 8]),
+        ]
+    )
+    found = loss.pop_statistics()
+    assert (found["empty_documents"], found["tokens_in_every_document"]) == (0.25, 0)
+    loss([column([[1.0, 1.0, 0.0]], [1]), column([[1.0, 2.0, 0.0]], [5])])
+    assert loss.pop_statistics()["tokens_in_every_document"] == 2
+    loss([column([[1.0, 1.0, 0.0]], [1]), column([[1.0, 2.0, 0.0]], [5])])
+    loss([column([[1.0, 1.0, 0.0]], [1]), column([[0.0, 2.0, 0.0]], [5])])
+    assert loss.pop_statistics()["tokens_in_every_document"] == 1  # of both batches
+
+
+def test_how_hard_the_penalty_pulls_by_hand():
+    # One query (1, 0) with documents (1, 1) and (0, 1): scores 1 and 0, so InfoNCE pushes them by -p and p
+    # along the query, p = 1 / (1 + e). FLOPS: means (1/2, 1), gradient 2 * mean / 2 = (1/2, 1), and 0
+    # where a weight is 0.
+    vectors = [torch.tensor([row], requires_grad=True) for row in ([1.0, 0.0], [1.0, 1.0], [0.0, 1.0])]
+    loss = build(3.0)
+    terms = loss([column(vector, [text]) for text, vector in enumerate(vectors, 1)])
+    p = 1 / (1 + math.e)
+    expected = 3 * math.sqrt(0.25 + 1 + 1) / math.sqrt(2 * p**2)
+    assert loss.pop_statistics()["penalty_to_ranking"] == pytest.approx(expected, abs=1e-4)
+    sum(terms.values()).backward()  # the graph is still there, and no gradient was left behind
+    assert torch.allclose(vectors[2].grad, torch.tensor([[p, 3.0]]))
+
+
+def test_no_graph_is_held():
     vectors = torch.tensor(POSITIVES, requires_grad=True)
-    loss([column(vectors, [1, 2]), column(vectors, [3, 4])])
-    held = [*loss._flops, *(counts for side in loss._active.values() for counts in side)]
-    assert len(held) == 3
-    assert not any(value.requires_grad for value in held)
+    loss = build()
+    terms = loss([column(vectors, [1, 2]), column(vectors, [3, 4])])
+    alive = weakref.ref(terms["document_regularizer_loss"])
+    assert alive() is not None
+    del terms
+    assert alive() is None

@@ -1,6 +1,7 @@
 """A sweep on a tiny model: which runs there are, what they leave, what is done twice and what is not."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from st_l0 import cli
 from st_l0.data import Collection, write_collection
 from st_l0.encoder.idf import write_idf
 from st_l0.errors import InputError
+from st_l0.evaluation.report import summarise
 from st_l0.sweeps.report import write_report
 from st_l0.sweeps.sweep import load_sweep, plan_runs, read_results, run_sweep
 from st_l0.training.recipe import load_recipe
@@ -298,3 +300,23 @@ def test_variants_are_compared_at_equal_cost(write, tmp_path):
     assert not "".join(rows[4][1:] + rows[6][1:]).strip("| ")
     write_report(load_sweep(write()), results[:2], tmp_path, "alone")
     assert "at equal cost" not in (tmp_path / "alone.md").read_text()
+
+
+def test_names_in_a_report_are_no_markup(write, tmp_path):
+    model = {"ndcg@10": 0.5, "flops": 1.0, "document_active_dims": 7.0}
+    names = ["a|b", "`rm` <b>x</b>", "\x1b[2Jc\nd", "[x](y) *z* l0_mask _q_"]
+    result = {
+        "quality": summarise([{"collection": name, "model": model, "bm25": model} for name in names]),
+        "machine": "<i>here</i>", "seed": 1, "steps": 1, "seconds": {"training": 60.0}, "variant": "l0_mask",
+        "point": {"a|b": "<script>"},
+    }  # fmt: skip
+    write_report(load_sweep(write(note="one\x1b[2J\ntwo")), [result], tmp_path, "odd name")
+    lines = (tmp_path / "odd name.md").read_text().splitlines()
+    assert lines[:2] == [r"one\x1b[2J", "two"]
+    assert "Machine: &lt;i&gt;here&lt;/i&gt;." in lines
+    assert "](odd%20name.svg)" in "".join(lines)
+    head, rule, _, row = [line for line in lines if line.startswith("| ")]
+    shown = [r"a\|b", r"\`rm\` &lt;b&gt;x&lt;/b&gt;", r"\\x1b\[2Jc\\nd", r"\[x\](y) \*z\* l0_mask \_q\_"]
+    assert [cell.strip() for cell in re.split(r"(?<!\\)\|", head)][6:10] == shown
+    assert row.startswith(r"| l0_mask | a\|b &lt;script&gt; | 1 |")
+    assert len(re.findall(r"(?<!\\)\|", row)) == rule.count("|")

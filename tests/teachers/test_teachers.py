@@ -162,3 +162,48 @@ def test_two_processes_are_one(tmp_path, mlm_folder):
     # All know the reason, also the one without the query and the one without the document.
     assert first["broken"] == second["broken"] == alone["broken"]
     assert f"query {ROWS[0]!r}" in alone["broken"]
+
+
+# what is given
+
+
+@pytest.mark.parametrize(
+    ("queries", "documents", "expected"),
+    [
+        (["q", None], [["a"], ["b"]], "query 1 is None, no string"),
+        ("q", [["a"]], "'q' is one text where a list of texts is expected"),
+        (["q"], [["a", 3]], "query 0: document 1 is 3 (int), no string"),
+        (["q"], ["a"], "'a' is one text where a list of texts is expected"),
+        (["q", "r"], [["a"]], "1 lists of documents for 2 queries; give one for each"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused_by_place(queries, documents, expected):
+    ensemble = EnsembleTeacher([table({"q": {"a": 1, "b": 2}})])
+    assert message(ensemble.score_lists, queries, documents).startswith(expected)
+
+
+def test_teachers_refuse_what_is_no_text():
+    from st_l0.teachers.model_teachers import EmbeddingTeacher
+
+    teacher = EmbeddingTeacher()  # refuses before it embeds
+    for score in (teacher.score_pairs, teacher.score_all):
+        assert message(score, ["q"], [None]).startswith("document 0 is None, no string")
+        assert message(score, [b"q"], ["d"]).startswith("query 0 is bytes, no string")
+        assert message(score, "q", "d").startswith("'q' is one text where a list of texts is expected")
+    assert "2 queries and 1 documents are no pairs" in message(teacher.score_pairs, ["q", "r"], ["d"])
+
+
+@pytest.mark.parametrize("scores", [[1.0, 2.0], torch.ones(3)], ids=["a list", "too many"])
+def test_a_teacher_that_gives_no_scores_is_named(scores):
+    class Wrong(Table):
+        def score_pairs(self, queries, documents):
+            return scores
+
+    found = message(EnsembleTeacher([Wrong({}, name="mine")]).score_lists, ["q"], [["a", "b"]])
+    assert found.startswith("teacher mine gives ") and "no tensor with 2 rows" in found
+
+
+def test_min_max_takes_integers_and_refuses_what_is_no_tensor():
+    assert min_max(torch.tensor([[1, 3, 2]])).tolist() == [[0.0, 1.0, 0.5]]
+    assert "give a tensor with a row" in message(min_max, [[1.0, 2.0]])
+    assert "give a tensor with a row" in message(min_max, torch.tensor(1.0))

@@ -107,7 +107,9 @@ def test_a_run_from_end_to_end(recipe, tmp_path):
     folder = train(loaded)
     output = tmp_path / "run"
     assert folder == output / "model"
-    assert sorted(entry.name for entry in output.iterdir()) == ["checkpoints", "model", "recipe.yaml"]
+    assert sorted(entry.name for entry in output.iterdir()) == [
+        "checkpoints", "model", "recipe.yaml", "trainer_state.json",
+    ]  # fmt: skip
     assert load_recipe(output / "recipe.yaml") == loaded
 
     texts = ["the snow and the wind", "a bird in the tree"]
@@ -510,8 +512,7 @@ def test_a_run_that_diverges_keeps_the_former_model(recipe, tmp_path):
     good = train(load_recipe(recipe(training={"save_strategy": "no"})))
     before = weights(good)
     message = refusal(load_recipe(recipe(training={"learning_rate": 1e30, "save_strategy": "no"})))
-    assert "diverged" in message
-    assert str(good) in message
+    assert message.startswith("step 2: the infonce_loss (nan) is not finite, the training diverged")
     assert same(before, weights(good))
 
 

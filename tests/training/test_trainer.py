@@ -89,12 +89,12 @@ def test_what_is_logged(recipe, tmp_path):
 
 
 def test_only_logged_steps_are_counted(recipe, monkeypatch):
-    from st_l0.losses import SparseRetrievalLoss
+    from st_l0.losses.statistics import BatchStatistics
 
     counted = []
-    watch = SparseRetrievalLoss._watch
+    observe = BatchStatistics.observe
     monkeypatch.setattr(
-        SparseRetrievalLoss, "_watch", lambda self, *args: (counted.append(1), watch(self, *args))
+        BatchStatistics, "observe", lambda self, *args: (counted.append(1), observe(self, *args))
     )
     train(recipe(training={"max_steps": 9, "logging_steps": 4}))
     assert len(counted) == 2  # of steps 4 and 8

@@ -42,8 +42,8 @@ INHERITED = {
     ],
     "evaluation.evaluators:IndexNanoBEIREvaluator": ["description", "information_retrieval_class"],
     "training.trainer:SparseRetrievalTrainer": [
-        "_load_from_checkpoint", "_save_checkpoint", "compute_loss", "get_decay_parameter_names", "log",
-        "training_step",
+        "_get_grad_norm", "_load_from_checkpoint", "_save_checkpoint", "compute_loss",
+        "get_decay_parameter_names", "log", "track_loss_components", "training_step",
     ],
 }  # fmt: skip
 

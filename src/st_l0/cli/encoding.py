@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from st_l0.cli.app import TrustRemoteCode, app, writing
+from st_l0.cli.app import TrustRemoteCode, app, say, writing
 
 
 @app.command()
@@ -48,4 +48,4 @@ def encode(
             encoder, chain([first], documents), to, name=model, dtype=dtype, batch_size=batch_size
         )
     if rank() == 0:
-        typer.echo(f"{to}: {total} documents encoded")
+        say(f"{to}: {total} documents encoded")

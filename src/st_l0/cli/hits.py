@@ -1,49 +1,75 @@
-"""Search results for people."""
+"""Search results, for people and for scripts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.text import Text
+
+from st_l0.cli.app import say
+from st_l0.utils.terminal import cell, is_terminal, open_console, to_json
 
 if TYPE_CHECKING:
     from st_l0.encoder.queries import QueryEncoder
     from st_l0.encoder.sparse_encoder import SparseEncoder
-    from st_l0.index import Index
+    from st_l0.index import Hit, Index
 
 
-def print_hits(model: QueryEncoder | SparseEncoder, index: Index, query: str, k: int, explain: bool) -> bool:
-    """Search and print; False for a query without a known word."""
+def print_hits(
+    model: QueryEncoder | SparseEncoder,
+    index: Index,
+    query: str,
+    k: int,
+    *,
+    explain: bool = False,
+    as_json: bool = False,
+) -> bool:
+    """Search and print; False, and nothing printed, for a query without a known word.
+
+    As JSON it is one line ``{"query": …, "hits": [{"rank", "id", "score", "text"}]}``: ids as the index has
+    them, strings or integers; ``text`` is null where the index stores none. ``explain`` adds ``"tokens"`` to
+    each hit, ``[{"token", "score", "query", "document"}]``, whose scores sum to the hit's.
+    """
     vectors = model.encode_query([query], convert_to_scipy=True)
     if not vectors.nnz:
         return False
-    console = Console(highlight=False)
-    whole = not console.is_terminal  # in a terminal, one line a document
 
-    def show(*parts: tuple[str, str]) -> None:
-        console.print(Text.assemble(*parts), soft_wrap=whole, no_wrap=True, overflow="ellipsis")
+    def tokens(hit: Hit) -> list[dict[str, Any]]:
+        return [
+            {
+                "token": str(model.tokenizer.convert_ids_to_tokens(token)),
+                "score": float(left * right),
+                "query": float(left),
+                "document": float(right),
+            }
+            for token, (left, right) in index.explain(vectors, hit.id).items()
+        ]
 
     hits = index.search(vectors, k=k)[0]
+    if as_json:
+        found = [
+            {"rank": rank, "id": hit.id, "score": float(hit.score), "text": hit.text}
+            | ({"tokens": tokens(hit)} if explain else {})
+            for rank, hit in enumerate(hits, start=1)
+        ]
+        say(to_json({"query": query, "hits": found}))
+        return True
+    console, whole = open_console(), not is_terminal(sys.stdout)  # in a terminal, one line a document
+
+    def show(line: Text) -> None:
+        console.print(line, soft_wrap=whole, no_wrap=True, overflow="ellipsis")
+
     if not hits:
         console.print("no document has a word of this query")
     for rank, hit in enumerate(hits, start=1):
-        show(
-            (f"{rank:>3} {hit.score:>9.4f}  ", ""),
-            (_printable(str(hit.id)), "bold"),
-            (f"  {_snippet(hit.text)}", "dim"),
-        )
-        if explain:
-            for token, (left, right) in index.explain(vectors, hit.id).items():
-                name = _printable(str(model.tokenizer.convert_ids_to_tokens(token)))
-                show((f"    {left * right:>9.4f}  = {left:.4f} × {right:.4f}  {name}", ""))
+        start = f"{rank:>3} {hit.score:>9.4f}  "
+        show(Text.assemble(start, cell(hit.id, "bold"), "  ", cell(_snippet(hit.text), "dim")))
+        for part in tokens(hit) if explain else ():
+            numbers = f"    {part['score']:>9.4f}  = {part['query']:.4f} × {part['document']:.4f}  "
+            show(Text.assemble(numbers, cell(part["token"])))
     return True
 
 
 def _snippet(text: str | None) -> str:
-    return _printable(" ".join((text or "")[:1000].split()))[:200]
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which would be commands to the terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+    return " ".join((text or "")[:1000].split())[:200]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_l0.cli.app import TrustRemoteCode, app, writing
+from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.errors import InputError
+from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
 
 if TYPE_CHECKING:
     from st_l0.encoder.queries import QueryEncoder
@@ -46,15 +47,16 @@ def evaluate(
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
     trust_remote_code: TrustRemoteCode = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
+    ] = False,
 ) -> None:
     """Measure a model on retrieval collections."""
-    from rich.console import Console
-
     from st_l0.data import read_collection
     from st_l0.encoder.precision import encoder_precision
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import evaluate as run
-    from st_l0.evaluation import render, write_json, write_results
+    from st_l0.evaluation import render, summarise, write_json, write_results
 
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):
@@ -66,15 +68,17 @@ def evaluate(
         inference_free=False,  # siamese ones as baselines
         trust_remote_code=trust_remote_code,
     )
-    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25, "progress": sys.stderr.isatty()}
+    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25, "progress": is_terminal(sys.stderr)}
     results: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
         reports = [
             run(encoder, collection, results=results[collection.name], **options)
             for collection in collections
         ]
-    console = Console()
-    console.print(render(reports))
+    if as_json:
+        say(to_json(summarise(reports)))
+    else:
+        open_console().print(render(reports))
     if output is not None:
         with writing(output):
             write_json(reports, output)
@@ -89,13 +93,13 @@ def _check_index(folder: Path | None) -> None:
 
     found = check_index(folder)
     for problem in found.problems:
-        typer.echo(f"error: {problem}", err=True)
+        typer.echo(f"error: {printable(problem)}", err=True)
     if found.problems:
         raise typer.Exit(2)
     place = f"{found.documents} documents, {found.segments} segments"
-    typer.echo(f"{folder}: the index is whole ({place})")
+    say(f"{folder}: the index is whole ({place})")
     if found.unchecked:
-        typer.echo(f"{found.unchecked} segments have no checksums yet: a changed weight would not show")
+        say(f"{found.unchecked} segments have no checksums yet: a changed weight would not show")
     raise typer.Exit
 
 
@@ -146,9 +150,9 @@ def index(
             added = index_encoded(encoder, corpus, opened)
         else:
             added = index_corpus(encoder, chain(first, documents), opened, batch_size=batch_size)
-    typer.echo(f"{to}: {added} documents added, {len(opened)} in all")
+    say(f"{to}: {added} documents added, {len(opened)} in all")
     if before:
-        typer.echo("documents whose ids were in the index already were left as they are")
+        say("documents whose ids were in the index already were left as they are")
 
 
 @app.command()
@@ -167,12 +171,17 @@ def search(
         str | None, typer.Option("--model", help="Instead of the model that the index names.")
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the hits as one JSON object, for scripts.")
+    ] = False,
 ) -> None:
     """Find the best documents for a query."""
     from st_l0.data import is_corpus, read_documents
     from st_l0.index import EmbeddedIndex, Index, open_index
 
-    if query is None and not sys.stdin.isatty():
+    if query is None and as_json:
+        raise InputError("--json answers one query: give QUERY")
+    if query is None and not is_terminal(sys.stdin):
         raise InputError("no QUERY was given, and there is no terminal to ask for one")
     corpus = is_corpus(index)
     opened: Index = EmbeddedIndex() if corpus else open_index(index, create=False)
@@ -193,12 +202,12 @@ def search(
     else:
         encoder = load_query_encoder(name, opened, index, trust_remote_code=trust_remote_code)
     if query is not None:
-        if not print_hits(encoder, opened, query, k, explain):
+        if not print_hits(encoder, opened, query, k, explain=explain, as_json=as_json):
             raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")
         return
     for text in _ask():
-        if not print_hits(encoder, opened, text, k, explain):
-            typer.echo("the model knows no word of this query: nothing to look for")
+        if not print_hits(encoder, opened, text, k, explain=explain):
+            say("the model knows no word of this query: nothing to look for")
 
 
 @app.command()
@@ -240,7 +249,7 @@ def export(
         folder = run(
             model, output, half=half, max_seq_length=max_seq_length, trust_remote_code=trust_remote_code
         )
-    typer.echo(f"model: {folder}")
+    say(f"model: {folder}")
 
 
 def _ask() -> Iterator[str]:

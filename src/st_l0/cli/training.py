@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from st_l0.cli.app import TrustRemoteCode, app, writing
-from st_l0.errors import InputError
+from st_l0.cli.app import TrustRemoteCode, app, say, writing
+from st_l0.errors import InputError, reason
+from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
 
 
 @app.command()
@@ -44,11 +46,9 @@ def train(
         trusted = [f"{name}.trust_remote_code=true" for name in sections]
         loaded = load_recipe(recipe, [*(overrides or ()), *trusted])
     if dry_run:
-        from rich.console import Console
-
         from st_l0.training import plan
 
-        Console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
+        open_console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")
@@ -57,7 +57,7 @@ def train(
     with writing(loaded.output):
         folder = run(loaded, resume=resume)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us for each device
-        typer.echo(f"model: {folder}")
+        say(f"model: {folder}")
 
 
 @app.command()
@@ -76,20 +76,18 @@ def recipes(
     from st_l0.training.recipe_files import list_recipes, recipes_folder
 
     found = [(recipe.name, recipe.method, recipe.paper, recipe.data) for recipe in list_recipes()]
-    if not sys.stdout.isatty():
-        for row in found:
-            typer.echo("\t".join(row))
+    if not is_terminal(sys.stdout):
+        with writing("standard output"):
+            for row in found:
+                typer.echo("\t".join(map(printable, row)))
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
-    table = Table(
-        Column("name", no_wrap=True), "method", "paper", "data", caption=f"in {escape(str(recipes_folder()))}"
-    )
+    caption = cell(f"in {recipes_folder()}")
+    table = Table(Column("name", no_wrap=True), "method", "paper", "data", caption=caption)
     for row in found:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        table.add_row(*map(cell, row))
+    open_console().print(table)
 
 
 @app.command()
@@ -116,13 +114,13 @@ def idf(
     except ForeignCodeError:
         raise
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
-        raise InputError(f"{tokenizer}: no tokenizer found there: {error}") from error
+        raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     weights = compute_idf(
-        (document.text for document in read_documents(corpus)), loaded, progress=sys.stderr.isatty()
+        (document.text for document in read_documents(corpus)), loaded, progress=is_terminal(sys.stderr)
     )
     with writing(output):
         write_idf(output, weights, loaded)
-    typer.echo(f"{output}: {len(weights)} tokens")
+    say(f"{output}: {len(weights)} tokens")
 
 
 @app.command()
@@ -171,7 +169,7 @@ def teach(
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
     if rank() == 0:
-        typer.echo(f"scores: {folder}")
+        say(f"scores: {folder}")
 
 
 @app.command()
@@ -199,6 +197,9 @@ def mine(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
     trust_remote_code: TrustRemoteCode = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
+    ] = False,
 ) -> None:
     """Find hard negatives: documents that a model ranks high and that are not known to be right."""
     from st_l0.mining import mine_collection
@@ -220,10 +221,11 @@ def mine(
             batch_size=batch_size,
             trust_remote_code=trust_remote_code,
         )
-    typer.echo(
-        f"{output / 'train.jsonl'}: {report.rows} of {report.pairs} pairs "
-        f"({report.dropped} had too few negatives)"
-    )
+    rows = output / "train.jsonl"
+    if as_json:
+        say(to_json({"output": str(rows), **asdict(report)}))
+        return
+    say(f"{rows}: {report.rows} of {report.pairs} pairs ({report.dropped} had too few negatives)")
 
 
 @app.command("small-data")
@@ -244,7 +246,7 @@ def small_data(
         folder = prepare_small(
             output, limit=limit, base_model=base_model, trust_remote_code=trust_remote_code
         )
-    typer.echo(f"small data: {folder}")
+    say(f"small data: {folder}")
 
 
 @app.command()
@@ -275,7 +277,7 @@ def sweep(
     loaded = load_sweep(settings, overrides or ())
     if dry_run:
         for run in plan_runs(loaded):
-            typer.echo(run.folder)
+            say(run.folder)
         return
 
     def update(results: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from st_l0.errors import InputError
+from st_l0.utils.terminal import is_terminal
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,7 +109,7 @@ def build(records: Callable[..., Iterator[dict[str, str]]], path: Path) -> Datas
 def _bars_on_terminals_only() -> Iterator[None]:
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    if is_terminal(sys.stderr) or are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from st_l0.errors import InputError
+from st_l0.errors import InputError, reason
+from st_l0.utils.reading import refuse_device
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -33,6 +34,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: no such file; check the path")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file")
+    refuse_device(path)
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
@@ -68,9 +70,9 @@ def read_records(path: str | Path) -> Rows:
                     record, ensure_ascii=False
                 ).encode()  # half a pair is no text: tokenizers refuse it
         except (ValueError, RecursionError) as error:
-            reason = str(error) or "nested too deeply"
+            problem = str(error) or "nested too deeply"
             raise InputError(
-                f"{path}:{number}: invalid JSON ({reason}); give one JSON object a line"
+                f"{path}:{number}: invalid JSON ({problem}); give one JSON object a line"
             ) from None
         if not isinstance(record, dict):
             kind = type(record).__name__
@@ -119,6 +121,5 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Rows
                 for record in batch.to_pylist() if batch.num_columns else [{}] * batch.num_rows:
                     number += 1
                     yield number, record
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason})") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter two: odd values
+        raise InputError(f"{path}:{number + 1}: cannot be read as parquet ({reason(error)})") from None

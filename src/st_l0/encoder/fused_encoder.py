@@ -24,6 +24,7 @@ from st_l0.encoder.modules import (
     text_tokenizer,
 )
 from st_l0.encoder.queries import QueryLookup
+from st_l0.encoder.similarity import as_equally_many, as_pair, dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import activate
 from st_l0.utils.stock import routed_modules
@@ -155,3 +156,30 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
             return super().forward(input, **kwargs)
         input["sentence_embedding"] = activate(largest_logits(modules.transformer, head, input), logs)
         return input
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Scores of all pairs, as in sentence-transformers; several times faster for many documents.
+
+        Args:
+            embeddings1: Vectors in any form: torch tensors (dense or sparse), numpy arrays, scipy matrices,
+                or a list of vectors; one vector alone counts as one row.
+            embeddings2: The same, of the same length.
+
+        Returns:
+            Dense, ``(embeddings1, embeddings2)``.
+
+        Raises:
+            InputError: One of the two is no vectors, or their lengths differ.
+        """
+        first, second = as_pair(embeddings1, embeddings2)
+        if self.similarity_fn_name == "dot" and has_fast_scores(first, second):
+            return dot_scores(first, second)
+        return super().similarity(first, second)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Scores of row 0 with row 0, row 1 with row 1, …: ``(rows,)``; arguments as in `similarity`.
+
+        Raises:
+            InputError: As in `similarity`, or there are more rows on one side.
+        """
+        return super().similarity_pairwise(*as_equally_many(*as_pair(embeddings1, embeddings2)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from st_l0.data import read_lines
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_file
+from st_l0.utils.inputs import text_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 class Vocabulary(Protocol):
     """What a table asks of a tokenizer, be it of transformers or not."""
+
+    def __len__(self) -> int: ...
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -52,12 +55,11 @@ def document_frequencies(
         token id of the tokenizer plus one, and the number of texts.
 
     Raises:
-        InputError: There are no texts, or the tokenizer is not a fast one.
+        InputError: There are no texts, one is no string (see `st_l0.utils.inputs.as_texts`), or the tokenizer
+            is not a fast one.
     """
     from tokenizers import Tokenizer
     from tqdm.auto import tqdm
-
-    from st_l0.utils.batches import batched
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -70,7 +72,7 @@ def document_frequencies(
     frequencies = np.zeros(_vocabulary_size(tokenizer), np.int64)
     documents = 0
     with tqdm(desc="document frequencies", unit=" documents", disable=not progress) as bar:
-        for batch in batched(texts, batch_size):
+        for batch in text_batches(texts, batch_size):
             for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
                 frequencies[encoding.ids] += 1  # an id that is repeated in the index counts once
             documents += len(batch)
@@ -125,7 +127,8 @@ def compute_idf(
         Weights, float32, ``(vocabulary,)``; see `document_frequencies` and `idf`.
 
     Raises:
-        InputError: There are no texts, or the tokenizer is not a fast one.
+        InputError: There are no texts, one is no string (see `st_l0.utils.inputs.as_texts`), or the tokenizer
+            is not a fast one.
     """
     weights = idf(*document_frequencies(texts, tokenizer, batch_size=batch_size, progress=progress))
     weights[tokenizer.all_special_ids] = 0.0
@@ -184,15 +187,79 @@ def read_idf(
     """
     if unknown not in ("error", "drop"):
         raise InputError(f"unknown={unknown!r} is not known; give 'error' or 'drop'")
+    return _table(path, _read_object(path), tokenizer, default, unknown)
+
+
+def query_weights(given: Any, tokenizer: Vocabulary) -> np.ndarray:
+    """Query weights as people have them, as a table.
+
+    Args:
+        given: Path of an ``idf.json``; what ``json.load`` makes of one, token to weight, read as `read_idf`
+            reads the file; ``"binary"`` for weight 1 on every token; or a weight for each token in the order
+            of their ids: a numpy array, a torch tensor or a list, ``(vocabulary,)``.
+        tokenizer: Maps tokens to rows.
+
+    Returns:
+        Weights, float32, ``(vocabulary,)``, as in `read_idf`; those of an array as they stand there.
+
+    Raises:
+        InputError: As for `read_idf`; there is another number of weights than of tokens, or one is no finite
+            number of at least 0, which the message names by its token.
+    """
+    if isinstance(given, str | Path):
+        if given == "binary":
+            return np.ones(len(tokenizer), dtype=np.float32)
+        return read_idf(given, tokenizer)
+    if isinstance(given, Mapping):
+        return _table("idf", given.items(), tokenizer, 1.0, "error")
+    if hasattr(given, "detach"):  # a torch tensor, which numpy takes from the CPU only, and not as bfloat16
+        given = given.detach().to_dense().double().cpu()
+    try:
+        weights = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"idf is a {type(given).__name__}; give the path of an idf.json, a dictionary token to weight, "
+            "or an array with a weight for each token"
+        ) from None
+    if weights.shape != (len(tokenizer),):  # quicker to ask than the vocabulary itself
+        raise InputError(
+            f"idf has the shape {weights.shape}, but the tokenizer knows {len(tokenizer)} tokens"
+        )
+    check_weights("idf", weights, tokenizer)
+    return weights.astype(np.float32)
+
+
+def check_weights(source: str | Path, weights: np.ndarray, tokenizer: Vocabulary) -> None:
+    """Refuse a weight that is not a finite number of at least 0, by its token.
+
+    Raises:
+        InputError: There is one; ``source`` is what the message says that it is in.
+    """
+    bad = np.flatnonzero(~((weights >= 0) & (weights <= _LARGEST)))
+    if len(bad):
+        tokens = {row: token for token, row in tokenizer.get_vocab().items()}
+        _weight(source, tokens.get(int(bad[0]), str(bad[0])), float(weights[bad[0]]))
+
+
+def _table(
+    source: str | Path,
+    pairs: Iterable[tuple[Any, Any]],
+    tokenizer: Vocabulary,
+    default: float,
+    unknown: str,
+) -> np.ndarray:
+    """A table of tokens and their weights; see `read_idf`."""
     vocabulary = tokenizer.get_vocab()
     weights = np.full(_vocabulary_size(tokenizer), _weight("default", "default", default), np.float32)
     seen: set[str] = set()
     strangers: list[str] = []
-    for token, value in _read_object(path):
+    for token, value in pairs:
+        if not isinstance(token, str):
+            raise InputError(f"{source}: {token!r:.40} is no token; map tokens to weights")
         if token in seen:
-            raise InputError(f"{path}: {token!r} occurs twice; keep one of its weights")
+            raise InputError(f"{source}: {token!r} occurs twice; keep one of its weights")
         seen.add(token)
-        weight = _weight(path, token, value)
+        weight = _weight(source, token, value)
         if token in vocabulary:
             weights[vocabulary[token]] = weight
         else:
@@ -200,7 +267,7 @@ def read_idf(
     if strangers and unknown == "error":
         first = ", ".join(map(repr, strangers[:3])) + (", ..." if len(strangers) > 3 else "")
         raise InputError(
-            f"{path}: {len(strangers)} of {len(seen)} entries are not in the tokenizer's vocabulary "
+            f"{source}: {len(strangers)} of {len(seen)} entries are not in the tokenizer's vocabulary "
             f"({first}); use the table of this tokenizer, or read_idf(..., unknown='drop') and pass the array"
         )
     weights[tokenizer.all_special_ids] = 0.0
@@ -225,6 +292,8 @@ def _read_object(path: str | Path) -> _Pairs:
 
 
 def _weight(path: str | Path, token: str, value: Any) -> float:
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a number of numpy or torch
+        value = value.item()
     # The comparison refuses NaN too, and integers that do not fit a float.
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= _LARGEST:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -30,7 +29,6 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from st_l0.encoder.idf import read_idf
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
@@ -170,15 +168,6 @@ def make_modules(
         return [transformer, modules.pooling]
     silence_special_tokens(modules)
     return [Router.for_query_document(query_modules=[query], document_modules=[transformer, modules.pooling])]
-
-
-def query_table(idf: str | Path | np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """Query weight of each token, from an array, an ``idf.json``, or ``"binary"`` for 1 everywhere."""
-    if isinstance(idf, np.ndarray):
-        return idf
-    if idf == "binary":
-        return np.ones(vocabulary_size(tokenizer), dtype=np.float32)
-    return read_idf(Path(idf), tokenizer)
 
 
 def text_tokenizer(transformer: Transformer) -> PreTrainedTokenizerBase:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from tokenizers import Tokenizer
 from typing_extensions import Self
 
+from st_l0.encoder.idf import query_weights as table_of
 from st_l0.encoder.query_tokenizer import QueryTokenizer
 from st_l0.encoder.word_cache import WordCache
 from st_l0.errors import InputError
+from st_l0.utils.inputs import as_texts, is_one_text
 from st_l0.utils.sparse import as_csr, as_torch
 
 if TYPE_CHECKING:
@@ -156,11 +158,15 @@ class QueryEncoder:
 
     Args:
         tokenizer: The queries' tokenizer.
-        query_weights: Weight of each token, ``(vocabulary,)``, float32. Special tokens and weights below 0
-            weigh nothing.
+        query_weights: Weight of each token, ``(vocabulary,)``, or what else `st_l0.encoder.idf.query_weights`
+            takes, such as a dictionary token to weight. Special tokens weigh nothing.
         prompt: What stands before each query.
         max_active_dims: Largest weights that a query keeps; None keeps all. A query that has more goes
             through torch, which knows the order of equal weights.
+
+    Raises:
+        InputError: There is another number of weights than of tokens, or one is no finite number of at least
+            0; the message names its token.
 
     Example:
         >>> encoder = QueryEncoder.from_pretrained("models/st-l0-mini")
@@ -171,14 +177,14 @@ class QueryEncoder:
     def __init__(
         self,
         tokenizer: QueryTokenizer,
-        query_weights: np.ndarray,
+        query_weights: Any,
         *,
         prompt: str = "",
         max_active_dims: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.query_weights: np.ndarray = np.maximum(query_weights, np.float32(0))
-        special = [token for token in tokenizer.all_special_ids if token < len(query_weights)]
+        self.query_weights = table_of(query_weights, tokenizer)
+        special = [token for token in tokenizer.all_special_ids if token < len(self.query_weights)]
         self.query_weights[special] = 0
         self.prompt = prompt
         self.max_active_dims = max_active_dims
@@ -214,7 +220,9 @@ class QueryEncoder:
 
         hub_options = HubOptions(token, cache_folder, revision, local_files_only)
         side = read_query_side(str(path_or_hub_id), hub_options)
-        return cls(side.tokenizer, side.table, prompt=side.prompt, max_active_dims=side.max_active_dims)
+        # A stock training may have moved weights below 0, where they count as 0.
+        table = np.maximum(side.table, np.float32(0))
+        return cls(side.tokenizer, table, prompt=side.prompt, max_active_dims=side.max_active_dims)
 
     @property
     def vocabulary_size(self) -> int:
@@ -222,23 +230,23 @@ class QueryEncoder:
         return len(self.query_weights)
 
     def encode_query(
-        self, inputs: str | Sequence[str], *, convert_to_scipy: Literal[True] = True
+        self, inputs: str | Iterable[str], *, convert_to_scipy: Literal[True] = True
     ) -> sp.csr_matrix:
         """Encode queries.
 
         Args:
-            inputs: The queries; one alone is one row.
+            inputs: The queries, in anything that `st_l0.utils.inputs.as_texts` takes; one alone is one row.
             convert_to_scipy: For calls that fit `st_l0.SparseEncoder` too; tensors are its affair.
 
         Returns:
             ``(queries, vocabulary)``, float32, canonical (sorted, no duplicates, no zeros).
 
         Raises:
-            InputError: ``convert_to_scipy`` is off.
+            InputError: ``inputs`` are no texts, or one of them is none; or ``convert_to_scipy`` is off.
         """
         if not convert_to_scipy:
             raise InputError("a QueryEncoder gives scipy matrices only: take a SparseEncoder for tensors")
-        texts = [inputs] if isinstance(inputs, str) else inputs
+        texts = as_texts([inputs] if is_one_text(inputs) else inputs)
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         return self._look_up(texts, self.query_weights, self.max_active_dims)

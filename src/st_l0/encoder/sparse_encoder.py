@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, overload
 
@@ -14,13 +14,13 @@ from typing_extensions import Self
 from st_l0.encoder.documents import encode_texts
 from st_l0.encoder.explanation import Explanation, explain_match
 from st_l0.encoder.fused_encoder import FusedEncoder
+from st_l0.encoder.idf import query_weights
 from st_l0.encoder.loading import LOADERS, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
     activation_name,
     make_modules,
     match_vocabulary,
-    query_table,
     set_sizes,
     silence_special_tokens,
     text_tokenizer,
@@ -34,12 +34,12 @@ from st_l0.encoder.pretrained import (
     refusing_code,
     siamese,
 )
-from st_l0.encoder.similarity import dot_scores, has_fast_scores
 from st_l0.errors import InputError
+from st_l0.utils.inputs import as_texts, is_one_text
 from st_l0.utils.sparse import as_csr, as_torch
 from st_l0.utils.stock import load_with, resolve_prompt
 
-Texts: TypeAlias = "str | Sequence[str]"
+Texts: TypeAlias = "str | Iterable[str]"
 Encoded: TypeAlias = "sp.csr_matrix | Tensor | list[Tensor]"
 
 
@@ -79,7 +79,7 @@ class SparseEncoder(FusedEncoder):
         cls,
         base_model: str | Path,
         *,
-        idf: str | Path | np.ndarray | None,
+        idf: str | Path | Mapping[str, float] | np.ndarray | Tensor | Sequence[float] | None,
         activation: str | int = "relu",
         pooling: str = "max",
         max_seq_length: int = 256,
@@ -92,9 +92,10 @@ class SparseEncoder(FusedEncoder):
 
         Args:
             base_model: Hub id or folder of a transformers model.
-            idf: Query weights: path of an ``idf.json``, an array ``(vocabulary,)``, or ``"binary"`` for
-                weight 1 on every token (SPLADE-doc, arXiv 2109.10086). ``None`` sends queries through the
-                model too: siamese SPLADE, which is not inference-free, as a baseline and as a teacher.
+            idf: Query weights: path of an ``idf.json``, or what ``json.load`` makes of it; an array
+                ``(vocabulary,)``; or ``"binary"`` for weight 1 on every token (SPLADE-doc, arXiv 2109.10086);
+                see `st_l0.encoder.idf.query_weights`. ``None`` sends queries through the model too: siamese
+                SPLADE, which is not inference-free, as a baseline and as a teacher.
             activation: ``"relu"``: log(1 + relu(x)); ``"log1p_relu"``: one more log (l0 activation, arXiv
                 2504.14839); or the number of extra logs, 0 to 3.
             pooling: ``"max"`` or ``"sum"`` over the tokens of a document.
@@ -113,7 +114,7 @@ class SparseEncoder(FusedEncoder):
         hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
         transformer = start_document_encoder(str(base_model), max_seq_length, warm_start, hub_options)
         tokenizer = text_tokenizer(transformer)
-        table = None if idf is None else query_table(idf, tokenizer)
+        table = None if idf is None else query_weights(idf, tokenizer)
         modules = make_modules(transformer, table, activation, pooling)
         return cls(
             modules=modules,
@@ -193,14 +194,16 @@ class SparseEncoder(FusedEncoder):
     ) -> Tensor: ...
     @overload
     def encode_query(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
-    def encode_query(self, inputs: str | Sequence[str], *args: Any, **kwargs: Any) -> Any:
-        """Encode queries; arguments as in `encode`."""
+    def encode_query(self, inputs: Texts, *args: Any, **kwargs: Any) -> Any:
+        """Encode queries; arguments and errors as in `encode`."""
         as_row = kwargs == {"convert_to_scipy": True}
         changed = self.max_active_dims or self.prompts.get("query") or self.default_prompt_name
         if isinstance(inputs, str) and not args and (as_row or not kwargs) and not changed:
             # The way through `encode` would take as long as all the rest.
             modules = self._encoder_modules
             if modules is not None and modules.query is not None and (weight := modules.query.weight).is_cpu:
+                if not inputs.isascii():
+                    as_texts([inputs])
                 encoder, table = self._query_side(modules), self._table(weight)
                 return encoder([inputs], table) if as_row else encoder.vector(inputs, table)
         stock: Any = super().encode_query
@@ -222,7 +225,7 @@ class SparseEncoder(FusedEncoder):
     @overload
     def encode_document(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
     def encode_document(self, *args: Any, **kwargs: Any) -> Any:
-        """Encode documents; arguments as in `encode`."""
+        """Encode documents; arguments and errors as in `encode`."""
         stock: Any = super().encode_document
         return stock(*args, **kwargs)
 
@@ -241,7 +244,7 @@ class SparseEncoder(FusedEncoder):
     def encode(self, inputs: Any, *args: Any, **options: Any) -> Encoded: ...
     def encode(
         self,
-        inputs: str | Sequence[str],
+        inputs: Texts,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -262,18 +265,21 @@ class SparseEncoder(FusedEncoder):
         ``scipy.sparse.csr_matrix`` ``(texts, vocabulary)`` instead of torch tensors (fastest; what an index
         takes). Queries run no model. ``batch_size`` documents of the longest make a batch; shorter ones go in
         batches of as many tokens, up to four times as many documents. For documents that do not fit in memory
-        see `st_l0.indexing.encode.encode_stream`. Several devices, and inputs that are not plain texts, go
-        through the stock path.
+        see `st_l0.indexing.encode.encode_stream`. Several devices go through the stock path.
+
+        Raises:
+            InputError: ``inputs`` are no texts, or one of them is none; see `st_l0.utils.inputs.as_texts`. A
+                weight is not finite.
         """
         modules = self._encoder_modules
-        single = isinstance(inputs, str)
-        texts = [cast(str, inputs)] if single else list(inputs)
-        plain = (single or all(isinstance(text, str) for text in texts)) and kwargs.keys() <= {"task"}
-        if modules is None or not plain or pool is not None or isinstance(device, list):
+        single = is_one_text(inputs)
+        foreign = modules is None and self.modalities != ["text"]  # stock knows what such a model takes
+        texts: Any = inputs if foreign else as_texts([inputs] if single else inputs)
+        prompt = resolve_prompt(self, prompt, prompt_name)
+        if modules is None or pool is not None or isinstance(device, list) or kwargs.keys() - {"task"}:
             stock: Any = super().encode
             embeddings = stock(
-                inputs,
-                prompt_name=prompt_name,
+                texts[0] if single and not foreign else texts,
                 prompt=prompt,
                 batch_size=batch_size,
                 show_progress_bar=show_progress_bar,
@@ -286,14 +292,17 @@ class SparseEncoder(FusedEncoder):
                 chunk_size=chunk_size,
                 **kwargs,
             )
-            return as_csr(embeddings) if convert_to_scipy else embeddings
-        if batch_size <= 0:
+            if foreign or texts:
+                return as_csr(embeddings) if convert_to_scipy else embeddings
+            # Stock gives no texts no columns either.
+            home, shape = self.device, (0, cast(int, self.get_embedding_dimension()))
+            matrix = sp.csr_matrix(shape, dtype=np.float32)
+        elif batch_size <= 0:
             raise ValueError(f"batch_size must be positive, not {batch_size}")
-        prompt = resolve_prompt(self, prompt, prompt_name)
-        limit = max_active_dims or self.max_active_dims
-        if modules.query is not None and kwargs.get("task") == "query":
+        elif modules.query is not None and kwargs.get("task") == "query":
             queries = [prompt + text for text in texts] if prompt else texts
             home = modules.query.weight.device
+            limit = max_active_dims or self.max_active_dims
             matrix = self._query_side(modules)(queries, self._table(modules.query.weight), limit)
         else:
             if device is not None:
@@ -305,7 +314,7 @@ class SparseEncoder(FusedEncoder):
                 prompt=prompt,
                 task=kwargs.get("task") or ("document" if modules.query is not None else None),
                 batch_size=batch_size,
-                max_active_dims=limit,
+                max_active_dims=max_active_dims or self.max_active_dims,
                 progress=bool(show_progress_bar),
             )
         if convert_to_scipy:
@@ -334,9 +343,3 @@ class SparseEncoder(FusedEncoder):
             document = self.encode_document([document], convert_to_scipy=True)
         vector = self.encode_query([query], convert_to_scipy=True)
         return explain_match(vector, as_csr(document), modules.tokenizer)
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Scores of all pairs as in sentence-transformers, several times faster for many documents."""
-        if self.similarity_fn_name == "dot" and has_fast_scores(embeddings1, embeddings2):
-            return dot_scores(embeddings1, embeddings2)
-        return super().similarity(embeddings1, embeddings2)

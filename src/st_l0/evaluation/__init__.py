@@ -8,7 +8,7 @@ from st_l0.data import Collection, read_collection  # what `evaluate` takes
 from st_l0.evaluation.bm25 import BM25Result, search_bm25
 from st_l0.evaluation.measure import EvaluationReport, SystemResults, evaluate
 from st_l0.evaluation.metrics import quality_per_query
-from st_l0.evaluation.report import render, write_json, write_results
+from st_l0.evaluation.report import render, summarise, write_json, write_results
 from st_l0.evaluation.trec import read_run, write_run
 from st_l0.utils.lazy import on_first_use
 
@@ -30,6 +30,7 @@ __all__ = [
     "read_run",
     "render",
     "search_bm25",
+    "summarise",
     "write_json",
     "write_results",
     "write_run",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import require
+from st_l0.utils.inputs import as_texts
 
 
 class BM25Result(NamedTuple):
@@ -37,6 +38,7 @@ def search_bm25(
         progress: Show progress bars.
 
     Raises:
+        InputError: one of the texts is no string.
         MissingExtraError: the extra ``eval`` is not installed.
 
     Source: Lù, 2024, https://arxiv.org/abs/2407.03618 (bm25s)
@@ -44,18 +46,18 @@ def search_bm25(
     bm25s = require("bm25s", "eval")
     splitter = WordSplitter()
 
-    def split(texts: Mapping[str, str]) -> Any:
-        return splitter.tokenized(list(texts.values()), progress=progress)
+    def split(texts: Mapping[str, str], noun: str) -> Any:
+        return splitter.tokenized(as_texts(texts.values(), noun, texts), progress=progress)
 
     start = time.perf_counter()
-    documents = split(corpus)
+    documents = split(corpus, "document")
     if not queries or not documents.vocab:  # bm25s cannot index a corpus without words
         return BM25Result({query: {} for query in queries}, time.perf_counter() - start, 0.0)
     engine = bm25s.BM25(method="lucene", k1=K1, b=B, backend="numpy")
     engine.index(documents, show_progress=progress)
     indexed = time.perf_counter()
     rows, scores = engine.retrieve(
-        split(queries), k=min(k, len(corpus)), show_progress=progress, backend_selection="numpy"
+        split(queries, "query"), k=min(k, len(corpus)), show_progress=progress, backend_selection="numpy"
     )
     searched = time.perf_counter()
 

@@ -22,6 +22,7 @@ from tqdm import trange
 
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, Index
+from st_l0.utils.inputs import as_texts
 from st_l0.utils.sparse import as_csr
 
 _logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
         **options: Stock's.
 
     Raises:
-        InputError: a weight is negative, or not finite; models with an MLM head have none such.
+        InputError: one of the texts is no string; or, later, a weight is negative, or not finite: models with
+            an MLM head have none such.
 
     Example:
         >>> evaluator = IndexInformationRetrievalEvaluator(
@@ -66,6 +68,8 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
     ) -> None:
         super().__init__(*arguments, **options)
         self.make_index = make_index
+        as_texts(self.queries, "query", self.queries_ids)
+        as_texts(self.corpus, "document", self.corpus_ids)
 
     @property
     def description(self) -> str:

@@ -14,6 +14,7 @@ from st_l0.data import Collection
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import Qrels, Run, flops, mean_quality, quality_per_query
+from st_l0.utils.inputs import as_texts
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -104,8 +105,8 @@ def evaluate(
             tests of significance and run files (`st_l0.evaluation.write_results`).
 
     Raises:
-        InputError: the collection is empty, ``k`` is below 10, or ``index`` or ``document_vectors`` are not
-            those of the collection.
+        InputError: the collection is empty or holds what is no text, ``k`` is below 10, or ``index`` or
+            ``document_vectors`` are not those of the collection.
         MissingExtraError: ``bm25`` is on and the extra ``eval`` is not installed.
 
     Example:
@@ -118,7 +119,7 @@ def evaluate(
         1.0
     """
     from st_l0.index import EmbeddedIndex
-    from st_l0.utils.sparse import active_dims, as_csr
+    from st_l0.utils.sparse import active_dims, as_csr, silence_empty
 
     vectors = None if document_vectors is None else as_csr(document_vectors)
     _check(collection, index, vectors, k)
@@ -139,14 +140,13 @@ def evaluate(
     if index is None:
         if vectors is None:
             start = time.perf_counter()
+            documents = list(collection.corpus.values())
             vectors = as_csr(
                 model.encode_document(
-                    list(collection.corpus.values()),
-                    batch_size=batch_size,
-                    show_progress_bar=progress,
-                    convert_to_scipy=True,
+                    documents, batch_size=batch_size, show_progress_bar=progress, convert_to_scipy=True
                 )
             )
+            vectors = silence_empty(vectors, documents)
             costs["encode_documents_seconds"] = time.perf_counter() - start
             costs["documents_per_second"] = len(collection.corpus) / costs["encode_documents_seconds"]
         start = time.perf_counter()
@@ -176,6 +176,8 @@ def _check(collection: Collection, index: Index | None, vectors: sp.csr_matrix |
     name, documents = collection.name, len(collection.corpus)
     if not documents or not collection.queries:
         raise InputError(f"collection {name}: no documents or no judged queries; give at least one of each")
+    as_texts(collection.corpus.values(), f"collection {name}: document", collection.corpus)
+    as_texts(collection.queries.values(), f"collection {name}: query", collection.queries)
     if k < 10:
         raise InputError(f"k is {k}, but nDCG@10 and MRR@10 need 10 documents; give at least 10")
     if index is not None and len(index) != documents:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import EvaluationReport, SystemResults
 from st_l0.evaluation.trec import write_run
 from st_l0.utils.files import replace_file
+from st_l0.utils.terminal import cell
 
 _Systems = dict[str, dict[str, float]]
 
@@ -118,7 +118,7 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
     for title, systems in blocks:
         for system, values in systems.items():
             cells = [_cell(key, form, values, systems, key in graded) for key, _, form in columns]
-            table.add_row(escape(title), "BM25" if system == "bm25" else system, *cells)
+            table.add_row(cell(title), "BM25" if system == "bm25" else system, *cells)
             title = ""
     return table
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import read_head
-from st_l0.utils.batches import batched
+from st_l0.utils.devices import as_double
+from st_l0.utils.inputs import text_batches
 
 _GELU_SHIFT = 8.0
 _RIDGE = 1e-2  # of the mean squared hidden state
@@ -46,7 +47,8 @@ def warm_start_head(
         batch_size: Texts a forward pass.
 
     Raises:
-        InputError: The head is not of a known kind, or ``texts`` holds fewer tokens than the hidden size.
+        InputError: The head is not of a known kind, one of ``texts`` is no string, or they hold fewer tokens
+            than the hidden size.
     """
     model: Any = transformer.model
     tokenizer: Any = transformer.tokenizer
@@ -62,7 +64,7 @@ def warm_start_head(
     model.eval()
     states, ids = [], []
     seen = 0
-    for batch in batched(texts, batch_size):
+    for batch in text_batches(texts, batch_size):
         length = min(128, transformer.max_seq_length or 128)
         features = tokenizer(batch, padding=True, truncation=True, max_length=length, return_tensors="pt").to(
             model.device
@@ -90,11 +92,11 @@ def warm_start_head(
 
 def _ridge(states: Tensor, ids: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted ridge regression of ``(tokens, hidden)`` states onto centred embeddings: weight and bias."""
-    targets = (embeddings - embeddings.mean(0))[ids].double()
+    targets = as_double((embeddings - embeddings.mean(0))[ids])
     counts = torch.bincount(ids, minlength=len(embeddings))[ids]
-    weights = counts.double().rsqrt()  # a frequent token must not decide the map alone
+    weights = as_double(counts).rsqrt()  # a frequent token must not decide the map alone
     total = weights.sum()
-    states = states.double()
+    states = as_double(states)
     state_mean = (weights @ states) / total
     target_mean = (weights @ targets) / total
     x, y = states - state_mean, targets - target_mean

@@ -43,6 +43,8 @@ def open_index(
         ...     index.search(np.array([[1.0, 0.0, 1.0]]))[0][0].id
         'a'
     """
+    if target is None:
+        raise InputError("target is None; give a folder, or EmbeddedIndex() for an index in memory")
     if str(target).startswith("opensearch:"):
         raise InputError(f"{target}: OpenSearch is not supported by this version yet; give a folder instead")
     if "://" in str(target):

@@ -12,8 +12,9 @@ from st_l0.encoder.precision import encoder_precision
 from st_l0.errors import InputError
 from st_l0.indexing.identity import OTHER, place
 from st_l0.indexing.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_shard, write_shard
-from st_l0.utils.batches import batched
+from st_l0.utils.inputs import as_texts, text_batches
 from st_l0.utils.resumable import begin_record, check_record, write_shards
+from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -28,7 +29,7 @@ def encode_stream(
     window: int = 2048,
     max_active_dims: int | None = None,
 ) -> Iterator[sp.csr_matrix]:
-    """Encode documents that do not fit in memory, or whose vectors do not.
+    """Encode documents that do not fit in memory, or whose vectors do not; an empty text has an empty vector.
 
     Args:
         model: The encoder.
@@ -42,14 +43,15 @@ def encode_stream(
         ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
 
     Raises:
-        InputError: ``window`` is below 1, or a weight is not finite.
+        InputError: ``window`` is below 1, one of ``texts`` is no string, or a weight is not finite.
     """
     if window < 1:
         raise InputError(f"window must be at least 1, not {window}")
-    for some in batched(texts, window):
-        yield model.encode_document(
+    for some in text_batches(texts, window):
+        vectors = model.encode_document(
             some, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
         )
+        yield silence_empty(vectors, some)
 
 
 def encode_corpus(
@@ -160,6 +162,9 @@ def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size:
             raise InputError(f"{path}: not the documents that the corpus has there; give a new folder")
         return
     vectors = model.encode_document(
-        texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
+        as_texts(texts, "document", ids),
+        batch_size=batch_size,
+        convert_to_scipy=True,
+        show_progress_bar=False,
     )
-    write_shard(path, Shard(ids, texts, vectors))
+    write_shard(path, Shard(ids, texts, silence_empty(vectors, texts)))

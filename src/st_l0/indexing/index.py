@@ -12,6 +12,8 @@ from st_l0.errors import InputError
 from st_l0.indexing.identity import OTHER
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
+from st_l0.utils.inputs import as_texts
+from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -68,11 +70,11 @@ def index_corpus(
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
             if new:
-                texts = [document.text for document in new]
+                texts = as_texts([document.text for document in new], "document", (one.id for one in new))
                 vectors = model.encode_document(
                     texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
                 )
-                index.add([document.id for document in new], vectors, texts)
+                index.add([document.id for document in new], silence_empty(vectors, texts), texts)
                 added += len(new)
             bar.update(len(chunk))
     return added

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from st_l0.errors import InputError
 from st_l0.losses.ranking import RankingLoss
 from st_l0.losses.regularizers import Regularizer
-from st_l0.utils.distributed import all_gather, all_reduce_sum
+from st_l0.losses.statistics import BatchStatistics
 from st_l0.utils.stock import embed_columns
 
 # An odd multiplier of 64 bits: a polynomial hash modulo 2**64, Knuth's MMIX constant.
@@ -89,8 +89,7 @@ class SparseRetrievalLoss(nn.Module):
         self.weights = weights
         self.ramp_steps = ramp_steps
         self.log_statistics = True
-        self._active: dict[str, list[Tensor]] = {}
-        self._flops: list[Tensor] = []
+        self._statistics = BatchStatistics()
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
@@ -107,6 +106,7 @@ class SparseRetrievalLoss(nn.Module):
         embeddings = embed_columns(self.model, features)
         ranking = self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys)
         terms = ranking if isinstance(ranking, dict) else {"ranking_loss": ranking}
+        ranking_terms = list(terms.values())
         # Extra queries are chosen ones: neither statistics nor penalties are meant for them.
         queries, documents = embeddings[0][: len(embeddings[1])], torch.cat(embeddings[1:])
         penalty = self.document_regularizer.compute_loss_from_embeddings(documents)
@@ -115,36 +115,17 @@ class SparseRetrievalLoss(nn.Module):
             penalty = self.query_regularizer.compute_loss_from_embeddings(queries)
             terms["query_regularizer_loss"] = penalty * self.weights["query_regularizer_weight"]
         if self.log_statistics:
-            self._watch(queries, documents)
+            self._statistics.observe(queries, documents)
+            term = terms["document_regularizer_loss"]
+            self._statistics.observe_pull(torch.stack(ranking_terms).sum(), term, embeddings[1:])
         return terms
 
-    @torch.no_grad()
-    def _watch(self, queries: Tensor, documents: Tensor) -> None:
-        used = {"query": queries != 0, "document": documents != 0}
-        shares = []
-        for side, active in used.items():
-            self._active.setdefault(side, []).append(active.sum(1))
-            rows = torch.tensor(len(active), device=active.device)
-            shares.append(all_reduce_sum(active.sum(0)).double() / all_reduce_sum(rows))
-        self._flops.append((shares[0] * shares[1]).sum())
-
     def pop_statistics(self) -> dict[str, float]:
-        """Active dims and FLOPS of the log_statistics batches since the last call, and the weights.
-
-        All are over all devices. Active dims are of single texts: their mean and, for documents, their 95th
-        percentile. FLOPS is the mean number of tokens that a query and a document share, over all pairs of a
-        batch.
-        """
-        if not self._flops:
+        """`BatchStatistics.pop` of the log_statistics batches since the last call, and the weights."""
+        found = self._statistics.pop()
+        if not found:
             return {}
-        active = {side: all_gather(torch.cat(counts)).double() for side, counts in self._active.items()}
-        found = {f"{side}_active_dims": float(counts.mean()) for side, counts in active.items()}
-        found["document_active_dims_p95"] = float(active["document"].quantile(0.95))
-        found["flops"] = float(torch.stack(self._flops).mean())
-        self._active, self._flops = {}, []
-        found = {name: round(value, 4) for name, value in found.items()}
-        weights = {name: value for name, value in self.weights.items() if self.peak_weights[name]}
-        return {**found, **weights}
+        return {**found, **{name: value for name, value in self.weights.items() if self.peak_weights[name]}}
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""

@@ -202,6 +202,8 @@ def _teacher_scores(
     """The scores in the dtype of the student's, and whether they are of all documents of the batch."""
     if labels is None:
         raise InputError("distillation needs teacher scores: give the rows scores, or the recipe teachers")
+    if not isinstance(labels, Tensor):
+        raise InputError(f"teacher scores are a {type(labels).__name__}; give a tensor")
     queries = len(student)
     shapes: list[tuple[int, ...]] = [(batch.rows, documents_per_query)] if queries == batch.rows else []
     if in_batch:
@@ -211,6 +213,7 @@ def _teacher_scores(
             f"teacher scores have the shape {tuple(labels.shape)}, but {queries} queries with "
             f"{documents_per_query} documents each need {' or '.join(map(str, dict.fromkeys(shapes)))}"
         )
+    labels = labels.to_dense()
     if not labels.isfinite().all():
         raise InputError("teacher scores must be finite, but some are NaN or infinite")
     return labels.to(student), in_batch and labels.shape == student.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class DocumentFrequencyWeights(nn.Module):
         >>> import torch
         >>> weights = DocumentFrequencyWeights(3, alpha=0.5)
         >>> weights.observe(torch.tensor([[True, False, True], [False, False, True]]))
-        tensor([0.5000, 0.0000, 1.0000], dtype=torch.float64)
+        tensor([0.5000, 0.0000, 1.0000])
 
     Source: DF-FLOPS, Porco et al., 2025, https://arxiv.org/abs/2505.15070. There the frequencies are those of
     a validation pass every 100 steps; here they are those of the training batches, which costs nothing.
@@ -58,7 +59,7 @@ class DocumentFrequencyWeights(nn.Module):
         self.beta = beta
         self.refresh_steps = refresh_steps
         # Buffers, so that a resumed run goes on with the same factors.
-        self.register_buffer("weights", torch.zeros(vocabulary_size, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(vocabulary_size))
         self.register_buffer("counts", torch.zeros(vocabulary_size, dtype=torch.int64))
         self.register_buffer("documents", torch.zeros((), dtype=torch.int64))
         self._batches = 0
@@ -71,7 +72,7 @@ class DocumentFrequencyWeights(nn.Module):
             active: Which document uses which token, bool ``(documents, vocabulary)``.
 
         Returns:
-            The factors, float64 ``(vocabulary,)``, equal on all devices. In eval mode nothing is counted.
+            The factors, float32 ``(vocabulary,)``, equal on all devices. In eval mode nothing is counted.
 
         Raises:
             InputError: Another vocabulary.
@@ -87,16 +88,19 @@ class DocumentFrequencyWeights(nn.Module):
         self.counts += all_reduce_sum(active.sum(0))
         self.documents += all_reduce_sum(torch.tensor(len(active), device=active.device))
         if self._batches % self.refresh_steps == 0:
-            self.weights = self._factors(self.counts.double() / self.documents)
+            self.weights = self._factors()
             self.counts.zero_()
             self.documents.zero_()
         self._batches += 1
         return self.weights
 
-    def _factors(self, share: Tensor) -> Tensor:
-        exponent = math.log(2) / math.log(self.alpha)
-        # A share of 0 gives infinity, and with it the factor 0.
-        return 1 / (1 + (share**exponent - 1).clamp(min=0) ** self.beta)
+    def _factors(self) -> Tensor:
+        # In double precision, which not every device has: numpy's, on the CPU.
+        share = self.counts.cpu().numpy() / self.documents.item()
+        with np.errstate(divide="ignore"):  # a share of 0 gives infinity, and with it the factor 0
+            past = share ** (math.log(2) / math.log(self.alpha)) - 1
+            factors = 1 / (1 + np.maximum(past, 0) ** self.beta)
+        return torch.from_numpy(factors.astype(np.float32)).to(self.counts.device)
 
     def get_extra_state(self) -> int:
         """The number of batches seen, which `state_dict` holds too."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from st_l0.errors import InputError
 from st_l0.losses import citations
 from st_l0.losses.document_frequency import DocumentFrequencyWeights
+from st_l0.losses.given import as_token_weights
 from st_l0.losses.regularizers import Regularizer, inverse
 
 
@@ -146,9 +147,7 @@ class IDFFlopsLoss(FlopsLoss):
     """
 
     def __init__(self, idf: Tensor, *, positions: int = 1) -> None:
-        if not (idf.isfinite() & (idf >= 0)).all():
-            raise InputError("idf must be finite and 0 or more")
-        super().__init__(token_weights=inverse(idf), positions=positions)
+        super().__init__(token_weights=inverse(as_token_weights(idf, "idf")), positions=positions)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from st_l0.errors import InputError
 from st_l0.losses import citations
 from st_l0.losses.document_frequency import DocumentFrequencyWeights
+from st_l0.losses.given import as_rows, as_token_weights
 from st_l0.utils.distributed import all_reduce_sum
 
 
@@ -73,8 +74,6 @@ class Regularizer(nn.Module):
             raise InputError(f"extra_logs must be 0 or more, not {extra_logs}")
         if not positions >= 1:
             raise InputError(f"positions must be 1 or more, not {positions}")
-        if isinstance(token_weights, Tensor) and not (token_weights.isfinite() & (token_weights >= 0)).all():
-            raise InputError("token_weights must be finite and 0 or more")
         self.threshold = threshold
         self.top_k = top_k
         self.extra_logs = extra_logs
@@ -83,8 +82,8 @@ class Regularizer(nn.Module):
         self.register_buffer("token_weights", None, persistent=False)
         if isinstance(token_weights, DocumentFrequencyWeights):
             self.document_frequency = token_weights
-        else:
-            self.token_weights = token_weights
+        elif token_weights is not None:
+            self.token_weights = as_token_weights(token_weights, "token_weights")
 
     def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
         """Penalty of this batch.
@@ -97,9 +96,10 @@ class Regularizer(nn.Module):
             The penalty, a scalar.
 
         Raises:
-            InputError: The number of documents is not a multiple of ``positions``, or the token weights
-                belong to another vocabulary.
+            InputError: ``embeddings`` is no such tensor, the number of documents is not a multiple of
+                ``positions``, or the token weights belong to another vocabulary.
         """
+        embeddings = as_rows(embeddings, "embeddings")
         if len(embeddings) % self.positions:
             raise InputError(
                 f"{len(embeddings)} documents cannot be cut into {self.positions} equal positions"

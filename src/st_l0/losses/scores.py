@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from st_l0.errors import InputError
+from st_l0.losses.given import as_rows
 from st_l0.utils.distributed import all_gather, all_reduce_sum, rank, world_size
 
 
@@ -26,7 +27,8 @@ class BatchScores:
         rows: Number of queries with documents of their own.
 
     Raises:
-        InputError: There are no documents, or the columns have different lengths.
+        InputError: There are no documents, a column is no tensor ``(rows, vocabulary)``, or they have
+            different lengths.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class BatchScores:
         keys: Sequence[Tensor] | None = None,
         labels: Tensor | None = None,
     ) -> None:
+        embeddings = [as_rows(column, f"column {place}") for place, column in enumerate(embeddings)]
         queries, documents = embeddings[0], embeddings[1:]
         if not documents:
             raise InputError("a ranking loss needs queries and documents, but the batch has one column only")
@@ -44,6 +47,9 @@ class BatchScores:
             raise InputError(
                 f"every query needs the same number of documents, but the columns have {lengths} rows"
             )
+        widths = [column.shape[1] for column in embeddings]
+        if len(set(widths)) > 1:
+            raise InputError(f"the vectors of one batch have {widths} dimensions; encode all with one model")
         self.rows = lengths[1]
         self._all_queries = queries
         self._queries, self._documents = queries[: self.rows], documents

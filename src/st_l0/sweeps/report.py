@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 import numpy as np
 
@@ -16,6 +19,9 @@ from st_l0.evaluation.measure import EvaluationReport
 from st_l0.evaluation.report import summarise
 from st_l0.sweeps.sweep import Sweep, plan_runs
 from st_l0.utils.files import replace_file
+from st_l0.utils.terminal import printable
+
+_MARKUP = re.compile(r"[\\`|*\[\]~$]|(?<!\w)_|_(?!\w)")  # an underscore within a word is none
 
 
 class _Line(NamedTuple):
@@ -124,16 +130,16 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
     machines = sorted({result["machine"] for line in lines for result in line.results})
     return "\n".join(
         [
-            *([sweep.note, ""] if sweep.note else []),
+            *([*map(printable, sweep.note.splitlines()), ""] if sweep.note else []),
             *([f"**Not done yet: {missing} of the sweep's runs.**", ""] if missing else []),
             "nDCG@10, FLOPS and active dims a document are means over collections and seeds; ± is half of "
             "the distance between the best and the worst seed; minutes are those of one training.",
             "",
-            *(f"Machine: {machine}." for machine in machines),
+            *(f"Machine: {_plain(machine)}." for machine in machines),
             "",
-            f"![nDCG@10 against FLOPS]({plot})",
+            f"![nDCG@10 against FLOPS]({quote(plot)})",
             "",
-            *(f"| {' | '.join(row)} |" for row in rows),
+            *map(_row, rows),
             "",
             *_at_equal_cost(lines),
         ]
@@ -170,9 +176,19 @@ def _at_equal_cost(lines: list[_Line]) -> list[str]:
         "nDCG@10 at equal cost, on a straight line over log FLOPS between the nearest points of a variant; "
         "empty where it has none on both sides:",
         "",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *map(_row, rows),
         "",
     ]
+
+
+def _row(cells: Sequence[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(map(_plain, cells))} |"
+
+
+def _plain(text: str) -> str:
+    """Text of data for Markdown, in which nothing is markup, HTML or the end of a cell."""
+    return _MARKUP.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
 
 
 def _plot(lines: list[_Line], path: Path) -> None:

@@ -20,8 +20,11 @@ from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe, load_recipe
 from st_l0.training.settings import Section, SettingError, convert, load
 from st_l0.utils.files import replace_file
+from st_l0.utils.reading import read_json
+from st_l0.utils.terminal import printable
 
 _RESULT, _SETTINGS = "result.json", "settings.yaml"
+_REMOVE = "remove it, or give the sweep another output"
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def run_sweep(
         if progress:
             average = result["quality"]["average"]["model"]
             print(
-                f"{number}/{len(todo)} {run.folder}: nDCG@10 {average['ndcg@10']:.3f}, "
+                f"{number}/{len(todo)} {printable(run.folder)}: nDCG@10 {average['ndcg@10']:.3f}, "
                 f"FLOPS {average['flops']:.2f}, {average['document_active_dims']:.0f} dims, "
                 f"{time.perf_counter() - start:.0f} s",
                 flush=True,
@@ -194,7 +197,7 @@ def run_sweep(
 def read_results(sweep: Sweep) -> list[dict[str, Any]]:
     """The results that are there, in the order of `plan_runs`."""
     files = [run.folder / _RESULT for run in plan_runs(sweep) if _is_done(sweep, run)]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [read_json(file, _REMOVE) for file in files]
 
 
 def _run(sweep: Sweep, name: str, variant: Variant, point: dict[str, Any]) -> Run:
@@ -218,14 +221,13 @@ def _spell(value: Any) -> str:
 def _is_done(sweep: Sweep, run: Run) -> bool:
     """Whether there is a result; what there is must be of exactly these settings."""
     settings, result = run.folder / _SETTINGS, run.folder / _RESULT
-    mend = "remove it, or give the sweep another output"
     if settings.exists() and not _same_recipe(settings, run.recipe):
-        raise InputError(f"{run.folder}: was begun with other settings; {mend}")
+        raise InputError(f"{run.folder}: was begun with other settings; {_REMOVE}")
     if not result.exists():
         return False
-    found = json.loads(result.read_text(encoding="utf-8"))
-    if (found["dtype"], found["collections"]) != (sweep.dtype, list(sweep.collections)):
-        raise InputError(f"{run.folder}: was measured on other collections or in another dtype; {mend}")
+    found = read_json(result, _REMOVE)
+    if (found.get("dtype"), found.get("collections")) != (sweep.dtype, list(sweep.collections)):
+        raise InputError(f"{run.folder}: was measured on other collections or in another dtype; {_REMOVE}")
     return True
 
 

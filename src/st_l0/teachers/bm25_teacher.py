@@ -14,8 +14,9 @@ import scipy.sparse as sp
 from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import Side, SparseScores
-from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
+from st_l0.utils.inputs import text_batches
+from st_l0.utils.reading import read_json
 
 _CHUNK = 4096
 
@@ -29,7 +30,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         texts: The documents.
 
     Raises:
-        InputError: No document holds a word.
+        InputError: No document holds a word, or one is no string.
         MissingExtraError: the extra ``eval`` is not installed.
 
     Example:
@@ -44,7 +45,7 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     split = WordSplitter()
     frequencies: Counter[str] = Counter()
     documents = words = 0
-    for chunk in batched(texts, _CHUNK):
+    for chunk in text_batches(texts, _CHUNK):
         for row in split(chunk):
             frequencies.update(set(row))
             words += len(row)
@@ -74,13 +75,18 @@ class BM25Teacher(SparseScores):
     def __init__(self, name: str, path: str | Path) -> None:
         self.name = name
         self._split = WordSplitter()
+        mend = "st_l0.teachers.write_bm25 makes one"
+        content = read_json(path, mend)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
             self._documents, self._mean = int(content["documents"]), float(content["mean_length"])
-            self._frequencies: dict[str, int] = dict(content["frequencies"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"{path}: not the statistics of a corpus ({type(error).__name__})"
-            raise InputError(f"{problem}; st_l0.teachers.write_bm25 makes them") from error
+            self._frequencies = {word: int(count) for word, count in content["frequencies"].items()}
+            whole = 0 < self._mean < math.inf and all(
+                1 <= count <= self._documents for count in self._frequencies.values()
+            )
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise InputError(f"{path}: does not hold the statistics of a corpus; {mend}")
         self._columns: dict[str, int] = {}
 
     def embed(self, texts: list[str], side: Side) -> sp.csr_matrix:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.teachers.teacher import Teacher
+from st_l0.utils.devices import as_double
 from st_l0.utils.distributed import all_gather, all_gather_objects, rank, world_size
+from st_l0.utils.inputs import as_texts
 
 
 def min_max(scores: Tensor) -> Tensor:
@@ -30,14 +32,16 @@ def min_max(scores: Tensor) -> Tensor:
         tensor([[0.0000, 1.0000, 0.5000],
                 [0.0000, 0.0000, 0.0000]])
     """
+    if not isinstance(scores, Tensor) or not scores.dim():
+        raise InputError(f"scores are {scores!r:.40}; give a tensor with a row for each query")
     if not scores.isfinite().all():
         raise InputError("scores hold NaN or infinity; leave those rows out or mend the teacher")
     if not scores.shape[-1]:
         return scores.float()
-    wide = scores.double()
+    wide = as_double(scores)
     low, high = wide.aminmax(dim=-1, keepdim=True)
     # A row without a spread is 0 / 1.
-    return ((wide - low) / torch.where(high > low, high - low, 1.0)).float()
+    return ((wide - low) / torch.where(high > low, high - low, 1.0)).float().to(scores.device)
 
 
 class EnsembleTeacher:
@@ -99,15 +103,20 @@ class EnsembleTeacher:
             For each query the scores of its documents, ``(documents,)``, float32, on the CPU.
 
         Raises:
-            InputError: A score is NaN or infinite; the message names teacher and query.
+            InputError: One of the texts is no string, there are not as many lists as queries, or a score is
+                NaN or infinite; the message names teacher and query.
         """
-        rows = [query for query, texts in zip(queries, documents, strict=True) for _ in texts]
-        flat = [text for texts in documents for text in texts]
-        totals = [torch.zeros(len(texts)) for texts in documents]
+        queries = as_texts(queries, "query")
+        lists = [as_texts(texts, f"query {row}: document") for row, texts in enumerate(documents)]
+        if len(lists) != len(queries):
+            raise InputError(f"{len(lists)} lists of documents for {len(queries)} queries; give one for each")
+        rows = [query for query, texts in zip(queries, lists, strict=True) for _ in texts]
+        flat = [text for texts in lists for text in texts]
+        totals = [torch.zeros(len(texts)) for texts in lists]
         for teacher, share in zip(self.teachers, self.shares, strict=True):
             scores = teacher.score_pairs(rows, flat)
             refuse_not_finite(teacher, rows, scores)
-            for total, part in zip(totals, scores.split([len(texts) for texts in documents]), strict=True):
+            for total, part in zip(totals, scores.split([len(texts) for texts in lists]), strict=True):
                 total += share * min_max(part)
         return [total * self.scale for total in totals]
 
@@ -151,8 +160,11 @@ def refuse_not_finite(teacher: Teacher, queries: Sequence[str], scores: Tensor) 
         scores: ``(queries, ...)``.
 
     Raises:
-        InputError: A score is not finite; the message names teacher and query.
+        InputError: A score is not finite; the message names teacher and query. Or it is no tensor of scores.
     """
+    if not isinstance(scores, Tensor) or len(scores) != len(queries):
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InputError(f"teacher {teacher.name} gives {given}, no tensor with {len(queries)} rows")
     bad = (~scores.isfinite()).nonzero()
     if len(bad):
         first = tuple(bad[0].tolist())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
+from st_l0.utils.inputs import as_texts
 
 _SLICE = 1 << 14  # pairs whose embeddings are compared at once
 _MAX_LENGTH = 512  # tokens of a seq2seq prompt
@@ -42,7 +43,7 @@ class EmbeddingTeacher:
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
         """See `Teacher`."""
-        _check_pairs(queries, documents)
+        queries, documents = _as_pairs(queries, documents)
         if not queries:
             return torch.zeros(0)
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
@@ -54,6 +55,7 @@ class EmbeddingTeacher:
 
     def score_all(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
         """See `Teacher`."""
+        queries, documents = as_texts(queries, "query"), as_texts(documents, "document")
         if not queries or not documents:
             return torch.zeros(len(queries), len(documents))
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
@@ -187,7 +189,7 @@ class _PairTeacher:
     vocabulary: dict[str, int] | None = None
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
-        _check_pairs(queries, documents)
+        queries, documents = _as_pairs(queries, documents)
         if not queries:
             return torch.zeros(0)
         pairs, pair_of = _distinct(list(zip(queries, documents, strict=True)))
@@ -196,8 +198,9 @@ class _PairTeacher:
         return scores.clone()[torch.from_numpy(pair_of)]
 
     def score_all(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
+        queries, documents = as_texts(queries, "query"), as_texts(documents, "document")
         rows = [query for query in queries for _ in documents]
-        return self.score_pairs(rows, list(documents) * len(queries)).view(len(queries), len(documents))
+        return self.score_pairs(rows, documents * len(queries)).view(len(queries), len(documents))
 
     def _score(self, pairs: list[tuple[str, str]]) -> Tensor:
         raise NotImplementedError
@@ -310,6 +313,8 @@ def _distinct(items: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
     return list(positions), position_of
 
 
-def _check_pairs(queries: Sequence[str], documents: Sequence[str]) -> None:
-    if len(queries) != len(documents):
-        raise ValueError(f"{len(queries)} queries and {len(documents)} documents are no pairs")
+def _as_pairs(queries: Sequence[str], documents: Sequence[str]) -> tuple[list[str], list[str]]:
+    left, right = as_texts(queries, "query"), as_texts(documents, "document")
+    if len(left) != len(right):
+        raise InputError(f"{len(left)} queries and {len(right)} documents are no pairs; give as many of each")
+    return left, right

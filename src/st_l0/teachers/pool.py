@@ -11,6 +11,7 @@ from torch import Tensor
 from st_l0.errors import InputError
 from st_l0.teachers.ensemble import EnsembleTeacher
 from st_l0.teachers.model_teachers import EmbeddingTeacher
+from st_l0.utils.inputs import as_texts
 
 # Queries of the pool that a batch looks at: enough to find near ones, and the scores stay small.
 _CANDIDATES = 1 << 15
@@ -35,11 +36,11 @@ class QueryPool:
         number: Queries to draw for a batch.
 
     Raises:
-        InputError: A teacher reads query and document together.
+        InputError: A teacher reads query and document together, or a query is no string.
     """
 
     def __init__(self, teacher: EnsembleTeacher, queries: Sequence[str], number: int) -> None:
-        self.queries, self.number = list(dict.fromkeys(queries)), number
+        self.queries, self.number = list(dict.fromkeys(as_texts(queries, "query"))), number
         members: list[EmbeddingTeacher] = []
         for member in teacher.teachers:
             if not isinstance(member, EmbeddingTeacher):

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import EmbeddingTeacher, Side
-from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_folder
+from st_l0.utils.inputs import text_batches
 
 if TYPE_CHECKING:
     from st_l0.teachers.model_teachers import DenseTeacher
@@ -47,14 +47,14 @@ def write_vectors(
         progress: Whether to show a progress bar (on a terminal).
 
     Raises:
-        InputError: There is no text, or the model does not compare unit vectors.
+        InputError: There is no text, one is no string, or the model does not compare unit vectors.
     """
     keys: dict[bytes, None] = {}
     parts: list[np.ndarray] = []
     sides: tuple[tuple[Side, Iterable[str]], ...] = (("query", queries), ("document", documents))
     with tqdm(desc="embedding", unit="text", disable=None if progress else True) as bar:
         for side, texts in sides:
-            for chunk in batched(texts, _CHUNK):
+            for chunk in text_batches(texts, _CHUNK, side):
                 new = {_key(text, side): text for text in chunk}
                 new = {key: text for key, text in new.items() if key not in keys}
                 if new:
@@ -87,8 +87,11 @@ class VectorTeacher(EmbeddingTeacher):
         try:
             self._keys = np.load(self._folder / "keys.npy")
             self._vectors = np.load(self._folder / "vectors.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: no embeddings; st_l0.teachers.write_vectors makes them") from error
+            whole = _match(self._keys, self._vectors)
+        except (OSError, ValueError, EOFError):  # how numpy complains
+            whole = False
+        if not whole:
+            raise InputError(f"{folder}: no embeddings; st_l0.teachers.write_vectors makes them")
 
     def embed(self, texts: list[str], side: Side) -> Tensor:
         """``(texts, dims)``, float32, looked up."""
@@ -105,6 +108,19 @@ class VectorTeacher(EmbeddingTeacher):
 
     def _all(self, queries: Tensor, documents: Tensor) -> Tensor:
         return queries @ documents.T
+
+
+def _match(keys: np.ndarray, vectors: np.ndarray) -> bool:
+    """Whether the two belong together: a key for each vector, all different and sorted."""
+    return bool(
+        keys.dtype == np.dtype(f"S{_DIGEST}")
+        and keys.ndim == 1
+        and len(keys)
+        and (keys[1:] > keys[:-1]).all()
+        and vectors.ndim == 2
+        and vectors.dtype.kind == "f"
+        and len(vectors) == len(keys)
+    )
 
 
 def _unit(teacher: DenseTeacher, texts: list[str], side: Side) -> np.ndarray:

@@ -18,6 +18,7 @@ from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe
 from st_l0.utils.distributed import launched
 from st_l0.utils.stock import get_reporting_integration_callbacks, use_one_gpu
+from st_l0.utils.terminal import is_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def training_arguments(
     defaults: dict[str, Any] = {
         "dataloader_pin_memory": torch.cuda.is_available(),
         # The trainer would follow the verbosity of its log, which the command line turns down.
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": not is_terminal(sys.stderr),
         # Queries and documents are two forward passes before one backward pass: looking for parameters that
         # the first did not use would count the table's as done before the second.
         "ddp_find_unused_parameters": False,

@@ -80,3 +80,22 @@ def check_output(output: str | Path) -> None:
     recipe = Path(output) / "recipe.yaml"
     if recipe.exists() and not recipe.read_text("utf-8", "replace").startswith(WRITTEN):
         raise InputError(f"{recipe}: is of no training and would be replaced; give another output")
+
+
+def check_batch(recipe: Recipe, documents_per_query: int, queries: int) -> None:
+    """Refuse batches of one query with one document: nothing is there to rank it against.
+
+    Args:
+        recipe: The recipe.
+        documents_per_query: What the data hold.
+        queries: Queries that the loss sees together, on all devices.
+
+    Raises:
+        InputError: Every batch would be such.
+    """
+    if documents_per_query == queries == 1 and not recipe.ignore_health:
+        raise InputError(
+            "training.per_device_train_batch_size is 1 and the data hold one document a query, so that no "
+            "loss has anything to rank (accumulation does not change that): raise it, or give negatives "
+            "(ignore_health: true goes on)"
+        )

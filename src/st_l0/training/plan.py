@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from st_l0.data.arrow import is_hub_name
 from st_l0.data.rows import RawRow, read_raw_rows
@@ -21,9 +21,10 @@ from st_l0.errors import InputError
 from st_l0.losses import convert_weight
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
-from st_l0.training.checks import check_output, check_scores, check_teachers
+from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.recipe import Data, Loss, Recipe
+from st_l0.utils.terminal import cell
 
 _GPU_ARGUMENTS = ("fp16", "bf16", "tf32", "fp16_full_eval", "bf16_full_eval")
 _GUESSED_DOCUMENTS = 2
@@ -124,6 +125,8 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         if path is not None and path not in ("binary", "df"):
             check_table(path, base, notes)
     at_once = arguments.per_device_train_batch_size * devices
+    if documents_from != _GUESS:
+        check_batch(recipe, documents, at_once)
     per_step = at_once * arguments.gradient_accumulation_steps
     steps, length = _length(recipe, arguments, devices, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
@@ -297,8 +300,8 @@ def render(planned: Plan) -> Group:
     """A table for ``rich``, with the notes below it."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for name, value in _lines(planned):
-        table.add_row(f"[bold]{name}[/bold]", escape(value))
-    return Group(table, *(f"[yellow]note:[/yellow] {escape(note)}" for note in planned.notes))
+        table.add_row(cell(name, "bold"), cell(value))
+    return Group(table, *(Text.assemble(("note:", "yellow"), " ", cell(note)) for note in planned.notes))
 
 
 def _lines(planned: Plan) -> Iterator[tuple[str, str]]:

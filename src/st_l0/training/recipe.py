@@ -248,6 +248,8 @@ class Recipe(Section):
         output: Folder for the result.
         teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
         seed: Seed of the run.
+        ignore_health: Go on, and save the model, where the training cannot learn or has silenced every
+            document; what is not finite ends it all the same.
 
     Raises:
         InputError: A value has the wrong type or is impossible; the message names the full key.
@@ -262,6 +264,7 @@ class Recipe(Section):
     output: str
     teachers: Teachers | None = None
     seed: int = field(default=42, metadata={"at_least": 0, "less_than": 2**32})
+    ignore_health: bool = False
 
     def __post_init__(self) -> None:
         for name in _OWNED.keys() & (self.training if isinstance(self.training, dict) else ()):

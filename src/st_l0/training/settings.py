@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from st_l0.errors import InputError
+from st_l0.utils.reading import refuse_device
 
 Key = tuple[str, ...]
 Types = Mapping[str, Any]
@@ -119,6 +120,7 @@ def load(section: type[_S], path: str | Path, overrides: Sequence[str] = ()) -> 
         InputError: One line that says where (file and line, or override) and what is wrong.
     """
     source = str(path)
+    refuse_device(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from transformers import set_seed
 
+from st_l0.data import TrainingData
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.training.checkpoints import last_complete_checkpoint
-from st_l0.training.checks import WRITTEN, check_output
+from st_l0.training.checks import WRITTEN, check_batch, check_output
+from st_l0.training.health import HealthWatch, verdict
 from st_l0.training.recipe import Recipe
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
 from st_l0.utils.files import replace_file, replace_folder
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE = 64  # documents that a trained model must not all leave empty
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
     """Train as the recipe says.
 
-    Under ``output`` it leaves ``model/`` (the checkpoint), ``recipe.yaml`` (with every key) and
-    ``checkpoints/`` (to resume from, where ``training.save_strategy`` asks for them).
+    Under ``output`` it leaves ``model/`` (the checkpoint), ``recipe.yaml`` (with every key),
+    ``trainer_state.json`` (the log, and what `st_l0.training.health.verdict` found) and ``checkpoints/`` (to
+    resume from, where ``training.save_strategy`` asks for them).
 
     Args:
         recipe: What to train.
@@ -35,7 +43,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
 
     Raises:
         InputError: unusable data or model; nothing to resume; ``output`` holds checkpoints of an earlier run,
-            or a model or a recipe that no training has written there, which would be lost.
+            or a model or a recipe that no training has written there, which would be lost; the training
+            diverged, or its model finds nothing because every document is empty.
 
     Example:
         >>> from st_l0.training import load_recipe
@@ -63,6 +72,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     recipe.check_documents(documents_per_query)
     arguments = training_arguments(recipe, data.columns, checkpoints)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
+    check_batch(recipe, documents_per_query, arguments.per_device_train_batch_size * arguments.world_size)
     model = build_model(recipe)
     _share_prompts(model, arguments, data.columns)
     if recipe.model.dropout is not None:
@@ -78,19 +88,27 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         teacher=teacher,
         in_batch_negatives=bool(recipe.loss.in_batch_negatives),
         pool=build_pool(recipe, teacher, data),
+        ignore_health=recipe.ignore_health,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     target = output / "model"
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise InputError(
-            f"training diverged (NaN weights), {target} was not written: lower training.learning_rate"
-        )
+    HealthWatch(checkpoints).check_weights(trainer.state.global_step, model)
+    if not recipe.ignore_health and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        _refuse_empty(model, data, target)
+    found = verdict(trainer.state.log_history, cast(int, model.get_embedding_dimension()))
     if trainer.is_world_process_zero():
+        for sentence in found:
+            logger.warning("%s", sentence)
+        callbacks = cast("dict[str, Any]", trainer.state.stateful_callbacks)
+        callbacks["health"] = {"args": {}, "attributes": {"findings": found}}
         with replace_folder(target, "trained model") as folder:
             _save(model, folder)
+            _add_to_card(folder / "README.md", found)
         with replace_file(output / "recipe.yaml") as file:
             file.write_text(f"{WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
+        with replace_file(output / "trainer_state.json") as file:
+            trainer.state.save_to_json(str(file))
     trainer.accelerator.wait_for_everyone()
     return target
 
@@ -109,3 +127,22 @@ def _save(model: SparseEncoder, folder: Path) -> None:
         model.save_pretrained(str(folder))
     except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
         raise OSError(f"{folder.parent}: the model could not be saved ({error})") from error
+
+
+def _refuse_empty(model: SparseEncoder, data: TrainingData, target: Path) -> None:
+    """Refuse a model that knows no word of the first documents it was trained on."""
+    texts = data.dataset[: min(_SAMPLE, len(data.dataset))][data.columns[1]]
+    if not model.encode_document(list(texts), convert_to_scipy=True).getnnz():
+        raise InputError(
+            f"all {len(texts)} documents that were looked at are empty, {target} was not written: lower "
+            "loss.document_regularizer_weight or training.learning_rate, or raise loss.ramp_steps "
+            "(ignore_health: true saves it)"
+        )
+
+
+def _add_to_card(card: Path, findings: Sequence[str]) -> None:
+    """Say how the training went, before the card's section on how it was done."""
+    lines = [f"- {sentence}" for sentence in findings] or ["The log of the training shows nothing wrong."]
+    before, heading, after = card.read_text(encoding="utf-8").partition("## Training Details\n")
+    section = "\n".join(["## Training Health", "", *lines, "", ""])
+    card.write_text(f"{before}{section}{heading}{after}", encoding="utf-8")

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
+from st_l0.training.health import HealthWatch
 from st_l0.utils.stock import prepare_inputs
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     - It logs active dims, FLOPS, the regularizers' weights, and queries a second.
     - It asks live teachers for the scores of each batch.
     - It saves and restores what the loss and the query table have learned.
-    - It marks a checkpoint on disk as complete when it is.
+    - It marks a checkpoint on disk as complete when it is, and only one whose weights are finite.
+    - It ends at the first loss, gradient or weight that is not finite (`HealthWatch`).
 
     Args:
         args: As of `SparseEncoderTrainer`.
@@ -40,6 +42,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         in_batch_negatives: Whether the teacher scores the documents of all queries of the batch.
         pool: Where each batch gets extra queries from, for the teacher to score too; needs
             ``in_batch_negatives``.
+        ignore_health: Whether to go on when nothing can train any more.
         kwargs: As of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
 
@@ -49,9 +52,12 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         teacher: EnsembleTeacher | None = None,
         in_batch_negatives: bool = False,
         pool: QueryPool | None = None,
+        ignore_health: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.args.logging_nan_inf_filter = False  # it logs NaN as 0
+        self._health = HealthWatch(cast(str, self.args.output_dir), ignore=ignore_health)
         self._teacher = teacher
         self._in_batch = in_batch_negatives
         self._pool = pool
@@ -93,10 +99,24 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         collator: Any = self.data_collator
         return dict(prepare_inputs(self, collator.collate([{column: query, **dataset} for query in queries])))
 
+    def track_loss_components(self, loss: dict[str, Tensor]) -> None:
+        """Remember the loss terms of a batch, for the log and for the health watch."""
+        if self.model is not None and self.model.training:
+            self._health.observe_terms(loss)
+        super().track_loss_components(loss)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = cast(Any, super())._get_grad_norm(model, grad_norm=grad_norm)
+        scaled = self.accelerator.scaler is not None
+        self._health.check_step(self.state.global_step + 1, norm, model, scaled=scaled)
+        return norm
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; a training log gets the loss's statistics and the speed since the last one."""
         if "loss" in logs:
-            logs = {**logs, **self._retrieval_loss.pop_statistics()}
+            found = self._retrieval_loss.pop_statistics()
+            self._health.empty = found.get("empty_documents") == 1
+            logs = {**logs, **found}
             if self._clock is not None:
                 then, step = self._clock
                 self._clock = (time.perf_counter(), self.state.global_step)
@@ -116,6 +136,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         return cast("SparseEncoder", getattr(model, "_orig_mod", model))  # as it was before torch.compile
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._health.check_weights(self.state.global_step, self._encoder())
         checkpoints = Path(cast(str, self.args.output_dir))
         folder = checkpoints / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:

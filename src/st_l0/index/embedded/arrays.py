@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_l0.index.embedded.checksums import Checksums, Guard, damaged
+from st_l0.index.embedded.mapping import map_file
 from st_l0.utils.files import sync
 
 _HEADER_BYTES = 128
@@ -50,7 +51,7 @@ def read_array(path: Path, dtype: str, length: int) -> NDArray[Any]:
         raise damaged(path, f"{size} bytes")
     if length == 0:
         return np.empty(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=_HEADER_BYTES, shape=(length,)))
+    return map_file(path, size)[_HEADER_BYTES:].view(dtype)
 
 
 def open_array(path: Path, dtype: str, length: int, checksums: Sequence[int] | None) -> Guard:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from st_l0.errors import InputError
 from st_l0.index.embedded import merging
+from st_l0.index.embedded.arguments import as_count, as_ids, as_json, as_path, as_stored_texts
 from st_l0.index.embedded.searching import find
 from st_l0.index.embedded.segment import LiveSegment, Segment
 from st_l0.index.embedded.snapshot import Snapshot
@@ -31,8 +31,9 @@ class EmbeddedIndex:
     A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
     of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
     index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe. What is read from a folder is compared with its checksums when it
-    is first used: each method that needs a damaged file raises `InputError`, which names it.
+    Searching from several threads is safe. A pickle of an index in a folder holds its path only, one in
+    memory is copied. What is read from a folder is compared with its checksums when it is first used: each
+    method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
@@ -60,10 +61,12 @@ class EmbeddedIndex:
         metadata: Mapping[str, Any] | None = None,
         create: bool = True,
     ) -> None:
-        if vocabulary_size is not None and vocabulary_size < 1:
-            raise InputError(f"vocabulary_size must be at least 1, not {vocabulary_size}")
-        self.path = None if path is None else Path(path)
-        empty = Snapshot(vocabulary_size=vocabulary_size, metadata=_as_json(metadata or {}))
+        if vocabulary_size is not None:
+            vocabulary_size = as_count(vocabulary_size, "vocabulary_size")
+        self.path = None if path is None else as_path(path)
+        empty = Snapshot(
+            vocabulary_size=vocabulary_size, metadata=as_json({} if metadata is None else metadata)
+        )
         if self.path is None:
             self._store: Store = Memory(empty)
         else:
@@ -79,6 +82,16 @@ class EmbeddedIndex:
                 "use the model that it was built with, or another index"
             )
         self._told = vocabulary_size
+
+    def __getstate__(self) -> Any:
+        # A folder's index travels as its path, and shows what is there when it arrives.
+        return self.__dict__ if self.path is None else (self.path.absolute(), self._told)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+        else:
+            self.__init__(state[0], vocabulary_size=state[1], create=False)  # type: ignore[misc]
 
     @property
     def vocabulary_size(self) -> int | None:
@@ -105,7 +118,7 @@ class EmbeddedIndex:
         Raises:
             InputError: ids are neither all str nor all int.
         """
-        values = _as_ids(ids)
+        values = as_ids(ids)
         found = self._snapshot.locate(values)
         return [id for id in values if id not in found]
 
@@ -142,7 +155,7 @@ class EmbeddedIndex:
         Raises:
             InputError: an id is unknown or given twice, or another process writes for long.
         """
-        values = _unique(_as_ids(ids))
+        values = _unique(as_ids(ids))
         with self._store.writing():
             snapshot = self._store.load(self._snapshot)
             found = snapshot.locate(values)
@@ -173,8 +186,7 @@ class EmbeddedIndex:
             InputError: ``k`` is below 1, the queries have another length than the documents or a weight that
                 is not finite, ``ids`` are of the wrong kind, or ``mask`` has another shape.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}")
+        k = as_count(k, "k")
         snapshot = self._snapshot
         matrix = self._check(queries, snapshot)
         found = find(snapshot, matrix, k, _visible(snapshot, ids, mask))
@@ -198,7 +210,7 @@ class EmbeddedIndex:
         matrix = self._check(query, snapshot)
         if matrix.shape[0] != 1:
             raise InputError(f"explain takes one query, not {matrix.shape[0]}")
-        position = snapshot.locate([id]).get(id)
+        position = next(iter(snapshot.locate(as_ids(cast(Ids, [id]))).values()), None)
         if position is None:
             raise InputError(f"id {id!r} is not in the index")
         ((number, _, (row,)),) = snapshot.split(np.array([position]))
@@ -220,20 +232,23 @@ class EmbeddedIndex:
                 written.
             OSError: the disk is full.
         """
-        if self.path is not None and Path(path).resolve() == self.path.resolve():
+        path = as_path(path)
+        if self.path is not None and path.resolve() == self.path.resolve():
             raise InputError(f"{path}: this is the folder of the index itself: save the copy elsewhere")
-        snapshot, target = self._snapshot, Folder(Path(path))
+        snapshot, target = self._snapshot, Folder(path)
         with target.writing(create=True):
             groups = merging.pack([live for live in snapshot.segments if len(live)])
             target.publish(replace(snapshot, segments=tuple(target.write(group) for group in groups)))
 
     def _write(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None, replacing: bool) -> None:
-        values = _unique(_as_ids(ids))
+        values = _unique(as_ids(ids, ordered=True))
         matrix = self._check(vectors, self._snapshot)
         if len(values) != matrix.shape[0]:
             raise InputError(f"{len(values)} ids were given for {matrix.shape[0]} vectors")
-        if isinstance(texts, str) or (texts is not None and len(texts) != len(values)):
-            raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
+        if texts is not None:
+            texts = as_stored_texts(texts)
+            if len(texts) != len(values):
+                raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
         if not values:
             return
         with self._store.writing():
@@ -255,8 +270,6 @@ class EmbeddedIndex:
         self._snapshot = self._store.publish(replace(snapshot, segments=settled))
 
     def _check(self, vectors: Vectors, snapshot: Snapshot) -> sp.csr_matrix:
-        if isinstance(vectors, str | list | tuple) and any(isinstance(vector, str) for vector in vectors):
-            raise InputError("the index takes vectors, not texts: encode them with the model first")
         matrix = as_csr(vectors)
         self._check_length(matrix, snapshot)
         return matrix
@@ -278,7 +291,7 @@ def _visible(
         return snapshot.visible
     allowed = snapshot.kept
     if ids is not None:
-        values = _as_ids(ids)
+        values = as_ids(ids)
         if values and snapshot.id_kind not in (None, "str" if isinstance(values[0], str) else "int"):
             raise InputError(f"the index has {snapshot.id_kind} ids, but {values[0]!r} is not one")
         allowed = np.zeros(len(snapshot.kept), dtype=bool)
@@ -293,24 +306,6 @@ def _visible(
         allowed = allowed.copy()
         allowed[np.flatnonzero(snapshot.kept)[~mask]] = False
     return allowed.astype(np.float32)
-
-
-def _as_ids(ids: Ids) -> list[Id]:
-    """Plain str or int ids, all of one kind."""
-    if isinstance(ids, str | bytes):
-        raise InputError(f"ids must be a list of ids, not the single {ids!r}")
-    values: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    kinds = set(map(type, values))
-    if all(issubclass(kind, str) for kind in kinds):
-        return values
-    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
-        numbers = [int(value) for value in values]
-        if min(numbers) < -(2**63) or max(numbers) >= 2**63:
-            raise InputError("an int id does not fit into 64 bits: use str ids")
-        return list[Id](numbers)
-    raise InputError(
-        f"ids must be all str or all int, not {' and '.join(sorted(kind.__name__ for kind in kinds))}"
-    )
 
 
 def _unique(ids: list[Id]) -> list[Id]:
@@ -340,11 +335,3 @@ def _rows(matrix: sp.csr_matrix, start: int, stop: int) -> sp.csr_matrix:
     indptr = matrix.indptr[start : stop + 1] - first
     arrays = (matrix.data[first:last], matrix.indices[first:last], indptr)
     return sp.csr_matrix(arrays, shape=(stop - start, matrix.shape[1]))
-
-
-def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        copy: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"metadata must be a JSON object: {error}") from error
-    return copy

@@ -65,6 +65,12 @@ class Memory:
         self._snapshot = snapshot
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> Snapshot:
+        return self._snapshot  # a copy has a lock of its own
+
+    def __setstate__(self, snapshot: Snapshot) -> None:
+        self.__init__(snapshot)  # type: ignore[misc]
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the lock."""
@@ -231,8 +237,10 @@ class Folder:
         """
         try:
             raw = self._manifest.read_bytes()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise self._missing() from error
+        except OSError as error:
+            raise InputError(f"{self._manifest}: cannot be read ({error.strerror}); restore it") from error
         return raw, manifests.parse(self._manifest, raw)
 
     def _map(self, manifest: dict[str, Any], known: Snapshot) -> Snapshot:
