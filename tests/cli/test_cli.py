@@ -424,7 +424,7 @@ def test_index_below_a_file(run, encoder, corpus):
 
 class FakeTokenizer:
     @classmethod
-    def from_pretrained(cls, name):
+    def from_pretrained(cls, name, **options):
         return name
 
 

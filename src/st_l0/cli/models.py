@@ -228,7 +228,7 @@ def quickstart(
         "base_model": base_model,
         "max_steps": max_steps,
         "limit": limit,
-        "trust_remote_code": trust_remote_code,
+        "trust_remote_code": trust_remote_code or None,
     }
     with writing(output or "runs/quickstart"):
         run_quickstart(**{name: value for name, value in options.items() if value is not None})
