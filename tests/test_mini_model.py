@@ -62,3 +62,12 @@ def test_the_card_says_what_a_user_must_know():
     for word in ("license: apache-2.0", "CC BY-SA", "NFCorpus", "all-MiniLM-L6-v2", "make mini SCALE=cpu"):
         assert word in card
     assert "@" not in card.replace("nDCG@10", "")
+
+
+@pytest.mark.parametrize("part", ["document_0_Transformer", "query_0_SparseStaticEmbedding"])
+def test_its_files_state_one_length(model, part):
+    length = model.max_seq_length if part.startswith("document") else model.tokenizer.model_max_length
+    config = json.loads((FOLDER / part / "tokenizer_config.json").read_text())
+    content = json.loads((FOLDER / part / "tokenizer.json").read_text())
+    assert {config["model_max_length"], config["max_length"], content["truncation"]["max_length"]} == {length}
+    assert content["padding"] is None

@@ -45,6 +45,9 @@ class FakeEncoder:
     def fingerprint(self):
         return f"{self.weights} {self.table}"
 
+    def has_fingerprint(self, found):
+        return found == self.fingerprint()
+
     def query_fingerprint(self):
         return self.table
 
@@ -329,8 +332,8 @@ def test_documents_of_other_weights_are_refused_but_their_queries_fit(run, index
     result = run("index", "model", corpus, "--to", "my-index")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: my-index was made with a model of other weights (then at {indexed.parent / 'model'}): "
-        "use that one, or build the index again\n"
+        "error: my-index was made with a model of other weights or settings "
+        f"(then at {indexed.parent / 'model'}): use that one, or build the index again\n"
     )
 
 
@@ -449,7 +452,7 @@ def test_index_below_a_file(run, encoder, corpus):
 
 class FakeTokenizer:
     @classmethod
-    def from_pretrained(cls, name):
+    def from_pretrained(cls, name, **options):
         return name
 
 

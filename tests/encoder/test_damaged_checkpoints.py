@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from test_checkpoint_layouts import token_table, write_published_layout
 
 from st_l0 import QueryEncoder, SparseEncoder
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head
+from st_l0.encoder.hub_options import HubOptions
+from st_l0.encoder.pretrained import has_mlm_head
 from st_l0.encoder.query_tokenizer import NeedsModelError
 from st_l0.errors import InputError
 from tiny_models import ARCHITECTURES, VOCABULARY, make_mlm, save_model, write_json

@@ -144,17 +144,3 @@ def test_damaged_weights_name_the_document(tiny_encoder):
         model.transformers_model.get_output_embeddings().weight[7] = float("nan")
     with pytest.raises(InputError, match="text 0 gets weights that are not finite"):
         model.encode_document("cat")
-
-
-def test_the_fingerprint_follows_the_weights(tiny_encoder, tmp_path):
-    model = tiny_encoder()
-    model.save_pretrained(str(tmp_path))
-    assert SparseEncoder.from_pretrained(tmp_path, device="cpu").fingerprint() == model.fingerprint()
-    before = model.fingerprint()
-    with torch.no_grad():
-        next(model.transformers_model.parameters())[0] += 1e-6
-    assert model.fingerprint() != before
-
-
-def test_the_fingerprint_follows_the_activation(tiny_encoder):
-    assert tiny_encoder().fingerprint() != tiny_encoder(activation="log1p_relu").fingerprint()

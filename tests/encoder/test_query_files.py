@@ -177,9 +177,9 @@ def test_no_model(tmp_path):
 
 def test_a_siamese_model(tiny_encoder, tmp_path, checkpoint):
     folder = save_model(tiny_encoder(idf=None), tmp_path / "siamese")
-    assert message(folder).endswith("is no inference-free checkpoint: its queries run a model")
+    assert "is no inference-free checkpoint: its queries run a model" in message(folder)
     edit_json(checkpoint / "router_config.json", structure={"query": ["document_0_Transformer"]})
-    assert message(checkpoint).endswith("its queries run a model")
+    assert "its queries run a model" in message(checkpoint)
 
 
 def test_tables_that_do_not_fit(checkpoint):

@@ -60,6 +60,9 @@ class Words:
     def fingerprint(self):
         return self.weights
 
+    def has_fingerprint(self, found):
+        return found == self.weights
+
     def get_embedding_dimension(self):
         return 8
 
@@ -245,7 +248,7 @@ def test_indexing_shards_equals_indexing_the_corpus(tmp_path, tiny_encoder):
         assert found.pop("8", ("", "kept"))[1] == "kept"
         expected = {hit.id: (pytest.approx(hit.score, rel=1e-5), hit.text) for hit in one if hit.id != "8"}
         assert found == expected
-    with pytest.raises(InputError, match=r"weights \(then at words\): use that one, or encode again$"):
+    with pytest.raises(InputError, match=r"settings \(then at words\): use that one, or encode again$"):
         index_encoded(Words("second"), tmp_path / "encoded", loaded, progress=False)
 
 
@@ -302,7 +305,8 @@ def test_a_folder_of_another_run(tmp_path):
     encode(corpus(), tmp_path)
     before, path = content(tmp_path), tmp_path / "encoding.json"
     assert message(corpus(), tmp_path, Words("second")) == (
-        f"{path}: begun with a model of other weights (then at words); use that one, or give a new folder"
+        f"{path}: begun with a model of other weights or settings (then at words); "
+        "use that one, or give a new folder"
     )
     assert (
         message(corpus(), tmp_path, shard_size=5)

@@ -1,5 +1,6 @@
 """Which model fits an index, and that a search waits for no torch."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -65,7 +66,7 @@ def test_the_query_side_alone_is_loaded_and_checked(
     other = save_model(trained, tmp_path / "trained")
     assert isinstance(load_query_encoder(other, index, "there"), QueryEncoder)
     refused = (
-        f"there was made with a model of other weights (then at {folder}): "
+        f"there was made with a model of other weights or settings (then at {folder}): "
         "use that one, or build the index again"
     )
     assert message(check_model, trained, index, "there") == refused
@@ -83,6 +84,17 @@ def test_an_index_without_a_query_fingerprint_takes_the_whole_model(
     assert not isinstance(load_query_encoder(folder, index, "there"), QueryEncoder)
     other = save_model(tiny_encoder(idf=idf_weights + 1), tmp_path / "table")
     assert "other weights" in message(load_query_encoder, other, index, "there")
+
+
+def test_an_index_of_a_former_version_opens_with_its_model_only(model, folder, tiny_encoder, idf_weights):
+    """Fingerprints were over pooling and weights alone."""
+    former = hashlib.sha256(b"max relu")
+    for parameter in model.parameters():
+        former.update(parameter.detach().numpy().tobytes())
+    index = EmbeddedIndex(metadata={"model": folder, "fingerprint": former.hexdigest()})
+    check_model(model, index, "there")
+    assert load_query_encoder(folder, index, "there").query_fingerprint() == model.query_fingerprint()
+    assert "other weights" in message(check_model, tiny_encoder(idf=idf_weights + 1), index, "there")
 
 
 def test_what_only_transformers_reads_takes_the_whole_model(model, folder, index):

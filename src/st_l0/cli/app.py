@@ -34,6 +34,11 @@ _EXIT_CODES = (
     "2 an input, option or setting is unusable, the message says how to mend it; 130 interrupted."
 )
 
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the model; read it before you do."),
+]
+
 
 class _Commands(TyperGroup):
     """Understands ``--debug`` anywhere, and turns every exception into one line and an exit code."""

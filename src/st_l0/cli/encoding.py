@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from st_l0.cli.app import app, say, writing
+from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.fields import IdField, TextFields
 
 
@@ -32,6 +32,7 @@ def encode(
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
     id_field: IdField = None,
     text_field: TextFields = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Encode a corpus into files that `st-l0 index` takes, under torchrun on many devices.
 
@@ -48,7 +49,7 @@ def encode(
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
     first = next(documents)  # an unusable corpus should leave no folder behind
     join()
-    encoder = SparseEncoder.from_pretrained(model)
+    encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
     with writing(to):
         total = encode_corpus(
             encoder, chain([first], documents), to, name=model, dtype=dtype, batch_size=batch_size

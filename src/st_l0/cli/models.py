@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_l0.cli.app import app, say, writing
+from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.fields import IdField, TextFields, refuse_fields
 from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
@@ -47,6 +47,7 @@ def evaluate(
     dtype: Annotated[
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
     ] = False,
@@ -66,7 +67,11 @@ def evaluate(
         raise InputError(
             "two collections have the same name: rename the folder of one"
         )  # before the long part
-    encoder = SparseEncoder.from_pretrained(model, inference_free=False)  # siamese ones as baselines
+    encoder = SparseEncoder.from_pretrained(
+        model,
+        inference_free=False,  # siamese ones as baselines
+        trust_remote_code=trust_remote_code,
+    )
     options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25, "progress": is_terminal(sys.stderr)}
     results: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
@@ -118,6 +123,7 @@ def index(
     batch_size: BatchSize = 32,
     id_field: IdField = None,
     text_field: TextFields = None,
+    trust_remote_code: TrustRemoteCode = False,
     _check: Annotated[
         Path | None,
         typer.Option(
@@ -144,7 +150,7 @@ def index(
     fields: dict[str, Any] = {"id_field": id_field, "text_fields": text_field or None}
     documents = iter(()) if encoded else read_documents(corpus, **fields)
     first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind
-    encoder = SparseEncoder.from_pretrained(model)
+    encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
     metadata = index_metadata(encoder, model)
     with writing(to):
         opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
@@ -176,6 +182,7 @@ def search(
     ] = None,
     id_field: IdField = None,
     text_field: TextFields = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the hits as one JSON object, for scripts.")
     ] = False,
@@ -204,11 +211,11 @@ def search(
         from st_l0.encoder.sparse_encoder import SparseEncoder
         from st_l0.indexing.index import index_corpus
 
-        encoder = SparseEncoder.from_pretrained(name)
+        encoder = SparseEncoder.from_pretrained(name, trust_remote_code=trust_remote_code)
         documents = read_documents(index, id_field=id_field, text_fields=text_field or None)
         index_corpus(encoder, documents, opened)
     else:
-        encoder = load_query_encoder(name, opened, index)
+        encoder = load_query_encoder(name, opened, index, trust_remote_code=trust_remote_code)
     if query is not None:
         if not print_hits(encoder, opened, query, k, explain=explain, as_json=as_json):
             raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")
@@ -226,6 +233,7 @@ def quickstart(
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Docstrings to use at most.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train, evaluate and search on this machine, in one go."""
     from st_l0.quickstart.pipeline import run_quickstart
@@ -235,6 +243,7 @@ def quickstart(
         "base_model": base_model,
         "max_steps": max_steps,
         "limit": limit,
+        "trust_remote_code": trust_remote_code or None,
     }
     with writing(output or "runs/quickstart"):
         run_quickstart(**{name: value for name, value in options.items() if value is not None})
@@ -246,12 +255,16 @@ def export(
     output: Annotated[Path, typer.Option("--output", help="Folder for the copy.")],
     half: Annotated[bool, typer.Option("--half/--whole", help="Weights as float16, half the size.")] = True,
     max_seq_length: Annotated[int | None, typer.Option(min=8, help="Tokens of a document.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Copy a trained checkpoint for others to use."""
     from st_l0.hub.exporting import export as run
 
     with writing(output):
-        say(f"model: {run(model, output, half=half, max_seq_length=max_seq_length)}")
+        folder = run(
+            model, output, half=half, max_seq_length=max_seq_length, trust_remote_code=trust_remote_code
+        )
+    say(f"model: {folder}")
 
 
 def _ask() -> Iterator[str]:

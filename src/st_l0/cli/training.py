@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from st_l0.cli.app import app, say, writing
+from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.fields import ColumnOption, IdField, TextFields, as_columns
 from st_l0.errors import InputError, reason
 from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
@@ -39,11 +39,16 @@ def train(
     devices: Annotated[
         int | None, typer.Option(min=1, help="For --dry-run: devices to plan for.", show_default="1")
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train a model by a recipe, such as `st-l0 train l0_mask training.max_steps=10`."""
     from st_l0.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    if trust_remote_code:
+        sections = [name for name in ("model", "teachers") if getattr(loaded, name) is not None]
+        trusted = [f"{name}.trust_remote_code=true" for name in sections]
+        loaded = load_recipe(recipe, [*(overrides or ()), *trusted])
     if dry_run:
         from st_l0.training import plan
 
@@ -103,13 +108,15 @@ def idf(
     output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
     id_field: IdField = None,
     text_field: TextFields = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Count a corpus into a table of query weights."""
     from transformers import AutoTokenizer
 
     from st_l0.data import read_documents
+    from st_l0.encoder.hub_options import HubOptions
     from st_l0.encoder.idf import TABLE, compute_idf, write_idf
-    from st_l0.encoder.pretrained import HubOptions
+    from st_l0.encoder.pretrained import ForeignCodeError, refusing_code
     from st_l0.encoder.structure import check_tokenizer_files
     from st_l0.utils.files import check_file
     from st_l0.utils.paths import local_name
@@ -119,7 +126,10 @@ def idf(
         name = local_name(tokenizer)
         if Path(name).is_dir():
             check_tokenizer_files(name, "", HubOptions())
-        loaded = AutoTokenizer.from_pretrained(name)
+        with refusing_code(name):
+            loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except ForeignCodeError:
+        raise
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
@@ -156,6 +166,7 @@ def teach(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
     column: ColumnOption = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Score training rows with an ensemble of teachers. Started again after an interruption, it goes on."""
     from st_l0.data import open_texts, read_rows
@@ -174,7 +185,8 @@ def teach(
         queries=None if queries is None else open_texts(queries, "queries", **options),
         columns=columns,
     )
-    loaded = [load_teacher(spec, batch_size=batch_size) for spec in teachers]
+    loading: dict[str, Any] = {"batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    loaded = [load_teacher(spec, **loading) for spec in teachers]
     ensemble = EnsembleTeacher(loaded, scale, weights)
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
@@ -208,6 +220,7 @@ def mine(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
     column: ColumnOption = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
     ] = False,
@@ -231,6 +244,7 @@ def mine(
             max_ratio=max_ratio,
             batch_size=batch_size,
             columns=as_columns(column),
+            trust_remote_code=trust_remote_code,
         )
     rows = output / "train.jsonl"
     if as_json:
@@ -248,12 +262,15 @@ def small_data(
         str | None, typer.Option("--base-model", metavar="ID", help="The model to start from.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Docstrings to use at most.")] = 1200,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Make what the recipes of training_recipes/small read, from the docstrings of this Python."""
     from st_l0.quickstart.small_data import prepare_small
 
     with writing(output):
-        folder = prepare_small(output, limit=limit, base_model=base_model)
+        folder = prepare_small(
+            output, limit=limit, base_model=base_model, trust_remote_code=trust_remote_code
+        )
     say(f"small data: {folder}")
 
 

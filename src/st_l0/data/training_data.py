@@ -88,7 +88,7 @@ def read_training_data(
     parts: list[Dataset] = []
     names: tuple[str, ...] = ()
     for batch in batched(groups, _BATCH_ROWS):  # Arrow holds a text in a fraction of the memory of Python
-        names = names or _columns(batch[0])
+        names = names or column_names(len(batch[0].documents), batch[0].has_positive)
         parts.append(_to_arrow(names, batch, score_scale))
     if not parts:
         raise InputError(f"{_in_words(paths)}: no training data; give at least one row")
@@ -206,11 +206,13 @@ def _refuse_difference(row: RawRow, first: RawRow, size: int | None) -> None:
         )
 
 
-def _columns(group: _Group) -> tuple[str, ...]:
-    count = len(group.documents)
-    if not group.has_positive:
-        return ("query", *(f"document_{index + 1}" for index in range(count)))
-    negatives = ["negative"] if count == 2 else [f"negative_{index + 1}" for index in range(count - 1)]
+def column_names(documents: int, has_positive: bool) -> tuple[str, ...]:
+    """Names of the text columns, see `TrainingData`."""
+    if not has_positive:
+        return ("query", *(f"document_{index + 1}" for index in range(documents)))
+    negatives = (
+        ["negative"] if documents == 2 else [f"negative_{index + 1}" for index in range(documents - 1)]
+    )
     return ("query", "positive", *negatives)
 
 

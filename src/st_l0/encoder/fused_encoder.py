@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +13,17 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import Tensor, nn
 
 from st_l0.encoder.documents import largest_logits
-from st_l0.encoder.modules import EncoderModules, extra_logs, find_encoder_modules, fingerprint
+from st_l0.encoder.fingerprints import RULES, fingerprint, former_fingerprint
+from st_l0.encoder.learned_queries import stock_query_side
+from st_l0.encoder.modules import (
+    EncoderModules,
+    extra_logs,
+    find_encoder_modules,
+    silence_special_tokens,
+    state_length,
+    text_tokenizer,
+)
+from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.similarity import as_equally_many, as_pair, dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import activate
@@ -21,6 +33,7 @@ from st_l0.utils.stock import routed_modules
 class FusedEncoder(sentence_transformers.SparseEncoder):
     """A sparse encoder that runs its documents through the fused head, and whose values are stock's."""
 
+    _query_encoder: QueryLookup | None = None
     _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
 
     @property
@@ -77,9 +90,55 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         limited: Any = self[0] if modules is None else modules.transformer
         limited.max_seq_length = value
 
+    def _query_side(self, modules: EncoderModules) -> QueryLookup:
+        tokenizer, encoder = modules.tokenizer, self._query_encoder
+        limit = tokenizer.model_max_length  # where stock cuts
+        if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
+            encoder = self._query_encoder = QueryLookup(tokenizer, limit)
+        return encoder
+
+    def query_fingerprint(self) -> str:
+        """SHA-256 over all that query vectors depend on: table, tokenizer, cut, prompt, most active dims.
+
+        Raises:
+            InputError: the model is not inference-free.
+        """
+        lookup = self._query_side(self._inference_free_modules())
+        return lookup.fingerprint(self.query_weights, self.prompts.get("query") or "", self.max_active_dims)
+
     def fingerprint(self) -> str:
-        """SHA-256 over activation and weights: two models with one fingerprint compute the same vectors."""
-        return fingerprint(self, self._encoder_modules)
+        """A digest of all that vectors depend on: two models with one fingerprint compute the same ones."""
+        query_side = self.query_fingerprint() if self.inference_free else self._prompt("query")
+        others = [query_side, self._prompt("document", "passage", "corpus"), self.max_active_dims]
+        return fingerprint(self, self._encoder_modules, others)
+
+    def has_fingerprint(self, found: str) -> bool:
+        """Whether a fingerprint is this model's, by the present rules or by those of former versions."""
+        if found.startswith(RULES):
+            return found == self.fingerprint()
+        return found == former_fingerprint(self, self._encoder_modules)
+
+    def _prompt(self, *names: str) -> str:
+        """What stands before a text where the prompt is the first of these names that there is."""
+        return next((self.prompts[name] for name in names if name in self.prompts), "") or ""
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save with stock classes only; arguments as in sentence-transformers.
+
+        All files that state a length state the same one: `max_seq_length` of documents, and for queries that
+        run no model ``tokenizer.model_max_length``.
+        """
+        modules = self._encoder_modules
+        if self.inference_free:  # training may have moved what was silenced at the start
+            silence_special_tokens(cast(EncoderModules, modules))
+        if modules is not None:
+            for tokenizer in (modules.tokenizer, text_tokenizer(modules.transformer)):
+                state_length(tokenizer)
+        with stock_query_side(self[0], modules):
+            super().save(path, *args, **kwargs)
+        if self.trust_remote_code:  # the base model's own code is looked for at the root only
+            for code in Path(path).glob("*_*_*/*.py"):
+                shutil.copy(code, path)
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run a batch; documents take the fused head where they can (same values as stock)."""

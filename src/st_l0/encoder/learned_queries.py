@@ -97,6 +97,13 @@ def train_query_table(modules: EncoderModules, kind: str) -> None:
     parametrize.register_parametrization(query, "weight", parametrization)
 
 
+def fix_query_table(modules: EncoderModules) -> None:
+    """Keep the query weights of an inference-free encoder from being trained; its checkpoints say so too."""
+    query = cast(Any, modules.query)
+    query.weight.requires_grad_(False)
+    query.frozen = True
+
+
 def trained_parameter(modules: EncoderModules | None) -> nn.Parameter | None:
     """What is trained of the query side; ``None`` where the weights are fixed or a model makes them."""
     if modules is None or modules.query is None or not parametrize.is_parametrized(modules.query, "weight"):

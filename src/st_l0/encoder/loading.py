@@ -14,9 +14,9 @@ from sentence_transformers.util import import_from_string
 from torch import nn
 from transformers import AutoTokenizer
 
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.modules import check_head, make_pooling
 from st_l0.encoder.pretrained import (
-    HubOptions,
     check_length,
     check_warm_start,
     load_config,
@@ -66,7 +66,8 @@ class TableLoader(SparseStaticEmbedding):
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SparseStaticEmbedding:  # type: ignore[override]
         """Load a table from weights or, where the configuration names one, from a JSON file."""
         access = {key: kwargs[key] for key in _ACCESS if key in kwargs}
-        hub_options = HubOptions(**access)
+        # Left out, trust_remote_code would ask on a terminal whether code may run.
+        hub_options = HubOptions(**access, trust_remote_code=bool(kwargs.get("trust_remote_code")))
         tokenizer: Any = AutoTokenizer.from_pretrained(
             model_name_or_path, subfolder=subfolder, **hub_options.for_transformers()
         )

@@ -18,7 +18,6 @@ lift above 0, and the vocabulary of the head is cut to that of the tokenizer.
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -41,6 +40,9 @@ _SILENT = -1e4
 
 # Entries of a head beyond the vocabulary, which its training found convenient: the next multiple of 64 or so.
 _PADDING = 64
+
+# Tokens of a text that is never cut; what states no length states more.
+_UNLIMITED = 1 << 30
 
 _ACTIVATIONS = ("relu", "log1p_relu", "log1p_log1p_relu", "log1p_log1p_log1p_relu")
 
@@ -262,6 +264,36 @@ def check_sides(modules: EncoderModules) -> None:
         )
 
 
+def set_sizes(modules: EncoderModules) -> None:
+    """Set what a checkpoint may leave open, and correct what it states beyond what the model has.
+
+    The number of dims is that of the head's outputs (stock learns it from the first text, and gives another
+    number before), and no text is longer than the model has positions.
+    """
+    transformer: Any = modules.transformer
+    modules.pooling.embedding_dimension = transformer.model.get_output_embeddings().weight.shape[0]
+    limit = position_limit(transformer.model.config)
+    if transformer.max_seq_length is None or transformer.max_seq_length > limit:
+        transformer.max_seq_length = limit
+
+
+def state_length(tokenizer: Any) -> None:
+    """Have all files of a tokenizer state one length, that of ``model_max_length``, and no padding.
+
+    They would otherwise keep what a call has set, some time; other programs cut and pad by that.
+    """
+    limit = tokenizer.model_max_length
+    if "max_length" in tokenizer.init_kwargs:
+        tokenizer.init_kwargs["max_length"] = limit
+    if tokenizer.is_fast:
+        plain = tokenizer.backend_tokenizer
+        plain.no_padding()
+        if limit < _UNLIMITED:
+            plain.enable_truncation(limit, direction=tokenizer.truncation_side)
+        else:
+            plain.no_truncation()
+
+
 @torch.no_grad()
 def silence_special_tokens(modules: EncoderModules) -> None:
     """Take the special tokens out of both sides, in the weights, and clip negative query weights to 0.
@@ -285,14 +317,3 @@ def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:
     """Ids of the special tokens, as far as a table of ``size`` entries has them."""
     # A token that was added after the weights were made has none.
     return [token for token in tokenizer.all_special_ids if token < size]
-
-
-def fingerprint(model: nn.Module, modules: EncoderModules | None) -> str:
-    """SHA-256 over the weights of a model and, where its modules are known, over its pooling."""
-    digest = hashlib.sha256()
-    if modules is not None:
-        pooling: Any = modules.pooling
-        digest.update(f"{pooling.pooling_strategy} {pooling.activation_function}".encode())
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -6,80 +6,17 @@ A query comes by here, so that transformers (and torch with it) are imported onl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal
 
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.errors import InputError
 
 _SETTINGS = "config_sentence_transformers.json"
 _NO_LIMIT = 1 << 30
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
-
-
-@dataclass(frozen=True)
-class HubOptions:
-    """How to reach a checkpoint; the arguments mean what they mean in sentence-transformers."""
-
-    token: bool | str | None = None
-    cache_folder: str | None = None
-    revision: str | None = None
-    local_files_only: bool = False
-    trust_remote_code: bool = False
-
-    @classmethod
-    def among(cls, options: Mapping[str, Any]) -> HubOptions:
-        """Those that are among the arguments of sentence-transformers' ``SparseEncoder``."""
-        return cls(**{key: options[key] for key in cls.__dataclass_fields__ if key in options})
-
-    def find(self, checkpoint: str, file: str) -> Path | None:
-        """Path of one file of the checkpoint, downloaded where needed; ``None`` if it has no such file.
-
-        A folder comes before a Hub id of the same name. What keeps the Hub from answering, such as a missing
-        permission, is raised as huggingface_hub raises it.
-
-        Raises:
-            InputError: ``file`` leads out of the checkpoint, or is a folder.
-        """
-        parts = PureWindowsPath(file)  # which knows the separators of both kinds of systems
-        if parts.anchor or ".." in parts.parts:
-            raise InputError(
-                f"{checkpoint}: it names the file {file!r}; give a path inside of the checkpoint"
-            )
-        local = Path(checkpoint, file)
-        if local.is_dir():
-            raise InputError(f"{local}: is a folder, where a file should be: restore the checkpoint")
-        if local.exists():
-            return local
-        if Path(checkpoint).is_dir():
-            return None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            found = hf_hub_download(
-                checkpoint,
-                file,
-                revision=self.revision,
-                token=self.token,
-                cache_dir=self.cache_folder,
-                local_files_only=self.local_files_only,
-            )
-        except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError):  # the last: no Hub id
-            return None
-        return Path(found)
-
-    def for_transformers(self) -> dict[str, Any]:
-        """The same as arguments of transformers' ``from_pretrained``."""
-        return {
-            "token": self.token,
-            "cache_dir": self.cache_folder,
-            "revision": self.revision or "main",
-            "local_files_only": self.local_files_only,
-            "trust_remote_code": self.trust_remote_code,
-        }
 
 
 def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder", "mlm-with-idf", "other"]:
@@ -102,9 +39,16 @@ def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder"
     return "sparse-encoder" if settings.get("model_type") == "SparseEncoder" else "other"
 
 
-def no_sparse_encoder(checkpoint: str, hub_options: HubOptions) -> InputError:
-    """The complaint about a checkpoint whose `layout` is ``"other"``."""
-    problem = f"{checkpoint} is no inference-free checkpoint: no SparseEncoder, no idf.json"
+def no_encoder(checkpoint: str, hub_options: HubOptions) -> InputError:
+    """The complaint about a checkpoint whose `layout` is ``"other"``: what it is, and what to do with it."""
+    problem = f"{checkpoint} is no inference-free checkpoint"
+    if is_bare_mlm(checkpoint, hub_options):
+        return InputError(
+            f"{problem} but a masked language model alone: train an encoder from it (SparseEncoder.from_mlm, "
+            "or model.idf in a recipe); st-l0 evaluate and teachers take it as a siamese SPLADE "
+            "(inference_free=False)"
+        )
+    problem += ": no SparseEncoder, no idf.json"
     if hub_options.find(checkpoint, "modules.json") is not None:
         path = hub_options.find(checkpoint, _SETTINGS)
         if path is None:
@@ -196,6 +140,8 @@ def loading_errors(checkpoint: str, hub_options: HubOptions) -> Iterator[None]:
             raise
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
             raise
+        if _wants_code(error):
+            raise ForeignCodeError(checkpoint) from error
         _find_damage(checkpoint, hub_options)
         reason = " ".join(str(error).split())
         if isinstance(error, LookupError | TypeError | AttributeError):  # they mean little without their name
@@ -234,6 +180,57 @@ def _find_damage(checkpoint: str, hub_options: HubOptions) -> None:
 def _is_pointer(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(24) == b"version https://git-lfs."
+
+
+class ForeignCodeError(InputError):
+    """A checkpoint that cannot be loaded without running code that comes with it, which nobody allowed."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(
+            f"{checkpoint} brings code of its own, which is not run: read it, then allow it by "
+            "--trust-remote-code, trust_remote_code=True, or trust_remote_code: true in a recipe's section"
+        )
+
+
+@contextmanager
+def refusing_code(checkpoint: str) -> Iterator[None]:
+    """Say what to do where a checkpoint cannot be loaded without running code that comes with it.
+
+    Raises:
+        ForeignCodeError: It is so, and nobody allowed it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not _wants_code(error):
+            raise
+        raise ForeignCodeError(checkpoint) from error
+
+
+def _wants_code(error: Exception) -> bool:
+    """Whether transformers or sentence-transformers advise to let a checkpoint's code run."""
+    told = isinstance(error, ValueError) and not isinstance(error, InputError)
+    return told and "trust_remote_code" in str(error)
+
+
+def is_bare_mlm(checkpoint: str, hub_options: HubOptions) -> bool:
+    """Whether a checkpoint is a masked language model of transformers and no more.
+
+    So the older siamese SPLADE models were published, and so is every base model.
+    """
+    path = hub_options.find(checkpoint, "config.json")
+    if path is None or hub_options.find(checkpoint, "modules.json") is not None:
+        return False
+    names = read_json(path).get("architectures") or ()
+    return any(str(name).endswith("ForMaskedLM") for name in names)
+
+
+def siamese(checkpoint: str) -> InputError:
+    """The complaint about an encoder whose queries run a model, where that cannot be."""
+    return InputError(
+        f"{checkpoint} is no inference-free checkpoint: its queries run a model; st-l0 evaluate and teachers "
+        "take it (inference_free=False)"
+    )
 
 
 def load_config(base_model: str, hub_options: HubOptions) -> Any:

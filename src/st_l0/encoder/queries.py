@@ -216,7 +216,7 @@ class QueryEncoder:
                 tokenizer.json.
         """
         # Read here, as the encoder, which needs no files, imports this module.
-        from st_l0.encoder.pretrained import HubOptions
+        from st_l0.encoder.hub_options import HubOptions
         from st_l0.encoder.query_files import read_query_side
 
         hub_options = HubOptions(token, cache_folder, revision, local_files_only)

@@ -9,17 +9,18 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import Vocabulary, read_idf
 from st_l0.encoder.pretrained import (
-    HubOptions,
     damaged,
     layout,
     loading_errors,
-    no_sparse_encoder,
+    no_encoder,
     position_limit,
     read_json,
     read_settings,
     required,
+    siamese,
 )
 from st_l0.encoder.query_tokenizer import NeedsModelError, QueryTokenizer, read_tokenizer
 from st_l0.encoder.structure import check_tokenizer_files, inside, read_structure
@@ -41,7 +42,7 @@ def read_query_side(checkpoint: str, hub_options: HubOptions) -> QuerySide:
     """Read tokenizer, table and settings; the errors are those of `QueryEncoder.from_pretrained`."""
     kind = layout(checkpoint, hub_options)
     if kind == "other":
-        raise no_sparse_encoder(checkpoint, hub_options)
+        raise no_encoder(checkpoint, hub_options)
     with loading_errors(checkpoint, hub_options):
         if kind == "mlm-with-idf":
             tokenizer = read_tokenizer(checkpoint, "", hub_options)
@@ -94,7 +95,7 @@ def _table_folder(checkpoint: str, hub_options: HubOptions) -> str:
     """Folder of the one module that queries go through."""
     query = read_structure(checkpoint, hub_options).query
     if len(query) != 1 or query[0].kind != "SparseStaticEmbedding":
-        raise InputError(f"{checkpoint} is no inference-free checkpoint: its queries run a model")
+        raise siamese(checkpoint)
     return query[0].folder
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from st_l0.encoder.pretrained import HubOptions, check_length, damaged, read_json
+from st_l0.encoder.hub_options import HubOptions
+from st_l0.encoder.pretrained import check_length, damaged, read_json
 from st_l0.encoder.structure import inside
 from st_l0.errors import InputError
 

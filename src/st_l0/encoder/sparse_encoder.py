@@ -14,20 +14,20 @@ from typing_extensions import Self
 from st_l0.encoder.documents import encode_texts
 from st_l0.encoder.explanation import Explanation, explain_match
 from st_l0.encoder.fused_encoder import FusedEncoder
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import query_weights
-from st_l0.encoder.learned_queries import stock_query_side
 from st_l0.encoder.loading import loaders, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
-    EncoderModules,
+    activation_name,
     check_sides,
     make_modules,
     match_vocabulary,
+    set_sizes,
     silence_special_tokens,
     text_tokenizer,
 )
-from st_l0.encoder.pretrained import HubOptions, layout, loading_errors, no_sparse_encoder
-from st_l0.encoder.queries import QueryLookup
+from st_l0.encoder.pretrained import has_mlm_head, is_bare_mlm, layout, loading_errors, no_encoder, siamese
 from st_l0.encoder.structure import check_files, read_structure
 from st_l0.errors import InputError
 from st_l0.utils.inputs import as_texts, is_one_text
@@ -61,7 +61,6 @@ class SparseEncoder(FusedEncoder):
     model_card_data_class = ModelCardData
 
     def __init__(self, model_name_or_path: str | None = None, **kwargs: Any) -> None:
-        self._query_encoder: QueryLookup | None = None
         if model_name_or_path is None:
             super().__init__(**kwargs)
             self._mend()
@@ -82,6 +81,8 @@ class SparseEncoder(FusedEncoder):
         if modules is not None and modules.query is not None:
             match_vocabulary(modules.transformer)
             silence_special_tokens(modules)
+        if modules is not None:
+            set_sizes(modules)
 
     @classmethod
     def from_mlm(
@@ -95,6 +96,7 @@ class SparseEncoder(FusedEncoder):
         warm_start: Iterable[str] | None = None,
         device: str | None = None,
         hub_options: HubOptions | None = None,
+        trust_remote_code: bool = False,
     ) -> Self:
         """Start an encoder from a masked language model.
 
@@ -113,18 +115,23 @@ class SparseEncoder(FusedEncoder):
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
             device: Where to put the model; ``None`` takes the best there is.
             hub_options: Token, revision and the like for the Hub.
+            trust_remote_code: Whether code that comes with the base model may run; read it first.
 
         Raises:
             InputError: The base model cannot be loaded, or has no MLM head and no texts to start one, or the
                 IDF does not fit.
         """
-        transformer = start_document_encoder(
-            local_name(base_model), max_seq_length, warm_start, hub_options or HubOptions()
-        )
+        hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
+        transformer = start_document_encoder(local_name(base_model), max_seq_length, warm_start, hub_options)
         tokenizer = text_tokenizer(transformer)
         table = None if idf is None else query_weights(idf, tokenizer)
         modules = make_modules(transformer, table, activation, pooling)
-        return cls(modules=modules, device=device, similarity_fn_name="dot")
+        return cls(
+            modules=modules,
+            device=device,
+            similarity_fn_name="dot",
+            trust_remote_code=hub_options.trust_remote_code,
+        )
 
     @classmethod
     def from_pretrained(
@@ -142,11 +149,13 @@ class SparseEncoder(FusedEncoder):
 
         Args:
             path_or_hub_id: Folder or Hub id.
-            activation: Only for the older layout, which does not say it: ``"relu"`` (doc-v1, doc-v2; the
-                default) or ``"log1p_relu"`` (doc-v3).
-            inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline.
+            activation: Only for layouts that do not say it, the older one and a masked language model alone:
+                ``"relu"`` (doc-v1, doc-v2, SPLADE; the default) or ``"log1p_relu"`` (doc-v3).
+            inference_free: ``False`` also admits a checkpoint whose queries run a model, as a baseline; a
+                masked language model alone is one, as the older siamese SPLADE were published.
             kwargs: Of `sentence_transformers.SparseEncoder` (``device``, ``revision``, ``token``,
-                ``cache_folder``, ``local_files_only``, ``trust_remote_code`` …).
+                ``cache_folder``, ``local_files_only`` …). No code that comes with the checkpoint runs without
+                ``trust_remote_code=True``.
 
         Raises:
             InputError: There is no model, it is not whole, or it is not an inference-free checkpoint.
@@ -165,13 +174,16 @@ class SparseEncoder(FusedEncoder):
                 device=kwargs.get("device"),
                 hub_options=hub_options,
             )
-        if kind == "other":
-            raise no_sparse_encoder(name, hub_options)
-        if activation is not None:
+        bare = kind == "other" and is_bare_mlm(name, hub_options)
+        if kind == "other" and (inference_free or not bare or not has_mlm_head(name, hub_options)):
+            raise no_encoder(name, hub_options)
+        if activation is not None and not bare:
             raise InputError(f"{name} states its activation itself: leave activation out")
         model = cls(name, **kwargs)
         if inference_free and not model.inference_free:
-            raise InputError(f"{name} is no inference-free checkpoint: its queries run a model")
+            raise siamese(name)
+        if activation is not None:
+            cast(Any, model[1]).activation_function = activation_name(activation)
         return model
 
     @overload  # type: ignore[override]
@@ -323,22 +335,6 @@ class SparseEncoder(FusedEncoder):
             embeddings = embeddings.to_dense()
         return embeddings if single or convert_to_tensor else list(embeddings)
 
-    def _query_side(self, modules: EncoderModules) -> QueryLookup:
-        tokenizer, encoder = modules.tokenizer, self._query_encoder
-        limit = tokenizer.model_max_length  # where stock cuts
-        if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
-            encoder = self._query_encoder = QueryLookup(tokenizer, limit)
-        return encoder
-
-    def query_fingerprint(self) -> str:
-        """SHA-256 over all that query vectors depend on: table, tokenizer, cut, prompt, most active dims.
-
-        Raises:
-            InputError: the model is not inference-free.
-        """
-        lookup = self._query_side(self._inference_free_modules())
-        return lookup.fingerprint(self.query_weights, self.prompts.get("query") or "", self.max_active_dims)
-
     def explain(self, query: str, document: str | Tensor | sp.csr_matrix) -> Explanation:
         """Say which tokens make the score of a query and a document.
 
@@ -354,11 +350,3 @@ class SparseEncoder(FusedEncoder):
             document = self.encode_document([document], convert_to_scipy=True)
         vector = self.encode_query([query], convert_to_scipy=True)
         return explain_match(vector, as_csr(document), modules.tokenizer)
-
-    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save with stock classes only; arguments as in sentence-transformers."""
-        modules = self._encoder_modules
-        if self.inference_free:  # training may have moved what was silenced at the start
-            silence_special_tokens(cast(EncoderModules, modules))
-        with stock_query_side(self[0], modules):
-            super().save(local_name(path), *args, **kwargs)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from st_l0.encoder.pretrained import HubOptions, read_json, read_settings, required
+from st_l0.encoder.hub_options import HubOptions
+from st_l0.encoder.pretrained import read_json, read_settings, required
 from st_l0.errors import InputError
 
 # The names that sentence-transformers gave to the settings of a `Transformer` in the course of time.

@@ -16,7 +16,12 @@ _LARGEST = 65504.0  # of float16
 
 
 def export(
-    model: str | Path, output: str | Path, *, half: bool = True, max_seq_length: int | None = None
+    model: str | Path,
+    output: str | Path,
+    *,
+    half: bool = True,
+    max_seq_length: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Copy a checkpoint for others to use.
 
@@ -29,6 +34,7 @@ def export(
             are.
         max_seq_length: Tokens of a document; training on shorter texts than are searched saves time. ``None``
             leaves it as it is.
+        trust_remote_code: Whether code that comes with the checkpoint may run; read it first.
 
     Returns:
         ``output``.
@@ -45,14 +51,16 @@ def export(
         'copy'
     """
     with hold_folder(output, _KIND, inputs=[model]) as target:
-        _copy(local_name(model), target, half, max_seq_length)
+        _copy(local_name(model), target, half, max_seq_length, trust_remote_code)
     return local_path(output)
 
 
-def _copy(model: str, target: Path, half: bool, max_seq_length: int | None) -> None:
+def _copy(model: str, target: Path, half: bool, max_seq_length: int | None, trust_remote_code: bool) -> None:
     from safetensors.torch import load_file, save_file
 
-    encoder = SparseEncoder.from_pretrained(model, device="cpu", inference_free=False)
+    encoder = SparseEncoder.from_pretrained(
+        model, device="cpu", inference_free=False, trust_remote_code=trust_remote_code
+    )
     if max_seq_length is not None:
         transformer = encoder_modules(encoder).transformer
         most = position_limit(transformer.model.config)

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from st_l0.encoder.precision import encoder_precision
 from st_l0.errors import InputError
-from st_l0.indexing.identity import place
+from st_l0.indexing.identity import OTHER, place
 from st_l0.indexing.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_shard, write_shard
 from st_l0.utils.inputs import as_texts, text_batches
 from st_l0.utils.paths import local_path
@@ -111,7 +111,7 @@ def encode_corpus(
         raise InputError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
 
     with encoder_precision(model, dtype), hold_output(output):
-        record = _begin(output, _record(model, name, dtype, shard_size))
+        record = _begin(output, _record(model, name, dtype, shard_size), model)
 
         def finish(shard: Path, chunk: list[Document]) -> None:
             _finish(shard, chunk, model, batch_size, record["vocabulary_size"])
@@ -156,13 +156,13 @@ def _record(model: SparseEncoder, name: str | Path, dtype: str, shard_size: int)
     }
 
 
-def _begin(output: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _begin(output: Path, record: dict[str, Any], model: SparseEncoder) -> dict[str, Any]:
     """Begin a folder, or make sure that it was begun by the same run."""
     path = output / RECORD
     found = begin_record(path, record, RECORD_KEYS)
-    if found["fingerprint"] != record["fingerprint"]:
+    if not model.has_fingerprint(found["fingerprint"]):
         raise InputError(
-            f"{path}: begun with a model of other weights (then at {found['model']}); "
+            f"{path}: begun with a model of {OTHER} (then at {found['model']}); "
             "use that one, or give a new folder"
         )
     check_record(path, found, record, record.keys() - {"model", "fingerprint", "documents", PARTS})

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from st_l0.index import Index
 
 
+# What complaints say of a model whose fingerprint differs: its weights do, or lengths, prompts, tokenizer …
+OTHER = "other weights or settings"
+
+
 def place(name: str | Path) -> str:
     """Where a model is, in a way that holds in any working folder: its absolute path, or its Hub id."""
     local = Path(local_name(name))
@@ -30,16 +34,19 @@ def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:
 
 
 def check_model(model: SparseEncoder, index: Index, what: str) -> None:
-    """Refuse a model with other weights than the one that made the index: their vectors do not compare.
+    """Refuse another model than the one that made the index: their vectors do not compare.
 
     Raises:
-        InputError: the fingerprints differ.
+        InputError: the fingerprints differ, by weights or by what else vectors depend on.
     """
-    if index.metadata.get("fingerprint") not in (None, model.fingerprint()):
-        raise _other_weights(index, what)
+    found = index.metadata.get("fingerprint")
+    if found is not None and not model.has_fingerprint(found):
+        raise _other_model(index, what)
 
 
-def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | SparseEncoder:
+def load_query_encoder(
+    name: str, index: Index, what: str, *, trust_remote_code: bool = False
+) -> QueryEncoder | SparseEncoder:
     """Load what encodes queries for an index, without the document side wherever that can be proven right.
 
     The query side has to be that of the model that made the index; what its documents' encoder has become
@@ -50,6 +57,7 @@ def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | Spa
         name: Folder or Hub id of the model.
         index: What is searched.
         what: What complaints call the index.
+        trust_remote_code: Whether code that comes with the model may run; read it first.
 
     Raises:
         InputError: There is no such model, it is not inference-free, or it is not the one of the index.
@@ -66,14 +74,14 @@ def load_query_encoder(name: str, index: Index, what: str) -> QueryEncoder | Spa
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
     # Also where the two differ: transformers may read a tokenizer in another way than we do.
-    model = SparseEncoder.from_pretrained(name)
+    model = SparseEncoder.from_pretrained(name, trust_remote_code=trust_remote_code)
     if made_with is None or model.query_fingerprint() != made_with:
         check_model(model, index, what)
     return model
 
 
-def _other_weights(index: Index, what: str) -> InputError:
+def _other_model(index: Index, what: str) -> InputError:
     return InputError(
-        f"{what} was made with a model of other weights (then at {index.metadata.get('model')}): "
+        f"{what} was made with a model of {OTHER} (then at {index.metadata.get('model')}): "
         "use that one, or build the index again"
     )

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded.storage import FILLING
+from st_l0.indexing.identity import OTHER
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
@@ -116,9 +117,9 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
             damaged; or the index refuses a document. What was added before stays.
     """
     record = encoding_record(folder)
-    if record["fingerprint"] != model.fingerprint():
+    if not model.has_fingerprint(record["fingerprint"]):
         raise InputError(
-            f"{Path(folder) / RECORD}: made with a model of other weights (then at {record['model']}): "
+            f"{Path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
             "use that one, or encode again"
         )
     added = 0

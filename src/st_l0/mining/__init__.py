@@ -182,6 +182,7 @@ def mine_collection(
     max_ratio: float | None = None,
     batch_size: int = 32,
     columns: Mapping[str, str | Sequence[str]] | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
 ) -> MiningReport:
     """Turn judgements or pairs into a training file with hard negatives.
@@ -208,6 +209,7 @@ def mine_collection(
         max_ratio: Largest share of the positive's score.
         batch_size: Documents encoded at once.
         columns: Names of the keys of a file of pairs, see `st_l0.data.read_rows`.
+        trust_remote_code: Whether code that comes with the model may run; read it first.
         progress: Whether to show progress bars, where there is a terminal.
 
     Returns:
@@ -221,7 +223,16 @@ def mine_collection(
     data, output = local_path(data), local_path(output)
     with hold_output(output, "is mining there"):
         return _mine_collection(
-            model, data, output, split, columns, index_folder, settings, batch_size, progress
+            model,
+            data,
+            output,
+            split,
+            columns,
+            index_folder,
+            settings,
+            batch_size,
+            trust_remote_code,
+            progress,
         )
 
 
@@ -234,6 +245,7 @@ def _mine_collection(
     index_folder: str | Path | None,
     settings: _Settings,
     batch_size: int,
+    trust_remote_code: bool,
     progress: bool,
 ) -> MiningReport:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -243,7 +255,10 @@ def _mine_collection(
     known = read_positives(data, split, columns)
     corpus, queries, positives = known.corpus, known.queries, known.positives
     name = None if isinstance(model, SparseEncoder) else model
-    encoder = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(str(model))
+    if isinstance(model, SparseEncoder):
+        encoder = model
+    else:
+        encoder = SparseEncoder.from_pretrained(str(model), trust_remote_code=trust_remote_code)
 
     if not known.judged:
         write_texts(output / "corpus.jsonl", corpus, data)

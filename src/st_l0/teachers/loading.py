@@ -16,15 +16,9 @@ from transformers import (
     AutoTokenizer,
 )
 
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.loading import load_stock
-from st_l0.encoder.pretrained import (
-    HubOptions,
-    has_mlm_head,
-    layout,
-    load_config,
-    loading_errors,
-    read_json,
-)
+from st_l0.encoder.pretrained import has_mlm_head, layout, load_config, loading_errors, read_json
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.encoder.weights import LENIENT, check_numbers, check_used
 from st_l0.errors import InputError
@@ -49,7 +43,12 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def load_teacher(
-    spec: str, *, device: str | None = None, batch_size: int = 32, hub_options: HubOptions | None = None
+    spec: str,
+    *,
+    device: str | None = None,
+    batch_size: int = 32,
+    hub_options: HubOptions | None = None,
+    trust_remote_code: bool = False,
 ) -> Teacher:
     """Load a teacher.
 
@@ -62,6 +61,7 @@ def load_teacher(
         device: Where to put the model; ``None`` takes the best there is, under torchrun the process's own.
         batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
         hub_options: Token, revision and the like for the Hub.
+        trust_remote_code: Whether code that comes with the model may run; read it first.
 
     Raises:
         InputError: The kind is unknown, there is no such model, or it is not of that kind.
@@ -73,7 +73,7 @@ def load_teacher(
         True
     """
     kind, model = split_spec(spec)
-    hub_options = hub_options or HubOptions()
+    hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
     try:
         with nullcontext() if kind in ("bm25", "vectors") else loading_errors(model, hub_options):
             if kind not in ("bm25", "vectors"):
@@ -127,9 +127,8 @@ def _dense(spec: str, model: str, device: str, batch_size: int, hub_options: Hub
 
 
 def _sparse(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:
-    older = layout(model, hub_options) == "mlm-with-idf"
-    load = SparseEncoder.from_pretrained if older else SparseEncoder  # which reads siamese ones as stock does
-    return SparseTeacher(spec, load(model, device=device, **asdict(hub_options)), batch_size)
+    loaded = SparseEncoder.from_pretrained(model, device=device, inference_free=False, **asdict(hub_options))
+    return SparseTeacher(spec, loaded, batch_size)
 
 
 def _cross_encoder(spec: str, model: str, device: str, batch_size: int, hub_options: HubOptions) -> Teacher:

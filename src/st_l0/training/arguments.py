@@ -56,10 +56,16 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> SparseEncoderTraini
 
 
 def route_columns(arguments: Any, recipe: Recipe, columns: Sequence[str]) -> None:
-    """Tell the trainer that the first of ``columns`` is the query, and the others are documents."""
+    """Tell the trainer that the first of ``columns`` is the query, the others documents; and their prompts.
+
+    Raises:
+        InputError: ``training.prompts`` names another column, or gives documents different prompts.
+    """
     if recipe.model.queries != "model":
         query, *documents = columns
         arguments.router_mapping = {query: "query", **dict.fromkeys(documents, "document")}
+    if arguments.prompts is not None:
+        arguments.prompts = _column_prompts(arguments.prompts, columns)
 
 
 def _make(recipe: Recipe, training: Mapping[str, Any], checkpoints: Path) -> SparseEncoderTrainingArguments:
@@ -104,6 +110,30 @@ def _key_to_blame(recipe: Recipe, checkpoints: Path) -> str | None:
     alone = (key for key in keys if works([other for other in keys if other != key]))
     several = (key for number, key in enumerate(keys) if not works(keys[: number + 1]))
     return next(alone, None) or next(several, None)
+
+
+def _column_prompts(given: Any, columns: Sequence[str]) -> dict[str, str]:
+    """The prompt of each column, those of documents all the same, since a model has one for documents.
+
+    Args:
+        given: ``training.prompts``: one text for all columns, or texts by name of a column; ``document``
+            stands for all columns of documents.
+        columns: Names of the text columns: the query, then the documents.
+    """
+    if isinstance(given, str):
+        return dict.fromkeys(columns, given)
+    for name, text in given.items():
+        if name not in (*columns, "document") or not isinstance(text, str):
+            raise InputError(
+                f"training.prompts: {name}: {text!r:.40} is no text for a column; there are "
+                f"{', '.join(columns)}, and 'document' for all but the first"
+            )
+    query, *documents = columns
+    prompts = {name: given.get(name, given.get("document", "")) for name in documents}
+    if len(set(prompts.values())) > 1:
+        found = ", ".join(f"{name}: {text!r:.40}" for name, text in prompts.items())
+        raise InputError(f"training.prompts: a model has one prompt for all documents, not {found}")
+    return {query: given.get(query, ""), **prompts}
 
 
 def training_steps(arguments: SparseEncoderTrainingArguments, examples: int, *, devices: int) -> int:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import read_idf
-from st_l0.encoder.learned_queries import train_query_table
+from st_l0.encoder.learned_queries import fix_query_table, train_query_table
 from st_l0.encoder.modules import encoder_modules
-from st_l0.encoder.pretrained import HubOptions, layout, position_limit
+from st_l0.encoder.pretrained import layout, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.losses import (
@@ -65,10 +66,14 @@ def build_model(recipe: Recipe) -> SparseEncoder:
     """
     settings = recipe.model
     kind = layout(settings.base_model, HubOptions())
+    trust_remote_code = settings.trust_remote_code
     siamese = settings.queries == "model"
     if is_trained_encoder(settings, kind):
         model = SparseEncoder.from_pretrained(
-            settings.base_model, activation=settings.activation, inference_free=not siamese
+            settings.base_model,
+            activation=settings.activation,
+            inference_free=not siamese,
+            trust_remote_code=trust_remote_code,
         )
         if siamese and model.inference_free:
             raise InputError(f"{settings.base_model} is inference-free: model.queries cannot be 'model'")
@@ -87,6 +92,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         pooling=settings.pooling or "max",
         max_seq_length=settings.max_seq_length or 256,
         warm_start=texts,
+        trust_remote_code=trust_remote_code,
     )
     return _with_trained_queries(model, settings.queries)
 
@@ -94,6 +100,8 @@ def build_model(recipe: Recipe) -> SparseEncoder:
 def _with_trained_queries(model: SparseEncoder, queries: str) -> SparseEncoder:
     if queries in ("trained_table", "learned_scores"):
         train_query_table(encoder_modules(model), queries)
+    elif queries == "table":  # whatever the checkpoint says: stock's default is a table that is trained
+        fix_query_table(encoder_modules(model))
     return model
 
 
@@ -186,7 +194,11 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
     from st_l0.teachers import EnsembleTeacher, load_teacher
 
     device = str(model.device)
-    teachers = [load_teacher(spec, device=device, batch_size=settings.batch_size) for spec in settings.models]
+    options: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    teachers = [load_teacher(spec, device=device, **options) for spec in settings.models]
     vocabulary = encoder_modules(model).tokenizer.get_vocab()
     for spec, teacher in zip(settings.models, teachers, strict=True):
         if teacher.vocabulary is not None and teacher.vocabulary != vocabulary:

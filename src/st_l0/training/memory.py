@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
+from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.modules import vocabulary_size
 from st_l0.encoder.pretrained import (
-    HubOptions,
+    ForeignCodeError,
     check_warm_start,
     has_mlm_head,
     layout,
     load_config,
     loading_errors,
+    refusing_code,
 )
 from st_l0.errors import InputError
 from st_l0.training.checks import is_trained_encoder
@@ -81,7 +83,8 @@ def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
     Raises:
         InputError: it is there, but damaged, no masked language model, or does not go with the settings.
     """
-    name, hub_options = settings.base_model, HubOptions()
+    name, hub_options = settings.base_model, HubOptions(trust_remote_code=settings.trust_remote_code)
+    loading = hub_options.for_transformers()
     try:
         kind = layout(name, hub_options)
         folder = _document_folder(name, kind, hub_options)
@@ -89,8 +92,10 @@ def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
             config = (
                 load_config(name, hub_options)
                 if not folder
-                else AutoConfig.from_pretrained(name, subfolder=folder)
+                else AutoConfig.from_pretrained(name, subfolder=folder, **loading)
             )
+    except ForeignCodeError:
+        raise
     except (OSError, ValueError) as error:
         if isinstance(error, InputError) and Path(name).is_dir():
             raise
@@ -99,22 +104,27 @@ def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
         notes.append(f"config of {name} not reachable: sizes not checked")
         return None
     try:
-        with torch.device("meta"):  # shapes without numbers
-            model = AutoModelForMaskedLM.from_config(config)
+        with torch.device("meta"), refusing_code(name):  # shapes without numbers
+            model = AutoModelForMaskedLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    except ForeignCodeError:
+        raise
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{name} is no masked language model known to transformers: {reason}") from error
     size = config.vocab_size
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name, subfolder=folder)
+        with refusing_code(name):
+            tokenizer: Any = AutoTokenizer.from_pretrained(name, subfolder=folder, **loading)
         size = vocabulary_size(tokenizer)
+    except ForeignCodeError:
+        raise
     except (OSError, ValueError):
         tokenizer = None
         notes.append(f"tokenizer of {name} not reachable: tables not checked")
     if size < config.vocab_size:  # as the encoder does, see `st_l0.encoder.modules.match_vocabulary`
         with torch.device("meta"):
             model.resize_token_embeddings(size)
-    head = _check_kind(settings, kind, config, notes)
+    head = _check_kind(settings, kind, config, hub_options, notes)
     hidden = model.get_input_embeddings().weight.shape[1]
     trained = {"trained_table": size, "learned_scores": hidden + 1}.get(settings.queries, 0)
     fixed = {"table": size, "learned_scores": size * hidden}.get(settings.queries, 0)
@@ -203,7 +213,7 @@ def _document_folder(name: str, kind: str, hub_options: HubOptions) -> str:
         raise InputError(f"{router}: not the configuration of a router: restore the checkpoint") from error
 
 
-def _check_kind(settings: Model, kind: str, config: Any, notes: list[str]) -> str:
+def _check_kind(settings: Model, kind: str, config: Any, hub_options: HubOptions, notes: list[str]) -> str:
     """Refuse what the run would refuse; gives where the head comes from."""
     name = settings.base_model
     if is_trained_encoder(settings, kind):
@@ -215,6 +225,6 @@ def _check_kind(settings: Model, kind: str, config: Any, notes: list[str]) -> st
             return warm_start
         notes.append(f"config of {name} names no MLM head: if the weights have none, give model.warm_start")
         return "not named by the config"
-    headless = not named and not has_mlm_head(name, HubOptions())
+    headless = not named and not has_mlm_head(name, hub_options)
     check_warm_start(name, headless=headless, given=settings.warm_start is not None)
     return warm_start if headless else "its own"

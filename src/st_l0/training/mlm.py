@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
 
-from st_l0.encoder.modules import encoder_modules, text_tokenizer
-from st_l0.encoder.pretrained import HubOptions, has_mlm_head
+from st_l0.encoder.hub_options import HubOptions
+from st_l0.encoder.modules import encoder_modules, state_length, text_tokenizer
+from st_l0.encoder.pretrained import has_mlm_head, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
@@ -42,6 +43,7 @@ def train_mlm(
     dropout: float | None = None,
     bf16: bool = False,
     seed: int = 42,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Train the masked language model of a base model, and write it as a checkpoint of transformers.
 
@@ -59,6 +61,7 @@ def train_mlm(
         dropout: Probability of dropout; ``None`` keeps the model's own.
         bf16: Train in bfloat16 autocast.
         seed: Seed of order and masks.
+        trust_remote_code: Whether code that comes with the base model may run; read it first.
 
     Returns:
         The folder.
@@ -76,8 +79,9 @@ def train_mlm(
         if not rows:
             raise InputError(f"{output}: no texts to train on; give some")
         set_seed(seed)
-        start = None if has_mlm_head(local_name(base_model), HubOptions()) else rows
-        encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start)
+        hub_options = HubOptions(trust_remote_code=trust_remote_code)
+        start = None if has_mlm_head(local_name(base_model), hub_options) else rows
+        encoder = SparseEncoder.from_mlm(base_model, idf="binary", warm_start=start, hub_options=hub_options)
         modules = encoder_modules(encoder)
         model, tokenizer = cast(Any, modules.transformer.model), text_tokenizer(modules.transformer)
         if read_head(model) is None:
@@ -112,6 +116,8 @@ def train_mlm(
                     train_dataset=encoded,
                     data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=_MASKED),
                 ).train()
+        tokenizer.model_max_length = position_limit(model.config)
+        state_length(tokenizer)
         with replace_folder(target, _KIND) as folder:
             model.to("cpu").save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))

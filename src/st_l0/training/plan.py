@@ -17,11 +17,11 @@ from st_l0.data.arrow import is_hub_name
 from st_l0.data.row_forms import RawRow
 from st_l0.data.rows import read_raw_rows
 from st_l0.data.texts import check_texts
-from st_l0.data.training_data import refuse_too_few
+from st_l0.data.training_data import column_names, refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.losses import convert_weight
-from st_l0.training.arguments import training_arguments, training_steps
+from st_l0.training.arguments import route_columns, training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
@@ -122,6 +122,10 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     documents, documents_from = _documents_per_query(recipe.data, row)
     if documents_from != _GUESS:
         recipe.check_documents(documents)
+    if row is not None:
+        route_columns(arguments, recipe, column_names(documents, has_positive=row.has_positive))
+    elif recipe.training.get("prompts") is not None:
+        notes.append("training.prompts: not checked, the columns of the data are not known yet")
     base = read_base(recipe.model, notes)
     for path in (recipe.model.idf, loss.token_weights):
         if path is not None and path not in ("binary", "df"):

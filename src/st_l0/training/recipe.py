@@ -53,6 +53,7 @@ class Model(Section):
         max_seq_length: Tokens of a document (and of a query that runs the model), the special tokens among
             them; the rest is cut off. ``None`` is 256, or what a trained checkpoint states.
         warm_start: Path of texts for the closed-form start of the head, for base models that have none.
+        trust_remote_code: Whether code that comes with ``base_model`` may run; read it first.
         dropout: Probability of dropout in training; ``None`` keeps the base model's own. A short run on a CPU
             does without: it takes a fourth of the time.
     """
@@ -66,6 +67,7 @@ class Model(Section):
     max_seq_length: int | None = field(default=None, metadata={"at_least": 8})
     warm_start: str | None = field(default=None, metadata=_PATH)
     dropout: float | None = field(default=None, metadata={"at_least": 0, "less_than": 1})
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,6 +132,7 @@ class Teachers(Section):
         weights: What each counts in the mean; ``None``: all the same.
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
+        trust_remote_code: Whether code that comes with a teacher may run; read it first.
         extra_queries: Queries of the training data, at most, that each batch's documents are ranked for
             beside its own: those that the teachers find near. They cost a lookup each where the queries run
             no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
@@ -140,6 +143,7 @@ class Teachers(Section):
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
     extra_queries: int = field(default=0, metadata={"at_least": 0})
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -221,6 +225,8 @@ class Recipe(Section):
         training: Arguments of `sentence_transformers.SparseEncoderTrainingArguments`, checked by name, type
             and range; ``max_steps`` or ``num_train_epochs`` must be among them, and those that the recipe
             sets itself (``output_dir``, ``router_mapping``, ``seed``) or that do nothing here must not.
+            ``prompts`` (a text, or texts by column, ``query`` and ``document``) are saved with the model,
+            whose own are taken otherwise.
         output: Folder for the result.
         teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
         seed: Seed of the run.

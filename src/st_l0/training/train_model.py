@@ -89,6 +89,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
     check_batch(recipe, documents_per_query, arguments.per_device_train_batch_size * arguments.world_size)
     model = build_model(recipe)
+    _share_prompts(model, arguments, data.columns)
     if recipe.model.dropout is not None:
         set_dropout(model, recipe.model.dropout)
     teacher = build_teacher(recipe, model, data)
@@ -132,6 +133,15 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
             trainer.state.save_to_json(str(file))
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def _share_prompts(model: SparseEncoder, arguments: Any, columns: Sequence[str]) -> None:
+    """Train with the prompts that the model has, or give it those that the recipe trains it with."""
+    query, *documents = columns
+    if arguments.prompts is None:
+        document = model.prompts["document"]
+        arguments.prompts = {query: model.prompts["query"], **dict.fromkeys(documents, document)}
+    model.prompts |= {"query": arguments.prompts[query], "document": arguments.prompts[documents[0]]}
 
 
 def _save(model: SparseEncoder, folder: Path) -> None:

@@ -200,7 +200,9 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         encoder = self._encoder()
         found = torch.load(Path(resume_from_checkpoint) / _LOSS_STATE, map_location="cpu", weights_only=True)
-        loaded = type(encoder)(resume_from_checkpoint, device="cpu")
+        loaded = type(encoder)(
+            resume_from_checkpoint, device="cpu", trust_remote_code=encoder.trust_remote_code
+        )
         table = trained_parameter(encoder._encoder_modules)
         weights = loaded.state_dict()
         if table is not None:  # the computed table is in the checkpoint, what computes it is not
