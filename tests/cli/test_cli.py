@@ -144,7 +144,7 @@ def raising(error):
 def test_train_hands_over_recipe_overrides_and_resume(run, trains):
     calls = []
     trains(
-        lambda recipe, *, resume: (
+        lambda recipe, *, resume, changed: (
             calls.append((str(recipe.path), recipe.overrides, resume)) or "runs/one/model"
         )
     )
@@ -155,7 +155,7 @@ def test_train_hands_over_recipe_overrides_and_resume(run, trains):
 
 
 def test_only_the_first_process_of_many_reports(run, trains, monkeypatch):
-    trains(lambda recipe, *, resume: "runs/one/model")
+    trains(lambda recipe, *, resume, changed: "runs/one/model")
     monkeypatch.setenv("RANK", "1")
     assert run("train", "recipe.yaml").output == ""
 
@@ -208,7 +208,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(run, trains, args):
 
 def test_debug_after_two_dashes_is_an_argument(run, trains):
     calls = []
-    trains(lambda recipe, *, resume: calls.append(recipe.overrides))
+    trains(lambda recipe, *, resume, changed: calls.append(recipe.overrides))
     run("train", "recipe.yaml", "--", "--debug")
     assert calls == [["--debug"]]
 
@@ -216,7 +216,7 @@ def test_debug_after_two_dashes_is_an_argument(run, trains):
 def test_libraries_are_silent_unless_debug(run, trains, monkeypatch):
     seen = []
     trains(
-        lambda recipe, *, resume: seen.append(
+        lambda recipe, *, resume, changed: seen.append(
             (os.environ.get("TRANSFORMERS_VERBOSITY"), logging.getLogger("sentence_transformers").level)
         )
     )

@@ -28,7 +28,7 @@ def work(tmp_path, monkeypatch):
         "transformers.AutoTokenizer.from_pretrained",
         "st_l0.teachers.load_teacher",
         "st_l0.data.read_collection",
-        "st_l0.mining.read_collection",
+        "st_l0.mining.read_positives",
         "st_l0.training.train_model.read_data",
     ):
         monkeypatch.setattr(place, load)

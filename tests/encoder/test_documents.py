@@ -229,6 +229,7 @@ def test_a_stream_is_read_a_window_at_a_time(tiny_encoder):
         parts.append(part)
     assert [part.shape[0] for part in parts] == [5, 5, 5, 5, 3]
     together = dense(model.encode_document(texts))
+    together[[not text for text in texts]] = 0
     np.testing.assert_allclose(np.concatenate([part.toarray() for part in parts]), together, atol=1e-5)
 
 

@@ -60,8 +60,9 @@ CHANGES = {
     ),
     "casing": lambda folder: edit(folder / TRANSFORMER / "tokenizer_config.json", do_lower_case=False),
     "casing of queries": lambda folder: edit(folder / TABLE / "tokenizer_config.json", do_lower_case=False),
-    "vocabulary": lambda folder: edit_tokenizer(folder / TRANSFORMER, swap_two_words),
-    "vocabulary of queries": lambda folder: edit_tokenizer(folder / TABLE, swap_two_words),
+    "vocabulary": lambda folder: [
+        edit_tokenizer(folder / side, swap_two_words) for side in (TRANSFORMER, TABLE)
+    ],
     "document prompt": lambda folder: edit(folder / SETTINGS, prompts={"document": "moon "}),
     "query prompt": lambda folder: edit(folder / SETTINGS, prompts={"query": "moon "}),
     "active dims": lambda folder: edit(folder / SETTINGS, max_active_dims=5),

@@ -273,7 +273,10 @@ def set_sizes(modules: EncoderModules) -> None:
     transformer: Any = modules.transformer
     modules.pooling.embedding_dimension = transformer.model.get_output_embeddings().weight.shape[0]
     limit = position_limit(transformer.model.config)
-    if transformer.max_seq_length is None or transformer.max_seq_length > limit:
+    length = transformer.max_seq_length
+    if length is None or (
+        isinstance(length, int) and length > limit
+    ):  # `check_sides` refuses what is no number
         transformer.max_seq_length = limit
 
 

@@ -175,8 +175,10 @@ class SparseEncoder(FusedEncoder):
                 hub_options=hub_options,
             )
         bare = kind == "other" and is_bare_mlm(name, hub_options)
-        if kind == "other" and (inference_free or not bare or not has_mlm_head(name, hub_options)):
+        if kind == "other" and (inference_free or not bare):
             raise no_encoder(name, hub_options)
+        if bare and not has_mlm_head(name, hub_options):
+            raise InputError(f"{name}: its weights have no MLM head: restore the checkpoint")
         if activation is not None and not bare:
             raise InputError(f"{name} states its activation itself: leave activation out")
         model = cls(name, **kwargs)
