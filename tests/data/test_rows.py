@@ -291,7 +291,7 @@ def test_sources_that_are_not_there_are_refused(tmp_path, monkeypatch):
             "{folder}/part-000000.jsonl: is not the part that was written there, "
             "or has changed; let st-l0 teach write a new folder",
         ),
-        ([], "{folder}/teachers.json: not a record, it lacks rows; give a new folder"),
+        ([], "{folder}/teachers.json: holds a JSON list, not a dict; give a new folder"),
     ],
 )
 def test_scores_that_are_not_whole_are_refused(tmp_path, record, problem):

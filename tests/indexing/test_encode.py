@@ -330,7 +330,8 @@ def test_a_damaged_record(tmp_path, text):
     encode(corpus(), tmp_path)
     (tmp_path / "encoding.json").write_text(text)
     for complaint in (message(corpus(), tmp_path), str(_refusal(read_shards, tmp_path))):
-        assert complaint.startswith(f"{tmp_path / 'encoding.json'}: not ")
+        problem = "holds a JSON list" if text == "[1]" else "not "
+        assert complaint.startswith(f"{tmp_path / 'encoding.json'}: {problem}")
         assert complaint.endswith("; give a new folder")
 
 

@@ -268,7 +268,7 @@ def test_other_folders_are_refused(tmp_path):
     assert "holds files but no teachers.json" in message(make_rows(), ensemble(), tmp_path)
     for state, expected in (
         ("{", "not valid JSON"),
-        ("[]", "not a record, it lacks probe, rows;"),
+        ("[]", "holds a JSON list, not a dict;"),
         ('{"rows": 1}', "not a record, it lacks probe;"),
     ):
         (tmp_path / "teachers.json").write_text(state)

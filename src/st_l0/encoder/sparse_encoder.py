@@ -27,7 +27,15 @@ from st_l0.encoder.modules import (
     silence_special_tokens,
     text_tokenizer,
 )
-from st_l0.encoder.pretrained import has_mlm_head, is_bare_mlm, layout, loading_errors, no_encoder, siamese
+from st_l0.encoder.pretrained import (
+    has_mlm_head,
+    is_bare_mlm,
+    layout,
+    loading_errors,
+    no_encoder,
+    read_settings,
+    siamese,
+)
 from st_l0.encoder.structure import check_files, read_structure
 from st_l0.errors import InputError
 from st_l0.utils.inputs import as_texts, is_one_text
@@ -72,6 +80,9 @@ class SparseEncoder(FusedEncoder):
                 check_files(model_name_or_path, structure, hub_options)
                 load_with(self, loaders(model_name_or_path, structure))
             super().__init__(model_name_or_path, **kwargs)
+            if self.max_active_dims is None:  # sentence-transformers reads it since 6.1
+                settings = read_settings(model_name_or_path, hub_options)
+                self.max_active_dims = settings.get("max_active_dims")
             self._mend()
             if self._encoder_modules is not None:
                 check_sides(self._encoder_modules)
