@@ -191,6 +191,18 @@ def test_copies_of_positives_are_no_negatives():
     assert _negatives(index, "a", number=2, depth=(1, 2)) is None
 
 
+def test_what_the_encoder_sees_as_the_same_text_is_a_copy(tiny_encoder):
+    model, index = tiny_encoder(max_seq_length=6), EmbeddedIndex()
+    texts = {
+        "a": "the cat and the dog", "b": " The  CAT and\nthe dog", "c": "the cat and the dog in the tree",
+        "d": "the dog and the cat", "e": "a cat",
+    }  # fmt: skip
+    index.add(list(texts), model.encode_document(list(texts.values())), list(texts.values()))
+    (row,) = mine(model, index, {"q": "cat dog"}, {"q": ["a"]}, number=2, progress=False)
+    # The encoder cuts after 6 tokens, two of which are special, so that "c" is the same too.
+    assert sorted(row.negative_ids) == ["d", "e"]
+
+
 def test_copies_of_a_positive_beyond_the_search():
     index = _index(LADDER, {"b": "same", "h": "same"})
     assert _negatives(index, "h", number=2, depth=(1, 4)) == "ac"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, islice
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.identity import check_model
 from st_l0.indexing.index import index_corpus
+from st_l0.mining.copies import seen_by
 from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, write_texts
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
@@ -99,8 +101,8 @@ def mine(
     """Find hard negatives of each pair of a query and a positive.
 
     The negatives are the best documents for the query, without its positives and their copies: documents of
-    the same text, where the index stores texts; and without the query itself, where it is a document (see
-    `st_l0.data.is_own`). Unlabelled answers are among the very best: they are kept out
+    the same text, as the encoder sees it, where the index stores texts; and without the query itself, where
+    it is a document (see `st_l0.data.is_own`). Unlabelled answers are among the very best: they are kept out
     by ``depth``, or by a score too near to the positive's, be it by ``margin`` or by ``max_ratio``, the
     percentage filter of NV-Retriever (0.95 there, for dense models).
 
@@ -149,6 +151,7 @@ def mine(
             what = f"document {unknown!r:.40}, a positive of query {query!r:.40}"
             raise InputError(f"{what}, is not in the index; index the corpus that holds it")
     itself = pairs.keys() - absent  # queries that may be documents
+    seen = seen_by(model)
 
     as_texts([queries[query] for query in pairs], "query", pairs)
 
@@ -163,7 +166,7 @@ def mine(
                 known = _look_up(index, vectors, wanted, found)
                 for (query, _), hits, its_positives in zip(chunk, found, known, strict=True):
                     own = queries[query] if query in itself else None
-                    yield from _choose(query, own, hits, its_positives, settings)
+                    yield from _choose(query, own, hits, its_positives, settings, seen)
                 bar.update(len(chunk))
 
     return rows()
@@ -317,7 +320,12 @@ def _note(positives: _Positives, hits: Hits) -> None:
 
 
 def _choose(
-    query: str, own: str | None, hits: Hits, positives: _Positives, settings: _Settings
+    query: str,
+    own: str | None,
+    hits: Hits,
+    positives: _Positives,
+    settings: _Settings,
+    seen: Callable[[str], Hashable],
 ) -> Iterator[Mined]:
     """The pairs of one query that have enough negatives; ``own`` is its text, if it may be a document."""
     first, last = settings.depth
@@ -326,11 +334,16 @@ def _choose(
     if own is not None and query in ids and is_own(query, own, hits[ids.index(query)].text):
         known.add(query)
     places = [place for place, document in enumerate(ids) if document not in known][first - 1 : last]
-    texts = {text for _, text in positives.values()} - {None}
+    texts = {text: score for score, text in positives.values() if text is not None}
 
     @cache  # a text is read from the disk
     def is_copy(place: int) -> bool:
-        return bool(texts) and hits[place].text in texts
+        text = hits[place].text if texts else None
+        if text is None or text in texts:
+            return text is not None
+        # Equal tokens have equal vectors and, but for rounding, equal scores: few texts are tokenized.
+        near = [other for other, score in texts.items() if isclose(score, scores[place], rel_tol=1e-4)]
+        return bool(near) and seen(text) in map(seen, near)
 
     for document, (score, _) in positives.items():
         limit = settings.limit(score)
