@@ -117,7 +117,7 @@ _NARROWER: dict[str, Any] = {
 # not know, or speak of an `Accelerator` that was made before.
 _ACCELERATOR = ("non_blocking", "even_batches", "use_seedable_sampler")
 
-_COLUMN = re.compile(r"query|positive|negative(_\d+)?|document_\d+")  # see `st_l0.data.TrainingData`
+_COLUMN = re.compile(r"query|positive|negative(_\d+)?|document(_\d+)?")  # see `st_l0.data.TrainingData`
 
 
 @functools.cache
@@ -181,7 +181,8 @@ def check_training(training: Mapping[str, Any]) -> None:
     prompts = training.get("prompts")
     for column in prompts if isinstance(prompts, dict) else ():
         if not _COLUMN.fullmatch(column):
-            problem = "is no column of training data: query, positive, negative, negative_1, document_1 … are"
+            known = "query, positive, negative, negative_1, document_1 …, and document for all of them"
+            problem = f"is no column of training data: {known}"
             raise SettingError(problem, ("training", "prompts", column))
     accelerator = training.get("accelerator_config") or {}
     if not isinstance(accelerator, dict):
