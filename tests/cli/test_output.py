@@ -264,6 +264,18 @@ def test_any_terminal_encoding_takes_the_json(tmp_path, indexed):
     assert {hit["id"] for hit in json.loads(ran.stdout.decode("ascii"))["hits"]} == set(IDS)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_a_terminal_cannot_show_is_replaced(indexed, encoding):
+    ran = subprocess.run(
+        [*PYTHON, "search", str(indexed), "cat"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert len(ran.stdout.decode(encoding).splitlines()) == len(IDS)
+
+
 def test_the_exit_codes_are_documented(run):
     text = " ".join(run("--help").stdout.split())
     assert "Exit codes: 0 done; 1 the machine failed" in text

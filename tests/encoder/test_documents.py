@@ -1,5 +1,6 @@
 """Packing, rows and streaming: each text gets the vector that stock gives it, whatever it is batched with."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -251,3 +252,13 @@ def test_an_impossible_window():
 
 
 # Half precision
+
+
+def test_eight_threads_encode_as_one(tiny_encoder):
+    model, texts = tiny_encoder(), some_texts(64, seed=5)
+    chunks = [texts[start : start + 8] for start in range(0, 64, 8)]
+    alone = [dense(model.encode_document(chunk)) for chunk in chunks]
+    with ThreadPoolExecutor(8) as pool:
+        together = [dense(found) for found in pool.map(model.encode_document, chunks * 3)]
+    for number, found in enumerate(together):
+        np.testing.assert_array_equal(found, alone[number % 8])

@@ -423,3 +423,18 @@ def test_files_are_flushed_before_the_manifest_names_them(tmp_path, monkeypatch)
     assert len(needed) == 8
     assert needed <= set(before)
     assert log[-1] == folder  # and the renaming itself
+
+
+def test_updates_do_not_let_the_folder_grow(tmp_path):
+    index = EmbeddedIndex(tmp_path / "index")
+    ids, vectors = list(range(200)), np.random.default_rng(0).random((200, 50))
+
+    def size():
+        return sum(file.stat().st_size for file in (tmp_path / "index").rglob("*") if file.is_file())
+
+    index.add(ids, vectors)
+    once = size()
+    for _ in range(40):
+        index.update(ids, vectors)
+    assert len(index) == 200
+    assert size() < 2.5 * once

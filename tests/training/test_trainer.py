@@ -304,3 +304,17 @@ def test_two_processes_train_as_one(recipe, tmp_path, mlm_folder, queries):
     assert np.abs(one["0.sub_modules.query.0.weight"] - start).max() > 1e-4  # something was learned
     for line, other in zip(log, logs, strict=True):
         assert line == pytest.approx(other, rel=1e-3)
+
+
+def test_accumulated_batches_train_as_the_larger_batch(recipe):
+    """Where no text of one query is another's negative, and with a penalty that is a plain mean."""
+    loss = {"in_batch_negatives": False, "regularizer": "l1", "document_regularizer_weight": 0.1}
+    options = {"max_steps": 3, "max_grad_norm": 0.0, "save_strategy": "no"}
+    whole = train(recipe(loss=loss, training=options))
+    accumulated = {**options, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    parts = train(recipe(loss=loss, training=accumulated, output=f"{recipe().output}-parts"))
+    models = [SparseEncoder.from_pretrained(folder, device="cpu") for folder in (whole, parts)]
+    vectors = [model.encode_document(WORDS).to_dense() for model in models]
+    torch.testing.assert_close(vectors[1], vectors[0], rtol=1e-4, atol=1e-5)
+    start = build_model(recipe()).encode_document(WORDS).to_dense()
+    assert (vectors[0] - start).abs().max() > 1e-2
