@@ -48,8 +48,10 @@ def as_equally_many(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         InputError: There are more rows on one side.
     """
     rows = [1 if tensor.dim() == 1 else len(tensor) for tensor in (first, second)]
-    if (first.layout is second.layout is torch.strided and 1 in rows) or first.shape == second.shape:
+    if first.shape == second.shape:
         return first, second
+    if first.layout is second.layout is torch.strided and 1 in rows:
+        return torch.atleast_2d(first), torch.atleast_2d(second)
     if rows[0] != rows[1] and 1 not in rows:
         raise InputError(f"embeddings1 holds {rows[0]} vectors, embeddings2 {rows[1]}: give as many of each")
     return _repeated(first, rows[1]), _repeated(second, rows[0])

@@ -296,7 +296,8 @@ class SparseEncoder(FusedEncoder):
         foreign = modules is None and self.modalities != ["text"]  # stock knows what such a model takes
         texts: Any = inputs if foreign else as_texts([inputs] if single else inputs)
         prompt = resolve_prompt(self, prompt, prompt_name)
-        if modules is None or pool is not None or isinstance(device, list) or kwargs.keys() - {"task"}:
+        stocks = modules is None or pool is not None or isinstance(device, list) or kwargs.keys() - {"task"}
+        if stocks and (foreign or texts):
             stock: Any = super().encode
             embeddings = stock(
                 texts[0] if single and not foreign else texts,
@@ -312,9 +313,8 @@ class SparseEncoder(FusedEncoder):
                 chunk_size=chunk_size,
                 **kwargs,
             )
-            if foreign or texts:
-                return as_csr(embeddings) if convert_to_scipy else embeddings
-            # Stock gives no texts no columns either.
+            return as_csr(embeddings) if convert_to_scipy else embeddings
+        if modules is None or stocks:  # stock gives no texts no columns either
             home, shape = self.device, (0, cast(int, self.get_embedding_dimension()))
             matrix = sp.csr_matrix(shape, dtype=np.float32)
         elif batch_size <= 0:

@@ -24,7 +24,7 @@ def as_count(value: Any, name: str) -> int:
         InputError: It is below, or something else: a bool, a float, a string, None.
     """
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = 0
     if number < 1:
