@@ -372,3 +372,61 @@ def test_checkpoints_may_name_classes_by_former_paths(checkpoint):
             np.testing.assert_array_equal(one.toarray(), other.toarray())
         write_weights(weights, {name: one for name, one in tensors.items() if "LayerNorm" not in name})
         assert "lacks" in refusal(checkpoint)
+
+
+def test_two_tokens_of_one_id(checkpoint, mlm_folder, idf_weights, tmp_path):
+    """Which one is kept changed from load to load, and the vectors with it."""
+
+    def share(folder):
+        path = folder / "tokenizer.json"
+        tokenizer = json.loads(path.read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["cat"] = vocabulary["dog"]
+        write_json(path, tokenizer)
+
+    older = shutil.copytree(mlm_folder, tmp_path / "older")
+    write_json(older / "idf.json", token_table(idf_weights))
+    for folder in (checkpoint / TABLE, checkpoint / MODEL, older):
+        share(folder)
+    for folder in (checkpoint, older):
+        for load in (SparseEncoder.from_pretrained, QueryEncoder.from_pretrained):
+            text = refusal(folder, load)
+            assert str(folder) in text
+            assert f"'cat' and 'dog' of the tokenizer have the same id {VOCABULARY.index('dog')}" in text
+
+
+@pytest.mark.parametrize(
+    ("side", "changes"),
+    [
+        (TABLE, {"unk_token": None}),
+        (MODEL, {"unk_token": None}),
+        (MODEL, {"pad_token": None}),
+        (MODEL, {"model_input_names": ["input_ids"]}),
+    ],
+)
+def test_a_tokenizer_that_would_fail_at_some_text(checkpoint, side, changes):
+    edit_json(checkpoint / side / "tokenizer_config.json", **changes)
+    assert refusal(checkpoint).startswith(f"{checkpoint} cannot be loaded: ")
+
+
+def test_no_unknown_token_without_transformers(checkpoint):
+    path = checkpoint / TABLE / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["unk_token"] = "[NOPE]"
+    write_json(path, tokenizer)
+    assert refusal(checkpoint, QueryEncoder.from_pretrained).startswith(f"{path}: ")
+
+
+def test_lengths_are_whole_numbers(checkpoint):
+    edit_json(checkpoint / MODEL / "sentence_bert_config.json", max_seq_length=3.5)
+    assert "is 3.5; give a number of tokens" in refusal(checkpoint)
+    edit_json(checkpoint / MODEL / "sentence_bert_config.json", max_seq_length=20)
+    edit_json(checkpoint / TABLE / "tokenizer_config.json", model_max_length=2.5)
+    for load in (SparseEncoder.from_pretrained, QueryEncoder.from_pretrained):
+        assert "is 2.5; give a number of tokens" in refusal(checkpoint, load)
+
+
+def test_a_model_of_no_layers_over_weights_of_some(mlm_folder, tmp_path):
+    folder = shutil.copytree(mlm_folder, tmp_path / "mlm")
+    edit_json(folder / "config.json", num_hidden_layers=0)
+    assert "holds bert.encoder.layer.0." in refusal(folder, SparseEncoder.from_mlm, idf="binary")

@@ -147,3 +147,23 @@ def test_pairs_need_as_many_of_each(tiny_encoder):
             InputError, match="embeddings1 holds 3 vectors, embeddings2 2: give as many of each"
         ):
             tiny_encoder().similarity_pairwise(first, SECOND)
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.coo_array, np.asarray, torch.tensor, list])
+def test_vectors_of_every_kind_are_read(tiny_encoder, form):
+    model = tiny_encoder()
+    rows = np.zeros((2, 127), np.float32)
+    rows[0, [10, 11]], rows[1, 11] = (2, 1), 3
+    words = model.tokenizer.convert_ids_to_tokens([10, 11])
+    given = form(rows.tolist() if form is list else rows)
+    assert model.decode(given, top_k=5) == [[(words[0], 2), (words[1], 1)], [(words[1], 3)]]
+    assert model.sparsity(given)["active_dims"] == 1.5
+    shared = model.intersection(form(rows[:1].tolist() if form is list else rows[:1]), given)
+    assert model.decode(shared) == [[(words[0], 4), (words[1], 1)], [(words[1], 3)]]
+
+
+def test_what_is_no_vector_is_not_read(tiny_encoder):
+    model = tiny_encoder()
+    for call in (model.decode, model.sparsity, lambda given: model.intersection(given, np.ones(127))):
+        with pytest.raises(InputError, match="is a text, no vector"):
+            call("rain")

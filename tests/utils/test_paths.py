@@ -75,3 +75,9 @@ def test_what_exists_under_its_name_is_taken(tmp_path):
         assert local_name(name) == name
     (tmp_path / "~").mkdir()  # as former versions left it
     assert local_name("~/x") == "/home/ada/x"
+
+
+@pytest.mark.parametrize("given", [None, 3, b"models/x", ["models/x"]])
+def test_what_is_no_path(given):
+    with pytest.raises(InputError, match="is no path; give a str or a Path"):
+        local_name(given)

@@ -24,7 +24,7 @@ from st_l0.encoder.modules import (
     text_tokenizer,
 )
 from st_l0.encoder.queries import QueryLookup
-from st_l0.encoder.similarity import as_equally_many, as_pair, dot_scores, has_fast_scores
+from st_l0.encoder.similarity import as_equally_many, as_pair, as_tensor, dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import activate
 from st_l0.utils.stock import routed_modules
@@ -183,3 +183,20 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
             InputError: As in `similarity`, or there are more rows on one side.
         """
         return super().similarity_pairwise(*as_equally_many(*as_pair(embeddings1, embeddings2)))
+
+    def decode(self, embeddings: Any, top_k: int | None = None) -> Any:
+        """Tokens and weights as in sentence-transformers, of vectors in any form (see `similarity`)."""
+        return super().decode(as_tensor(embeddings), top_k=top_k)
+
+    @staticmethod
+    def sparsity(embeddings: Any) -> dict[str, float]:
+        """Mean active dims and share of zeros as in sentence-transformers, of vectors in any form."""
+        return sentence_transformers.SparseEncoder.sparsity(as_tensor(embeddings))
+
+    @staticmethod
+    def intersection(embeddings_1: Any, embeddings_2: Any) -> Tensor:
+        """What two vectors share as in sentence-transformers, of vectors in any form; one row is a vector."""
+        first, second = as_pair(embeddings_1, embeddings_2)
+        if first.dim() == 2 and len(first) == 1:
+            first = first[0]
+        return sentence_transformers.SparseEncoder.intersection(first, second)

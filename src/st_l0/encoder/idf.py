@@ -313,5 +313,25 @@ def _weight(path: str | Path, token: str, value: Any) -> float:
     return float(value)
 
 
+def check_ids(vocabulary: Mapping[str, int], place: str = "") -> None:
+    """Refuse a vocabulary in which two tokens share an id: which one is kept changes from load to load.
+
+    Raises:
+        InputError: Two do; ``place`` is what the message begins with.
+    """
+    if len(set(vocabulary.values())) == len(vocabulary):
+        return
+    seen: dict[int, str] = {}
+    for token, number in sorted(vocabulary.items()):
+        if number in seen:
+            raise InputError(
+                f"{place}the tokens {seen[number]!r} and {token!r} of the tokenizer have the same id "
+                f"{number}: restore its files"
+            )
+        seen[number] = token
+
+
 def _vocabulary_size(tokenizer: Vocabulary) -> int:
-    return int(max(tokenizer.get_vocab().values())) + 1
+    vocabulary = tokenizer.get_vocab()
+    check_ids(vocabulary)
+    return int(max(vocabulary.values())) + 1

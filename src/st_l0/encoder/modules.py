@@ -29,7 +29,8 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from st_l0.encoder.pretrained import check_length, position_limit
+from st_l0.encoder.idf import check_ids
+from st_l0.encoder.pretrained import PROBE, check_length, position_limit
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
 
@@ -188,6 +189,7 @@ def _query_tokenizer(transformer: Transformer) -> Any:
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     """Number of tokens that the tokenizer can produce; its ids must be 0 … n-1, as stock assumes."""
     vocabulary = tokenizer.get_vocab()
+    check_ids(vocabulary)
     if max(vocabulary.values()) + 1 != len(vocabulary):
         raise InputError(
             f"the tokenizer has {len(vocabulary)} tokens but ids up to {max(vocabulary.values())}"
@@ -252,9 +254,15 @@ def check_sides(modules: EncoderModules) -> None:
         "the length of a document (max_seq_length or model_max_length)",
         least=documents.num_special_tokens_to_add() + 1,
     )
+    # An unknown letter and two lengths: what fails with these (no token for the unknown, none to pad with, no
+    # mask) would fail at some text, later.
+    documents([PROBE, f"{PROBE} {PROBE}"], padding=True, truncation=True, return_tensors="pt")[
+        "attention_mask"
+    ]
     if modules.query is None:
         return
     check_length(modules.tokenizer.model_max_length, "the length of a query (model_max_length)")
+    modules.tokenizer.tokenize(PROBE)
     queries, known = modules.tokenizer.get_vocab(), documents.get_vocab()
     if queries != known:
         token = min(token for token in {*queries, *known} if queries.get(token) != known.get(token))

@@ -18,6 +18,9 @@ _SETTINGS = "config_sentence_transformers.json"
 _NO_LIMIT = 1 << 30
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
 
+# A letter that no vocabulary is likely to have: what a tokenizer does with the unknown shows at once.
+PROBE = "\N{GOTHIC LETTER HWAIR}"
+
 
 def layout(checkpoint: str, hub_options: HubOptions) -> Literal["sparse-encoder", "mlm-with-idf", "other"]:
     """Kind of a checkpoint.
@@ -291,7 +294,9 @@ def check_length(length: Any, what: str, least: int = 1) -> None:
     Raises:
         InputError: It is smaller, or no number.
     """
-    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= least:
+    # transformers writes 1e30, a whole number too, where there is no limit.
+    number = isinstance(length, int | float) and not isinstance(length, bool)
+    if not number or not length >= least or length % 1:
         raise InputError(f"{what} is {length!r:.40}; give a number of tokens, at least {least}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from st_l0.encoder.hub_options import HubOptions
-from st_l0.encoder.idf import Vocabulary, read_idf
+from st_l0.encoder.idf import Vocabulary, check_ids, read_idf
 from st_l0.encoder.pretrained import (
     damaged,
     layout,
@@ -80,7 +80,11 @@ def read_table(
     name = read_json(hub_options.find(checkpoint, inside(folder, "config.json"))).get("path")
     if name is None:
         path = hub_options.find(checkpoint, inside(folder, "model.safetensors"))
-        return None if path is None else _read_weights(path, len(tokenizer.get_vocab()))
+        if path is None:
+            return None
+        vocabulary = tokenizer.get_vocab()
+        check_ids(vocabulary, f"{checkpoint}: ")
+        return _read_weights(path, len(vocabulary))
     found = (hub_options.find(checkpoint, place) for place in (inside(folder, str(name)), str(name)))
     file = next(filter(None, found), None)
     if file is None:

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from st_l0.encoder.hub_options import HubOptions
-from st_l0.encoder.pretrained import check_length, damaged, read_json
+from st_l0.encoder.pretrained import PROBE, check_length, damaged, read_json
 from st_l0.encoder.structure import inside
 from st_l0.errors import InputError
 
@@ -110,6 +110,10 @@ def read_tokenizer(checkpoint: str, folder: str, hub_options: HubOptions) -> Que
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     tokenizer.add_tokens([token for token in tokens if token.content not in added])
     ids = [tokenizer.token_to_id(token.content) for token in tokens]
+    try:
+        tokenizer.encode(PROBE, add_special_tokens=False)
+    except Exception as error:  # there is no token for what is unknown
+        raise damaged(path, error) from None
     truncation = tokenizer.truncation or {"direction": "right"}
     limit = config.get("model_max_length", config.get("max_len"))
     if limit is not None:

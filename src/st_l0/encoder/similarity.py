@@ -21,7 +21,7 @@ def as_pair(first: Any, second: Any) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: One of the two is no vectors, or their lengths differ.
     """
-    one, other = _as_tensor(first), _as_tensor(second)
+    one, other = as_tensor(first), as_tensor(second)
     for name, tensor in (("embeddings1", one), ("embeddings2", other)):
         if tensor.dim() not in (1, 2):
             raise InputError(
@@ -67,7 +67,12 @@ def _repeated(vectors: Tensor, times: int) -> Tensor:
     return many
 
 
-def _as_tensor(vectors: Any) -> Tensor:
+def as_tensor(vectors: Any) -> Tensor:
+    """Vectors in any form as a tensor of floats that stock takes: dense or COO.
+
+    Raises:
+        InputError: These are no vectors.
+    """
     if isinstance(vectors, list) and all(isinstance(vector, Tensor) for vector in vectors):
         alike = len({(vector.layout, vector.shape) for vector in vectors}) == 1
         vectors = torch.stack(vectors) if alike else vectors

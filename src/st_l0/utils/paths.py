@@ -24,10 +24,12 @@ def local_name(name: str | Path) -> str:
         name: What was given.
 
     Raises:
-        InputError: It is empty, a URL, has a variable that is not set, or ``~`` and the name of no user; what
-            exists under such a name is taken as it is.
+        InputError: It is no string or path, empty, a URL, has a variable that is not set, or ``~`` and the
+            name of no user; what exists under such a name is taken as it is.
     """
-    given = os.fspath(name)
+    given = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if not isinstance(given, str):
+        raise InputError(f"{name!r:.40} is no path; give a str or a Path")
     if not given or "\0" in given:
         raise InputError(f"{given!r}: is no path; give one")
     if scheme := _SCHEME.match(given):
