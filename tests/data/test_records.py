@@ -77,6 +77,8 @@ TEXT = "text_fields (--text-field, or in a recipe data.columns.corpus_text)"
             "number of the line",
         ),
         ({"cord_uid": "7", "text": "x"}, "no _id, but cord_uid, which may be one"),
+        ({"pmid": "7", "text": "x"}, "no _id, but pmid, which may be one"),
+        ({"slug": "rain", "text": "x"}, "no _id, but slug, which may be one"),
         ({"id": 1, "docid": "D1", "text": "x"}, f"has id and docid, ids that differ; name one with {ID}"),
         (
             {"_id": "1", "contents": "x", "body": "y"},

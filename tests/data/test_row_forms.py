@@ -247,13 +247,18 @@ MAY_HOLD = "is not known; say what it is, or ignore it"
         ),
         (
             {**TRIPLET, "scores": [1.0], "neg_scores": [2]},
-            "has both scores and neg_scores; give one of them, or say which " + HOW,
+            "has both scores and neg_scores; give one of them, or ignore one " + HOW,
         ),
         (
             {**PAIR, "negative": {"url": "u"}},
             "negative is an object of url; give a text, or text, title and docid in it",
         ),
         ({"query": "q\ud800", "positive": "p"}, "cannot be text ("),
+        ({"query": "q", "passage": "p", "is_relevant": False}, f"is_relevant may hold scores and {MAY_HOLD}"),
+        ({"query": "q", "passage": "p", "is_positive": 0}, f"is_positive may hold scores and {MAY_HOLD}"),
+        ({"query": "q", "passage": "p", "relevant": 0}, f"relevant may hold scores and {MAY_HOLD}"),
+        ({"query": "q", "positive": "p", "rating": 3}, f"rating may hold scores and {MAY_HOLD}"),
+        ({"query": "q", "positive": "['p' 'o']"}, "positive is \"['p' 'o']\", a list that is not JSON;"),
     ],
 )
 def test_what_would_be_lost_is_refused(record, expected):
@@ -286,6 +291,19 @@ def test_what_would_be_lost_of_ids_is_refused(record, expected):
     assert message(read_rows, [record], **LOOKUPS) == f"row 1: {expected}"
 
 
+def test_lists_in_cells(tmp_path):
+    """A table has no lists: people write them as JSON into a cell."""
+    table = tmp_path / "rows.csv"
+    table.write_text('query,pos,neg\nq,"[""p""]","[""n"",""m""]"\n[1],[2],[see below]\n')
+    assert list(read_rows(table)) == [Row("q", ("p", "n", "m")), Row("[1]", ("[2]", "[see below]"))]
+    table.write_text("""query,pos,neg\nq,p,"['n', 'm']"\n""")
+    assert "neg is \"['n', 'm']\", a list that is not JSON; write it with json.dumps" in message(
+        read_rows, table
+    )
+    [row] = read_rows([{"query_id": 7, "document_ids": "[1, 2]", "scores": "[2.5, 1]"}], **LOOKUPS)
+    assert (row.documents, row.scores) == (("D1", "D2"), (2.5, 1.0))
+
+
 def test_columns_name_keys_of_any_name():
     record = {"frage": "q", "gut": "p", "schlecht": ["n"], "auch": "m", "label": 3, "passage": "x"}
     columns = {
@@ -315,7 +333,7 @@ def test_columns_name_keys_of_any_name():
         ({"negative": "hard", "ignore": ["hard"]}, "columns: 'hard' is named twice"),
         ({"query": ["query", "hard"]}, "columns: query names 2 keys; give one"),
         ({"negative": ""}, "columns: negative names ('',); give the name of a key"),
-        ({"positive": "hard"}, f"row 1: has both hard and positive; give one of them, or say which {HOW}"),
+        ({"positive": "hard"}, f"row 1: has both hard and positive; give one of them, or ignore one {HOW}"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(columns, expected):

@@ -154,7 +154,7 @@ def test_rows_are_streamed(tmp_path):
 
 
 LIST = {"query": "q", "documents": ["a", "b"]}
-ONE_OF = f"give one of them, or say which {HOW}"
+ONE_OF = f"give one of them, or ignore one {HOW}"
 BAD = [
     # texts
     ({"positive": "p"}, "query is missing; give a text"),

@@ -30,6 +30,12 @@ def refusal(call, *args, **kwargs):
     return str(caught.value)
 
 
+@posix
+def test_the_root_is_no_output():
+    for check in (lambda: check_folder("/", "toy"), lambda: check_file("/", TABLE)):
+        assert refusal(check).startswith("/: is the root of a disk")
+
+
 @pytest.mark.parametrize("old", [None, "", '{"old": 1}'])
 def test_what_a_file_may_replace(tmp_path, old):
     path = tmp_path / "deep" / "table.json"

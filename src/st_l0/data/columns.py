@@ -59,7 +59,8 @@ _DOCUMENTS = words(
 )
 _SCORES = words(
     "score scores label labels margin margins logit logits similarity similarities sim sims "
-    "relevance grade grades teacher teachers"
+    "relevance relevant irrelevant rel grade grades rating ratings judgment judgement gold selected correct "
+    "teacher teachers"
 )
 # Names with one of these say something about a document or a text, not how well it answers.
 _ABOUT = words(
@@ -155,7 +156,7 @@ def may_hold(name: str) -> str:
     parts = set(tokens(name))
     if parts & _ABOUT:
         return "about"
-    if parts & _SCORES:
+    if parts & _SCORES or (tokens(name)[:1] == ("is",) and parts & _DOCUMENTS):  # is_positive
         return "scores"
     if is_id_name(name):
         return "ids" if parts & _DOCUMENTS else "more ids"
@@ -179,14 +180,16 @@ def could_be(value: Any, kind: str, documents: int, *, by_id: bool) -> bool:
         return False
     many = isinstance(value, list)
     items = [item for item in (value if many else [value]) if item not in (None, "", {})]
-    if not items or any(isinstance(item, bool) for item in items):
+    if not items:
         return False
+    if any(isinstance(item, bool) for item in items):
+        return kind == "scores"
     if kind in ("ids", "more ids"):
         asked = many and by_id if kind == "more ids" else many or by_id
         return asked and all(isinstance(item, (str, int)) for item in items)
     if all(isinstance(item, (int, float)) for item in items):
         return kind == "scores" or (many and (kind == "documents" or len(value) == documents > 1))
-    if kind == "":  # a list of texts, whatever it is called
+    if kind in ("", "scores"):  # a list of texts, whatever it is called
         return many and all(isinstance(item, str) for item in items) and max(map(_words, items)) >= _LONG
     return kind == "documents" and all(isinstance(item, (str, dict)) for item in items)
 
@@ -203,7 +206,7 @@ def _is_number(text: str) -> bool:
 
 
 def _both(one: str, other: str) -> str:
-    return f"has both {one} and {other}; give one of them, or say which {HOW}"
+    return f"has both {one} and {other}; give one of them, or ignore one {HOW}"
 
 
 def is_score(name: str) -> bool:

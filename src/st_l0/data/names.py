@@ -14,7 +14,10 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ID_ENDS = words("id ids uid uids uuid guid did dids pid pids qid docid docids docno key identifier")
+_ID_ENDS = words(
+    "id ids uid uids uuid guid did dids pid pids qid docid docids docno docnum key identifier "
+    "pmid pmcid doi asin isbn sku accession slug"
+)
 
 
 @lru_cache(maxsize=4096)

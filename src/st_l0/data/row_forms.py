@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def parse(place: str, record: Mapping[str, Any], columns: Named, *, by_id: bool)
         InputError: see `st_l0.data.rows.read_rows`.
     """
     _refuse_missing(place, record, columns)
-    there = {key: value for key, value in record.items() if value is not None}
+    there = {key: _listed(value, by_id) for key, value in record.items() if value is not None}
     # An empty list counts as absent, but where nothing else names the documents.
     names = tuple(key for key, value in there.items() if value != [] or is_score(key))
     try:
@@ -232,6 +233,17 @@ def _entries(
     return found
 
 
+def _listed(value: Any, by_id: bool) -> Any:
+    """A list that was written as JSON into a cell of a table; of texts, or of ids."""
+    if not isinstance(value, str) or not (value.startswith("[") and value.endswith("]")):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if by_id or (found and all(isinstance(one, str) for one in found)) else value
+
+
 def _transposed(value: Any) -> Any:
     """Passages as a list, where datasets has made columns of them."""
     if not isinstance(value, dict) or not value or not all(isinstance(one, list) for one in value.values()):
@@ -251,6 +263,10 @@ def _text(place: str, name: str, value: Any) -> _Entry:
             )
         identifier = _inner_id(value)
         value = text_of(f"{place}: {name}", value)
+    if isinstance(value, str) and value.startswith(("['", '["')) and value.endswith("]"):
+        raise InputError(
+            f"{place}: {name} is {value!r:.40}, a list that is not JSON; write it with json.dumps"
+        )
     if isinstance(value, str) and value.strip():
         return _Entry(name, value, identifier)
     problem = "is missing" if value is None else "is empty" if value == "" else f"is {value!r:.40}"

@@ -53,7 +53,7 @@ def split_scores(place: str, record: Mapping[str, Any], keys: Keys, shape: Shape
     [own] = keys.get("scores") or (None,)
     apart = [key for word in ("positive_scores", "negative_scores") for key in keys.get(word, ())]
     if own is not None and apart:
-        raise InputError(f"{place}: has both {own} and {apart[0]}; give one of them, or say which {HOW}")
+        raise InputError(f"{place}: has both {own} and {apart[0]}; give one of them, or ignore one {HOW}")
     values: list[float] | None = None
     if apart:
         values = _of_both(place, record, keys, shape)

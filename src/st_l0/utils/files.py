@@ -101,7 +101,10 @@ def _file_place(path: str | Path) -> Path:
 
 
 def _resolved(path: str | Path) -> Path:
-    return Path(os.path.realpath(local_path(path)))  # Path.resolve refuses a circle of links in its own way
+    target = Path(os.path.realpath(local_path(path)))  # Path.resolve refuses a circle of links in its own way
+    if not target.name:
+        raise InputError(f"{path}: is the root of a disk, and stays; give a path in it")
+    return target
 
 
 def check_writable(folder: Path, name: str = "output") -> None:
