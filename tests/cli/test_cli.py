@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from st_l0.cli.fields import as_columns
 from st_l0.encoder.idf import TABLE
 from st_l0.errors import InputError, MissingExtraError
 from st_l0.indexing import identity
+from tiny_models import save_model
 
 WORDS = ["red", "green", "blue", "fish", "tree"]
 IDF = np.array([1.0, 2.0, 0.5, 3.0, 1.5], np.float32)
@@ -475,6 +477,14 @@ def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch):
     result = run("idf", corpus, "--tokenizer", "some/model", "--output", "idf.json")
     assert result.stdout == "idf.json: 5 tokens\n"
     assert calls == [("red fish fish", "some/model"), ("idf.json", IDF.tolist(), "some/model")]
+
+
+def test_idf_takes_the_tokenizer_of_a_checkpoint(run, corpus, tiny_encoder, mlm_folder, tmp_path):
+    checkpoint = save_model(tiny_encoder(), tmp_path / "model")
+    for number, name in enumerate((checkpoint, mlm_folder)):
+        result = run("idf", corpus, "--tokenizer", str(name), "--output", f"{number}.json")
+        assert result.exit_code == 0, result.stderr
+    assert Path("0.json").read_bytes() == Path("1.json").read_bytes()
 
 
 def test_a_full_disk_names_the_file(run, tokenizer, corpus, monkeypatch):

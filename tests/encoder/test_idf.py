@@ -175,3 +175,12 @@ def test_missing_and_damaged_tables_are_refused(tokenizer, tmp_path):
     path = table(tmp_path / "idf.json.gz", {"cat": 1.0})
     path.write_bytes(path.read_bytes()[:-9])
     assert "cannot be read" in message(read_idf, path, tokenizer)
+
+
+def test_a_compressed_table(tmp_path, tokenizer):
+    weights = compute_idf(["cat dog", "dog fish"], tokenizer, progress=False)
+    for name in ("idf.json", "idf.json.gz"):
+        write_idf(tmp_path / name, weights, tokenizer)
+        write_idf(tmp_path / name, weights, tokenizer)  # a table may be replaced
+        np.testing.assert_array_equal(read_idf(tmp_path / name, tokenizer), weights)
+    assert (tmp_path / "idf.json.gz").read_bytes()[:2] == b"\x1f\x8b"

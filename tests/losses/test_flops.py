@@ -117,6 +117,10 @@ def test_the_gradient_by_hand(loss, expected):
     ("make", "message"),
     [
         (lambda: L0MaskFlopsLoss(-1), "threshold must be 0 or more active dims, not -1"),
+        (
+            lambda: L0MaskFlopsLoss(None),
+            "threshold must be 0 or more active dims, not None: FlopsLoss penalises all",
+        ),
         (lambda: L0MaskFlopsLoss(5, positions=0), "positions must be 1 or more, not 0"),
         (lambda: L0ActivationFlopsLoss(0), "extra_logs must be 1 or more, not 0; FlopsLoss takes none"),
         (lambda: L0ActivationFlopsLoss(-1), "extra_logs must be 1 or more, not -1; FlopsLoss takes none"),

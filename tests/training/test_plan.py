@@ -368,7 +368,7 @@ def test_refuses_a_damaged_checkpoint(recipe, tmp_path, tiny_encoder):
     tiny_encoder().save_pretrained(str(folder))
     loaded = recipe(model={"base_model": str(folder), "idf": None})
     (folder / "router_config.json").write_text("{}")
-    assert "router_config.json: not the configuration of a router" in refusal(loaded)
+    assert refusal(loaded) == f"{folder}/router_config.json: lacks types: restore the checkpoint"
     (folder / "router_config.json").write_text('{"structure": {"document": ["nowhere"]}}')
     assert str(folder) in refusal(loaded)
     no_language_model = tmp_path / "clip"

@@ -117,17 +117,18 @@ def idf(
     from st_l0.encoder.hub_options import HubOptions
     from st_l0.encoder.idf import TABLE, compute_idf, write_idf
     from st_l0.encoder.pretrained import ForeignCodeError, refusing_code
-    from st_l0.encoder.structure import check_tokenizer_files
+    from st_l0.encoder.structure import check_tokenizer_files, document_folder
     from st_l0.utils.files import check_file
     from st_l0.utils.paths import local_name
 
     check_file(output, TABLE, inputs=[corpus])
     try:
-        name = local_name(tokenizer)
+        name, hub_options = local_name(tokenizer), HubOptions(trust_remote_code=trust_remote_code)
+        folder = document_folder(name, hub_options) if Path(name).is_dir() else ""
         if Path(name).is_dir():
-            check_tokenizer_files(name, "", HubOptions())
+            check_tokenizer_files(name, folder, hub_options)
         with refusing_code(name):
-            loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+            loaded = AutoTokenizer.from_pretrained(name, subfolder=folder, **hub_options.for_transformers())
     except ForeignCodeError:
         raise
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for

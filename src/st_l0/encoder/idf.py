@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -141,7 +142,7 @@ def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokeni
     `read_idf` gives back the same float32 values. A file that existed is replaced only once all is written.
 
     Args:
-        path: Where to write, usually ``idf.json``.
+        path: Where to write, usually ``idf.json``; compressed if it ends in ``.gz``.
         weights: ``(vocabulary,)``; rows beyond the tokenizer (a padded model vocabulary) are not written.
         tokenizer: Names the tokens.
 
@@ -158,7 +159,9 @@ def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokeni
         token: _weight(path, token, float(weights[id_])) for token, id_ in tokens if token not in special
     }
     with replace_file(path, TABLE) as temporary:
-        temporary.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        text = (json.dumps(table, ensure_ascii=False, indent=0) + "\n").encode()
+        # Without the time of day, so that the same table is the same file.
+        temporary.write_bytes(gzip.compress(text, mtime=0) if Path(path).suffix == ".gz" else text)
 
 
 def read_idf(

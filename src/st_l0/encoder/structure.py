@@ -63,6 +63,18 @@ def read_structure(checkpoint: str, hub_options: HubOptions) -> Structure:
     return _read_router(checkpoint, modules[0].folder, hub_options)
 
 
+def document_folder(checkpoint: str, hub_options: HubOptions) -> str:
+    """Folder of the transformer and its tokenizer within a checkpoint; ``""`` where they lie at the top.
+
+    Raises:
+        InputError: As `read_structure`.
+    """
+    if hub_options.find(checkpoint, "modules.json") is None:
+        return ""
+    modules = read_structure(checkpoint, hub_options).modules
+    return next((one.folder for one in modules if one.kind in ("Transformer", "MLMTransformer")), "")
+
+
 def check_files(checkpoint: str, structure: Structure, hub_options: HubOptions) -> None:
     """Refuse a sparse encoder that lost a file, without which it would be loaded as another one.
 

@@ -77,6 +77,8 @@ class L0MaskFlopsLoss(FlopsLoss):
     threshold: int
 
     def __init__(self, threshold: int, *, positions: int = 1) -> None:
+        if threshold is None:
+            raise InputError("threshold must be 0 or more active dims, not None: FlopsLoss penalises all")
         super().__init__(threshold=threshold, positions=positions)
 
     def get_config_dict(self) -> dict[str, Any]:

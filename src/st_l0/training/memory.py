@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from st_l0.encoder.pretrained import (
     loading_errors,
     refusing_code,
 )
+from st_l0.encoder.structure import document_folder
 from st_l0.errors import InputError
 from st_l0.training.checks import is_trained_encoder
 from st_l0.training.recipe import Model
@@ -87,7 +87,7 @@ def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
     loading = hub_options.for_transformers()
     try:
         kind = layout(name, hub_options)
-        folder = _document_folder(name, kind, hub_options)
+        folder = document_folder(name, hub_options) if kind == "sparse-encoder" else ""
         with loading_errors(name, hub_options):
             config = (
                 load_config(name, hub_options)
@@ -200,17 +200,6 @@ def activation_bytes(
     layer = 26 * hidden + 4 * inner if half else 4 * (8 * hidden + 2 * inner)
     kept = layer + layers * 4 * hidden if checkpointing else layers * layer
     return int(tokens * (kept + 4 * 5 * hidden) + (6 * texts + extra_queries) * 4 * config.vocab_size)
-
-
-def _document_folder(name: str, kind: str, hub_options: HubOptions) -> str:
-    """Folder of the transformer in a checkpoint, ``""`` where it lies at the top."""
-    router = hub_options.find(name, "router_config.json") if kind == "sparse-encoder" else None
-    if router is None:
-        return ""
-    try:
-        return str(json.loads(router.read_text(encoding="utf-8"))["structure"]["document"][0])
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{router}: not the configuration of a router: restore the checkpoint") from error
 
 
 def _check_kind(settings: Model, kind: str, config: Any, hub_options: HubOptions, notes: list[str]) -> str:
