@@ -63,7 +63,8 @@ def read_rows(
                                       ``negative_ids``, or ``document_ids``; or ids under the names above
     ================================  ======================================================================
 
-    A document is a text, or an object with ``text``, ``title`` and ``docid``. Other keys are ignored, but one
+    A document is a text, or an object with ``text``, ``title`` and ``docid``; in the cell of a table, a list
+    is written as JSON. Other keys are ignored, but one
     that may hold documents, ids of them or scores, by its name or its value, is refused.
 
     Args:
