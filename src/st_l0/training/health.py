@@ -143,7 +143,7 @@ def verdict(log: Sequence[Mapping[str, Any]], vocabulary_size: int) -> list[str]
     if dims < min(_FEW, _FALL * start):
         found.append(
             f"documents have {dims:.3g} active dims, of {start:.4g} at the start: lower "
-            " loss.document_regularizer_weight"
+            "loss.document_regularizer_weight"
         )
     if dims > _MOST * vocabulary_size:
         found.append(
