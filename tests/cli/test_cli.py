@@ -417,8 +417,13 @@ def test_fields_of_other_names(run, encoder, tmp_path):
     corpus = tmp_path / "goods.jsonl"
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     fields = ("--id-field", "sku", "--text-field", "label", "--text-field", "note")
-    result = run("index", "model", corpus, "--to", "my-index")
-    assert result.exit_code == 2 and "so no text; name it with text_fields (--text-field" in result.stderr
+    for given, problem in (
+        ((), "no _id, but sku, which may be one"),
+        (fields[:2], "so no text; name it with text_fields (--text-field"),
+    ):
+        result = run("index", "model", corpus, "--to", "my-index", *given)
+        assert result.exit_code == 2
+        assert problem in result.stderr
     assert run("index", "model", corpus, "--to", "my-index", *fields).exit_code == 0
     found = run("search", "my-index", "red", "-k", "5").stdout
     assert found.split()[2:] == ["a", "red", "fish"]
