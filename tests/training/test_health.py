@@ -183,13 +183,12 @@ def test_one_pair_a_batch_has_nothing_to_rank(recipe):
     alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "max_steps": 1}
     pairs = recipe(negatives=False, training=alone)
     message = refusal(pairs)
-    assert message.startswith(
-        "training.per_device_train_batch_size is 1 and the data hold one document a query"
-    )
+    assert message.startswith("training.per_device_train_batch_size is 1, or there is one row, and the data")
     with pytest.raises(InputError) as caught:
         dry_run(pairs)
     assert str(caught.value) == message
     assert dry_run(pairs, devices=2).queries_at_once == 2
+    assert refusal(recipe(negatives=False, data={"limit": 1})) == message
     train_model.train(recipe(training={**alone, "save_strategy": "no"}))  # with negatives
 
 

@@ -97,7 +97,7 @@ def check_batch(recipe: Recipe, documents_per_query: int, queries: int) -> None:
     """
     if documents_per_query == queries == 1 and not recipe.ignore_health:
         raise InputError(
-            "training.per_device_train_batch_size is 1 and the data hold one document a query, so that no "
-            "loss has anything to rank (accumulation does not change that): raise it, or give negatives "
-            "(ignore_health: true goes on)"
+            "training.per_device_train_batch_size is 1, or there is one row, and the data hold one document "
+            "a query, so that no loss has anything to rank (accumulation does not change that): raise it, or "
+            "give negatives (ignore_health: true goes on)"
         )

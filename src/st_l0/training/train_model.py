@@ -87,7 +87,8 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
     recipe.check_documents(documents_per_query)
     route_columns(arguments, recipe, data.columns)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
-    check_batch(recipe, documents_per_query, arguments.per_device_train_batch_size * arguments.world_size)
+    at_once = arguments.per_device_train_batch_size * arguments.world_size
+    check_batch(recipe, documents_per_query, min(at_once, len(data.dataset)))
     model = build_model(recipe)
     _share_prompts(model, arguments, data.columns)
     if recipe.model.dropout is not None:
