@@ -33,7 +33,6 @@ from st_l0.encoder.pretrained import (
     layout,
     loading_errors,
     no_encoder,
-    read_settings,
     siamese,
 )
 from st_l0.encoder.structure import check_files, read_structure
@@ -74,14 +73,14 @@ class SparseEncoder(FusedEncoder):
             self._mend()
             return
         model_name_or_path, hub_options = local_name(model_name_or_path), HubOptions.among(kwargs)
+        settings: dict[str, Any] = {}
         with loading_errors(model_name_or_path, hub_options):
             if hub_options.find(model_name_or_path, "modules.json") is not None:
                 structure = read_structure(model_name_or_path, hub_options)
-                check_files(model_name_or_path, structure, hub_options)
+                settings = check_files(model_name_or_path, structure, hub_options)
                 load_with(self, loaders(model_name_or_path, structure))
             super().__init__(model_name_or_path, **kwargs)
-            if self.max_active_dims is None:  # sentence-transformers reads it since 6.1
-                settings = read_settings(model_name_or_path, hub_options)
+            if self.max_active_dims is None:  # sentence-transformers 6.0 does not read it
                 self.max_active_dims = settings.get("max_active_dims")
             self._mend()
             if self._encoder_modules is not None:

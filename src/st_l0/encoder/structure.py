@@ -75,13 +75,16 @@ def document_folder(checkpoint: str, hub_options: HubOptions) -> str:
     return next((one.folder for one in modules if one.kind in ("Transformer", "MLMTransformer")), "")
 
 
-def check_files(checkpoint: str, structure: Structure, hub_options: HubOptions) -> None:
+def check_files(checkpoint: str, structure: Structure, hub_options: HubOptions) -> dict[str, Any]:
     """Refuse a sparse encoder that lost a file, without which it would be loaded as another one.
+
+    Returns:
+        Its settings, see `read_settings`.
 
     Raises:
         InputError: A file is missing, damaged, or lacks what has to be in it.
     """
-    read_settings(checkpoint, hub_options)
+    settings = read_settings(checkpoint, hub_options)
     for module in structure.modules:
         if module.kind in ("Transformer", "MLMTransformer"):
             read_json(required(checkpoint, inside(module.folder, "config.json"), hub_options))
@@ -97,6 +100,7 @@ def check_files(checkpoint: str, structure: Structure, hub_options: HubOptions) 
             _require_keys(path, ("pooling_strategy", "activation_function"))
         if module.kind in ("Transformer", "MLMTransformer", "SparseStaticEmbedding"):
             check_tokenizer_files(checkpoint, module.folder, hub_options, saved=True)
+    return settings
 
 
 def check_tokenizer_files(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
+from st_l0.training.checkpoints import last_complete_checkpoint
 
 _STILL = 10  # optimizer steps without any gradient, after which a training of empty documents is given up
 _EMPTY = 0.01  # share of empty documents that is worth a word
@@ -94,8 +95,6 @@ class HealthWatch:
             raise InputError(self._stopped(step, f"weight {weight}"))
 
     def _stopped(self, step: int, what: str) -> str:
-        from st_l0.training.checkpoints import last_complete_checkpoint
-
         try:
             newest = last_complete_checkpoint(self._checkpoints)
         except InputError:
