@@ -72,7 +72,7 @@ def evaluate(
         inference_free=False,  # siamese ones as baselines
         trust_remote_code=trust_remote_code,
     )
-    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25, "progress": is_terminal(sys.stderr)}
+    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25}
     results: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
         reports = [

@@ -134,7 +134,7 @@ def idf(
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
-    weights = compute_idf((document.text for document in documents), loaded, progress=is_terminal(sys.stderr))
+    weights = compute_idf((document.text for document in documents), loaded, progress=True)
     with writing(output):
         write_idf(output, weights, loaded)
     say(f"{output}: {len(weights)} tokens")

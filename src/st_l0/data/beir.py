@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from tqdm import tqdm
-
 from st_l0.data.corpus import read_beir
 from st_l0.data.lines import write_records
 from st_l0.data.parts import find_judgements, find_part, is_folder, located
@@ -19,6 +17,7 @@ from st_l0.data.records import Fields, Kind
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 from st_l0.utils.paths import local_path
+from st_l0.utils.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +171,5 @@ def _texts(folder: Path, kind: Kind) -> tuple[Path, dict[str, str]]:
             f"{folder / kind}.jsonl: no such file, nor {kind}.tsv or others; see read_collection"
         )
     what = "documents" if kind == "corpus" else "queries"
-    # The bar shows on a terminal only, and only when reading takes long.
     rows = read_beir(path, Fields(kind))
-    return path, dict(tqdm(rows, desc=f"Reading {what}", unit="", leave=False, delay=2, disable=None))
+    return path, dict(track(rows, "reading", unit=what, delay=2))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from st_l0.data.arrow import build, is_hub_name, is_repository, is_saved, load_hub, load_saved
 from st_l0.data.columns import Columns, lookup_fields
@@ -29,6 +28,7 @@ from st_l0.data.records import (
 from st_l0.data.sources import is_dataset
 from st_l0.errors import InputError
 from st_l0.utils.paths import local_path
+from st_l0.utils.progress import track
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -152,7 +152,7 @@ class Texts:
         if not starts:
             raise InputError(f"{self.source}: is empty; give at least one {_NOUNS[self.kind]}")
         parts = []
-        for start in tqdm(starts, desc=f"Indexing {self.kind}", leave=False, delay=2, disable=None):
+        for start in track(starts, f"looking through {self.kind}", unit="parts", delay=2):
             table = self._id_column[start : start + _BATCH_ROWS]
             parts.append(np.array([_key(identifier) for identifier in self._ids_of(table, start)]))
         keys = np.concatenate(parts)

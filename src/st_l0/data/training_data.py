@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tqdm import tqdm
-
 from st_l0.data.columns import Columns
 from st_l0.data.row_forms import RawRow
 from st_l0.data.rows import check_lookups, find_rows, read_raw_rows
@@ -17,6 +15,7 @@ from st_l0.data.sources import Sources
 from st_l0.data.texts import Texts
 from st_l0.errors import InputError
 from st_l0.utils.batches import batched
+from st_l0.utils.progress import track
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,7 +145,7 @@ def _groups(
 ) -> Iterator[_Group]:
     rows = read_raw_rows(paths, by_id=corpus is not None, columns=columns)
     first: RawRow | None = None
-    for row in tqdm(rows, desc="Reading rows", unit="", leave=False, delay=2, disable=None):
+    for row in track(rows, "reading", unit="rows", delay=2):
         first = first or row
         _refuse_difference(row, first, size)
         refuse_too_few(row, size)

@@ -10,10 +10,10 @@ import scipy.sparse as sp
 import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
-from tqdm import tqdm
 
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, flat_max_logits, without_padding
+from st_l0.utils.progress import show_progress
 from st_l0.utils.stock import (
     batch_to_device,
     can_flatten_inputs,
@@ -97,7 +97,7 @@ def encode_texts(
     model.eval()
     size = cast(int, model.get_embedding_dimension())
     rows: list[_Rows] = []
-    with tqdm(total=len(texts), desc="texts", unit="text", disable=not progress) as bar:
+    with show_progress("encoding", len(texts), unit="texts", shown=progress, delay=1) as bar:
         for members, features in _batches(model, texts, prompt, task, batch_size):
             with torch.inference_mode():
                 values = model(batch_to_device(features, model.device), task=task)["sentence_embedding"]

@@ -14,6 +14,7 @@ from st_l0.data import read_lines
 from st_l0.errors import InputError
 from st_l0.utils.files import FileKind, replace_file
 from st_l0.utils.inputs import text_batches
+from st_l0.utils.progress import show_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,7 +61,6 @@ def document_frequencies(
             is not a fast one.
     """
     from tokenizers import Tokenizer
-    from tqdm.auto import tqdm
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -72,7 +72,7 @@ def document_frequencies(
     backend.no_padding()
     frequencies = np.zeros(_vocabulary_size(tokenizer), np.int64)
     documents = 0
-    with tqdm(desc="document frequencies", unit=" documents", disable=not progress) as bar:
+    with show_progress("document frequencies", unit="documents", shown=progress) as bar:
         for batch in text_batches(texts, batch_size):
             for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
                 frequencies[encoding.ids] += 1  # an id that is repeated in the index counts once

@@ -18,11 +18,11 @@ from sentence_transformers.sparse_encoder.evaluation import (
 )
 from sentence_transformers.util import dot_score
 from torch import Tensor
-from tqdm import trange
 
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, Index
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.progress import track
 from st_l0.utils.sparse import as_csr
 
 _logger = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ class IndexInformationRetrievalEvaluator(SparseInformationRetrievalEvaluator):
         place_of[by_id] = np.arange(size)
         best: list[Found] = []
         prompt = {"prompt_name": self.corpus_prompt_name, "prompt": self.corpus_prompt}
-        hidden = not self.show_progress_bar
-        for start in trange(0, size, self.corpus_chunk_size, desc="Corpus Chunks", disable=hidden):
+        starts = range(0, size, self.corpus_chunk_size)
+        for start in track(starts, "corpus", unit="chunks", shown=self.show_progress_bar):
             chunk = slice(start, start + self.corpus_chunk_size)
             texts: Any = self.corpus[chunk]
             documents = _weights(self.embed_inputs(corpus_model, texts, "document", **prompt), "document")

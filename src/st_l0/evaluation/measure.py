@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 from typing_extensions import NotRequired, TypedDict
 
 from st_l0.data import Collection, own_documents
@@ -16,6 +15,7 @@ from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.progress import show_progress
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -222,7 +222,7 @@ def _search(
     ids = list(collection.queries)
     run: dict[str, dict[str, float]] = {}
     seconds = 0.0
-    with tqdm(total=len(ids), desc="Searching", unit="query", leave=False, disable=not progress) as bar:
+    with show_progress("searching", len(ids), unit="queries", shown=progress, delay=1) as bar:
         for first in range(0, len(ids), _SEARCH_BATCH):
             batch = ids[first : first + _SEARCH_BATCH]
             start = time.perf_counter()

@@ -87,7 +87,7 @@ def encode_corpus(
         dtype: See `st_l0.encoder.precision.encoder_precision`. The vectors are always float32.
         batch_size: As in `st_l0.SparseEncoder.encode`.
         shard_size: Documents of a shard, which is also what a stopped run loses at most.
-        progress: Whether to show a progress bar (on a terminal).
+        progress: Whether to show progress, see `st_l0.utils.progress`.
 
     Returns:
         Number of documents of the corpus.
@@ -114,7 +114,7 @@ def encode_corpus(
         record = _begin(output, _record(model, name, dtype, shard_size), model)
 
         def finish(shard: Path, chunk: list[Document]) -> None:
-            _finish(shard, chunk, model, batch_size, record["vocabulary_size"])
+            _finish(shard, chunk, model, batch_size, record["vocabulary_size"], progress)
 
         return write_shards(
             output / RECORD,
@@ -169,7 +169,9 @@ def _begin(output: Path, record: dict[str, Any], model: SparseEncoder) -> dict[s
     return found
 
 
-def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size: int, size: int) -> None:
+def _finish(
+    path: Path, chunk: list[Document], model: SparseEncoder, batch_size: int, size: int, progress: bool
+) -> None:
     """Write a shard, or make sure that the one that is there holds these documents."""
     ids, texts = [document.id for document in chunk], [document.text for document in chunk]
     if path.exists():
@@ -181,6 +183,6 @@ def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size:
         as_texts(texts, "document", ids),
         batch_size=batch_size,
         convert_to_scipy=True,
-        show_progress_bar=False,
+        show_progress_bar=progress,
     )
     write_shard(path, Shard(ids, texts, silence_empty(vectors, texts)))

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded.storage import FILLING
@@ -18,6 +16,7 @@ from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.locks import hold
+from st_l0.utils.progress import show_progress
 from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def index_corpus(
         batch_size: Documents encoded at once.
         chunk_size: Documents added at once. Texts of like length are batched together within a chunk, so
             small chunks are slower.
-        progress: Whether to show a progress bar, where there is a terminal.
+        progress: Whether to show progress, see `st_l0.utils.progress`.
 
     Returns:
         Number of documents that were added.
@@ -81,15 +80,14 @@ def index_corpus(
         raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
-    disable = None if progress else True  # to tqdm, None means: no bar where there is no terminal
-    with _alone(index), tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar:
+    with _alone(index), show_progress("indexing", total, unit="documents", shown=progress) as bar:
         for chunk in batched(documents, chunk_size):
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
             if new:
                 texts = as_texts([document.text for document in new], "document", (one.id for one in new))
                 vectors = model.encode_document(
-                    texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
+                    texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=progress
                 )
                 index.add([document.id for document in new], silence_empty(vectors, texts), texts)
                 added += len(new)
@@ -107,7 +105,7 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
         model: The encoder that made them, which queries will go through; it encodes nothing here.
         folder: What `st_l0.indexing.encode.encode_corpus` wrote.
         index: Where they go.
-        progress: Whether to show a progress bar, where there is a terminal.
+        progress: Whether to show progress, see `st_l0.utils.progress`.
 
     Returns:
         Number of documents that were added.
@@ -123,8 +121,8 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
             "use that one, or encode again"
         )
     added = 0
-    disable = None if progress else True
-    with _alone(index), tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
+    total = record["documents"]
+    with _alone(index), show_progress("indexing", total, unit="documents", shown=progress) as bar:
         for ids, texts, vectors in read_shards(folder):
             missing = set(index.missing(ids))
             new = [row for row, id in enumerate(ids) if id in missing]

@@ -11,8 +11,6 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm import tqdm
-
 from st_l0.data import Document, is_own, read_positives, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
@@ -24,6 +22,7 @@ from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.paths import local_path
+from st_l0.utils.progress import show_progress
 from st_l0.utils.resumable import hold_output
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def mine(
         margin: A negative scores at most the positive's score less this.
         max_ratio: A negative scores at most this share of the positive's score, above 0 and up to 1.
         chunk_size: Queries encoded and searched at once; the result does not depend on it.
-        progress: Whether to show a progress bar, where there is a terminal.
+        progress: Whether to show progress, see `st_l0.utils.progress`.
 
     Returns:
         The pairs, in the order of ``positives``, each once, with ``number`` negatives each. The same index
@@ -156,8 +155,7 @@ def mine(
     as_texts([queries[query] for query in pairs], "query", pairs)
 
     def rows() -> Iterator[Mined]:  # apart, so that what is wrong is said by the call itself
-        # To tqdm, None means: no bar where there is no terminal.
-        with tqdm(total=len(pairs), desc="mining", unit="query", disable=None if progress else True) as bar:
+        with show_progress("mining", len(pairs), unit="queries", shown=progress) as bar:
             for chunk in batched(pairs.items(), chunk_size):
                 texts = [queries[query] for query, _ in chunk]
                 vectors = model.encode_query(texts, convert_to_scipy=True)

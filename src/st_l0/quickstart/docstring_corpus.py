@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from st_l0.errors import InputError
+from st_l0.utils.progress import track
 
 _QUERY_WORDS = range(4, 41)
 _DOCUMENT_WORDS = range(20, 65)  # short enough for a CPU to encode thousands in a minute
@@ -91,15 +92,11 @@ def collect_docstrings(
     Raises:
         InputError: nothing was found.
     """
-    from tqdm.auto import tqdm
-
     folders = [Path(root) for root in roots] if roots is not None else _installed()
     candidates: list[Docstring] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in the sources of others
-        for name, path in tqdm(
-            _source_files(folders), desc="docstrings", unit=" files", disable=not progress
-        ):
+        for name, path in track(_source_files(folders), "docstrings", unit="files", shown=progress):
             candidates += _pairs(name, path)
     items = _distinct(candidates)
     if not items:

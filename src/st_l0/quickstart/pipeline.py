@@ -21,7 +21,7 @@ from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, spl
 from st_l0.training.recipe import Recipe
 from st_l0.utils.files import FileKind, check_file, check_folder, kind_of, replace_file
 from st_l0.utils.paths import local_path
-from st_l0.utils.terminal import cell, is_terminal, open_console
+from st_l0.utils.terminal import cell, open_console
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -116,7 +116,7 @@ def run_quickstart(
     start = time.perf_counter()
 
     with _stage(console, "Reading the docstrings of this Python installation"):
-        docstrings = collect_docstrings(limit=limit, progress=console.is_terminal)
+        docstrings = collect_docstrings(limit=limit, progress=True)
         seen, unseen = split_by_module(docstrings)
         if len(seen) < 64 or len(unseen) < 10:
             raise InputError(f"{len(seen)} + {len(unseen)} docstrings are too few: raise --limit")
@@ -126,7 +126,7 @@ def run_quickstart(
     with _stage(console, "Document frequencies of the training documents"):
         texts = (document.text for document in read_documents(files.documents))
         tokenizer = AutoTokenizer.from_pretrained(base_model, **hub_options.for_transformers())
-        write_idf(files.idf, compute_idf(texts, tokenizer, progress=console.is_terminal), tokenizer)
+        write_idf(files.idf, compute_idf(texts, tokenizer, progress=True), tokenizer)
 
     with _stage(console, f"Training, {max_steps} steps"):
         warm_start = str(files.documents) if headless else None
@@ -219,9 +219,7 @@ def _index_and_evaluate(
     with _stage(console, f"Indexing {len(corpus)} documents"):
         texts = [one.document for one in corpus]
         start = time.perf_counter()
-        vectors = model.encode_document(
-            texts, convert_to_scipy=True, show_progress_bar=is_terminal(sys.stderr)
-        )
+        vectors = model.encode_document(texts, convert_to_scipy=True, show_progress_bar=True)
         seconds = time.perf_counter() - start
         index = EmbeddedIndex(metadata=index_metadata(model, files.model))
         index.add([one.id for one in corpus], vectors, texts)

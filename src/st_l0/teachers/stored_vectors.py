@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import EmbeddingTeacher, Side
 from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.inputs import text_batches
 from st_l0.utils.paths import local_path
+from st_l0.utils.progress import show_progress
 from st_l0.utils.records import PARTS, check_part, digest, read_record
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _embed_all(
     keys: dict[bytes, None] = {}
     parts: list[np.ndarray] = []
     sides: tuple[tuple[Side, Iterable[str]], ...] = (("query", queries), ("document", documents))
-    with tqdm(desc="embedding", unit="text", disable=None if progress else True) as bar:
+    with show_progress("embedding", unit="texts", shown=progress) as bar:
         for side, texts in sides:
             for chunk in text_batches(texts, _CHUNK, side):
                 new = {_key(text, side): text for text in chunk}

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
 from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.errors import InputError
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
 from st_l0.training.health import HealthWatch
+from st_l0.training.log import TrainingLog
 from st_l0.training.origin import write_origin
 from st_l0.utils.stock import prepare_inputs
 
@@ -31,7 +32,7 @@ _LOSS_STATE = "loss_state.pt"
 class SparseRetrievalTrainer(SparseEncoderTrainer):
     """The sparse trainer, and more.
 
-    - It logs active dims, FLOPS, the regularizers' weights, and queries a second.
+    - It logs active dims, FLOPS, the regularizers' weights, and queries a second, and prints them in lines.
     - It asks live teachers for the scores of each batch.
     - It saves and restores what the loss and the query table have learned.
     - It marks a checkpoint on disk as complete when it is, and only one whose weights are finite.
@@ -67,12 +68,21 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         self._pool = pool
         self._origin = origin
         self._clock: tuple[float, int] | None = None
+        for printing in (PrinterCallback, ProgressCallback):  # which print dictionaries
+            self.remove_callback(printing)
+        self._log = TrainingLog()
+        self.add_callback(self._log)
         if teacher is not None:
             self.data_collator = cast(Any, KeepTexts(self.data_collator))
 
     @property
     def _retrieval_loss(self) -> SparseRetrievalLoss:
         return cast(SparseRetrievalLoss, self.loss)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; with a line a logging step for people."""
+        with self._log.showing():
+            return super().train(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass."""

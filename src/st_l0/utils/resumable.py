@@ -10,13 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 from st_l0.errors import InputError
 from st_l0.utils.batches import batched
 from st_l0.utils.distributed import first_of_run, rank, world_size
 from st_l0.utils.files import check_writable
 from st_l0.utils.locks import hold
+from st_l0.utils.progress import show_progress
 from st_l0.utils.records import PARTS, check_part, digest, shard_path, write_record
 
 T = TypeVar("T")
@@ -68,8 +67,8 @@ def write_shards(
         size: Items of a shard.
         finish: Writes a shard, or makes sure that the one that is there holds these items.
         unit: What an item is called.
-        description: What the progress bar says.
-        progress: Whether to show one (on a terminal).
+        description: What the work is called.
+        progress: Whether to show it, see `st_l0.utils.progress`.
 
     Returns:
         Number of items.
@@ -80,8 +79,8 @@ def write_shards(
     folder, total, shards = path.parent, 0, 0
     digests: dict[int, str] = {}
     number = len(items) if isinstance(items, Sized) else None
-    disable = None if progress and rank() == 0 else True
-    with tqdm(total=number, desc=description, unit=unit, disable=disable) as bar:
+    shown = progress and rank() == 0
+    with show_progress(description, number, unit=f"{unit}s", shown=shown) as bar:
         for chunk in batched(items, size):
             if shards % world_size() == rank():
                 shard = shard_path(folder, shards, suffix)
