@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -89,7 +90,11 @@ def test_how_the_model_is_called():
 
 def test_bm25_beside_the_model():
     report = evaluate(BagOfWords(), PETS, progress=False)
-    assert set(report["bm25"]) == {*QUALITY, *NOTHING, "index_seconds", "search_ms_per_query"}
+    assert set(report["bm25"]) == {
+        *QUALITY, *NOTHING, "word_flops", "index_seconds", "search_ms_per_query",
+    }  # fmt: skip
+    # "cat" is in 1 of 5 documents, "sleep" and "dog" in 2; each is in 1 of 3 queries.
+    assert report["bm25"]["word_flops"] == pytest.approx((1 + 2 + 2) / 15)
     # Neither finds the document that shares no word with its query.
     assert report["bm25"]["recall@100"] == pytest.approx(2 / 3)
     assert report["model"]["recall@100"] == pytest.approx(2 / 3)
@@ -110,8 +115,8 @@ def test_what_the_numbers_are_the_means_of():
 
 def test_what_bm25_found_at_another_depth():
     results = {}
-    report = evaluate(BagOfWords(), PETS, k=20, progress=False, results=results)
-    assert set(results) == {"bm25", "model"}
+    report = evaluate(BagOfWords(), PETS, k=20, progress=False, results=results, bm25_weight=1)
+    assert list(results) == ["bm25", "model", "model_bm25"]
     for system, found in results.items():
         # Neither finds d3 for q3; d2 and d4 are as long, and d4 wins the tie by its id.
         assert {query: set(hits) for query, hits in found.run.items()} == {
@@ -120,6 +125,56 @@ def test_what_bm25_found_at_another_depth():
         for key in ("ndcg@10", "mrr@10", "recall@20"):
             assert [values[key] for values in found.per_query.values()] == [1, 1, 0]
             assert report[system][key] == pytest.approx(2 / 3)
+
+
+def _bm25(word, document):
+    """BM25 by its formula, for texts that the stemmer leaves as they are."""
+    texts = [text.split() for text in PETS.corpus.values()]
+    frequency = sum(word in text for text in texts)
+    idf = math.log(1 + (5 - frequency + 0.5) / (frequency + 0.5))
+    text, mean = PETS.corpus[document].split(), sum(map(len, texts)) / 5
+    count = text.count(word)
+    return idf * count / (count + 1.2 * (0.25 + 0.75 * len(text) / mean))
+
+
+def test_the_sum_of_both():
+    results = {}
+    report = evaluate(BagOfWords(), PETS, progress=False, results=results, bm25_weight=2)
+    found = results["model_bm25"].run
+    assert found["q1"] == pytest.approx(
+        {
+            "d1": 3 + 2 * (_bm25("cat", "d1") + _bm25("sleep", "d1")),
+            "d4": 1 + 2 * _bm25("sleep", "d4"),
+        }
+    )
+    assert list(found["q1"]) == ["d1", "d4"] and found["q3"] == {}
+    assert set(found["q2"]) == {"d2", "d4"}
+    measured = report["model_bm25"]
+    assert measured["bm25_weight"] == 2
+    assert (measured["flops"], measured["word_flops"]) == pytest.approx((1 / 3, 1 / 3))
+    assert results["model"].run["q1"] == {"d1": 3.0, "d4": 1.0}  # as without words
+
+
+@pytest.mark.parametrize("weight", [-1, math.nan, "much", True])
+def test_the_weight_of_the_sum_has_to_be_one(weight):
+    with pytest.raises(InputError, match="the weight of BM25"):
+        evaluate(BagOfWords(), PETS, progress=False, bm25_weight=weight)
+
+
+def test_without_labels_the_weight_comes_from_the_model_or_the_documents(caplog):
+    apart = replace(PETS, corpus={"d1": "cat", "d4": "dog", "d3": "fish"})
+    report = evaluate(BagOfWords(), apart, progress=False)
+    assert "model_bm25" not in report  # no document's first sentence finds two others
+    assert any("are not added up" in record.getMessage() for record in caplog.records)
+    assert evaluate(BagOfWords(), PETS, progress=False)["model_bm25"]["bm25_weight"] > 0
+    model = BagOfWords()
+    model.bm25_weight = 0.5
+    assert evaluate(model, PETS, progress=False)["model_bm25"]["bm25_weight"] == 0.5
+    index = EmbeddedIndex(bm25="english")
+    index.add(list(PETS.corpus), _vectors(), list(PETS.corpus.values()))
+    index.bm25_weight = 3
+    assert evaluate(model, PETS, index=index, progress=False)["model_bm25"]["bm25_weight"] == 3
+    assert "model_bm25" not in evaluate(model, PETS, index=_index(), progress=False)  # has no words
 
 
 def test_another_engine():

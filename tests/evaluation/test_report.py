@@ -48,6 +48,12 @@ def test_one_collection():
     ]
 
 
+def test_the_sum_has_a_row_with_its_weight_and_both_costs():
+    both = {"model_bm25": {"ndcg@10": 0.75, "flops": 1.5, "word_flops": 0.25, "bm25_weight": 2.0}}
+    assert _header([PETS | both])[3:5] == ["FLOPS", "word FLOPS"]
+    assert _rows([PETS | both])[2] == ["model", "+", "2", "BM25", "0.750", "–", "–", "1.50", "0.25", "–", "–"]
+
+
 def test_several_collections_have_an_average():
     rows = _rows([PETS, PLANTS])
     assert rows[2:4] == [

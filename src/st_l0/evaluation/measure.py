@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from typing_extensions import NotRequired, TypedDict
@@ -14,6 +15,8 @@ from st_l0.data import Collection, own_documents
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
+from st_l0.index.calibration import PseudoQueries, weigh_by_spread
+from st_l0.index.protocol import as_weight
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.progress import show_progress
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SEARCH_BATCH = 256
+
+SYSTEMS = ("bm25", "model", "model_bm25")
 
 
 class Encoder(Protocol):
@@ -53,6 +58,9 @@ class EvaluationReport(TypedDict):
     - ``flops``: see `st_l0.evaluation.metrics.flops`;
     - ``encode_documents_seconds`` and ``documents_per_second``.
 
+    ``bm25`` holds ``word_flops`` besides, which is for words what ``flops`` is for tokens. ``model_bm25`` is
+    the sum of both scores; it holds ``bm25_weight``, how much BM25 counts in it, and both costs.
+
     What was not measured is left out: the encoding of documents if ``document_vectors`` or an ``index`` were
     given, ``index_seconds`` with an ``index``, and what needs vectors with an ``index`` alone.
     """
@@ -62,6 +70,7 @@ class EvaluationReport(TypedDict):
     queries: int
     bm25: NotRequired[dict[str, float]]
     model: dict[str, float]
+    model_bm25: NotRequired[dict[str, float]]
 
 
 class SystemResults(NamedTuple):
@@ -86,7 +95,8 @@ def evaluate(
     document_vectors: Vectors | None = None,
     k: int = 100,
     batch_size: int = 32,
-    bm25: bool = True,
+    bm25: bool | str = True,
+    bm25_weight: float | Literal["auto"] = "auto",
     progress: bool = True,
     make_index: Callable[[], Index] | None = None,
     results: dict[str, SystemResults] | None = None,
@@ -105,15 +115,18 @@ def evaluate(
             shape ``(documents, vocabulary)``.
         k: Documents to find for each query, at least 10; the depth of the recall.
         batch_size: Documents to encode at once.
-        bm25: Measure BM25 too.
+        bm25: Measure BM25 too, and the sum of both scores, which is searched in one index: the language of
+            the words, True for English. A given ``index`` without words is measured without the sum.
+        bm25_weight: How much BM25 counts in the sum. "auto": what the index, else the model names, else what
+            `st_l0.index.calibration.weigh_by_spread` finds without labels.
         progress: Show progress bars.
         make_index: Gives a new, empty index, called if there is no ``index``; if None, one in memory.
-        results: Receives, under ``"model"`` and ``"bm25"``, what the report's numbers are the means of, for
-            tests of significance and run files (`st_l0.evaluation.write_results`).
+        results: Receives, under the names of the systems in the report, what its numbers are the means of,
+            for tests of significance and run files (`st_l0.evaluation.write_results`).
 
     Raises:
-        InputError: the collection is empty or holds what is no text, ``k`` is below 10, or ``index`` or
-            ``document_vectors`` are not those of the collection.
+        InputError: the collection is empty or holds what is no text, ``k`` is below 10, ``index`` or
+            ``document_vectors`` are not those of the collection, or ``bm25`` is no language.
 
     Example:
         >>> from st_l0 import SparseEncoder
@@ -136,18 +149,24 @@ def evaluate(
         model={},
     )
     own = own_documents(collection.corpus, collection.queries, collection.qrels)
-    if bm25:  # first: it takes seconds, and complains at once if it is not installed
-        found = search_bm25(collection.corpus, collection.queries, k, own=own, progress=progress)
+    language = "english" if bm25 is True else bm25 or None
+    word_flops = 0.0
+    if language is not None:
+        found = search_bm25(
+            collection.corpus, collection.queries, k, language=language, own=own, progress=progress
+        )
+        word_flops = found.flops
         report["bm25"] = _measure("bm25", found.run, collection, k, results) | {
+            "word_flops": word_flops,
             "index_seconds": found.index_seconds,
             "search_ms_per_query": 1000 * found.search_seconds / len(collection.queries),
         }
 
     costs: dict[str, float] = {}
     if index is None:
+        documents = list(collection.corpus.values())
         if vectors is None:
             start = time.perf_counter()
-            documents = list(collection.corpus.values())
             vectors = as_csr(
                 model.encode_document(
                     documents, batch_size=batch_size, show_progress_bar=progress, convert_to_scipy=True
@@ -157,8 +176,8 @@ def evaluate(
             costs["encode_documents_seconds"] = time.perf_counter() - start
             costs["documents_per_second"] = len(collection.corpus) / costs["encode_documents_seconds"]
         start = time.perf_counter()
-        index = EmbeddedIndex() if make_index is None else make_index()
-        index.add(list(collection.corpus), vectors)
+        index = EmbeddedIndex(bm25=language) if make_index is None else make_index()
+        index.add(list(collection.corpus), vectors, documents if index.bm25 else None)
         costs["index_seconds"] = time.perf_counter() - start
 
     texts = list(collection.queries.values())
@@ -173,10 +192,37 @@ def evaluate(
         costs["document_active_dims_p95"] = float(np.percentile(dims, 95))
         costs["flops"] = flops(queries, vectors)
 
-    run, seconds = _search(index, collection, queries, k, own, progress)
+    search = partial(_search, index, collection, queries, k, own, progress)
+    run, seconds = search(0.0)
     costs["search_ms_per_query"] = 1000 * seconds / len(texts)
     report["model"] = _measure("model", run, collection, k, results) | costs
+    if language is not None and index.bm25 is not None:
+        weight = _weight(index, model, collection) if bm25_weight == "auto" else as_weight(bm25_weight)
+        if weight is None:
+            return report
+        run, seconds = search(weight)
+        report["model_bm25"] = _measure("model_bm25", run, collection, k, results) | {
+            "bm25_weight": weight,
+            **{key: costs[key] for key in ("flops",) if key in costs},
+            "word_flops": word_flops,
+            "search_ms_per_query": 1000 * seconds / len(texts),
+        }
     return report
+
+
+def _weight(index: Index, model: Encoder, collection: Collection) -> float | None:
+    """How much BM25 counts where nobody said it; None, and a warning, where that cannot be found."""
+    named = index.bm25_weight or getattr(model, "bm25_weight", None)
+    if named is not None:
+        return float(named)
+    drawn = PseudoQueries()
+    for _ in drawn.watch(collection.corpus.items()):
+        pass
+    try:
+        return weigh_by_spread(index, model, drawn.drawn)
+    except InputError as error:
+        logger.warning("collection %s: model and BM25 are not added up: %s", collection.name, error)
+        return None
 
 
 def _check(collection: Collection, index: Index | None, vectors: sp.csr_matrix | None, k: int) -> None:
@@ -207,7 +253,7 @@ def _measure(
     if results is not None:
         results[system] = SystemResults(run, per_query)
     without, queries = sum(not run[query] for query in collection.qrels), len(per_query)
-    if without > queries / 2:
+    if without > queries / 2 and system != "model_bm25":  # which says nothing new
         logger.warning(
             "collection %s: %s found nothing for %d of %d queries; can it split their language into words?",
             collection.name, "BM25" if system == "bm25" else "the model", without, queries,
@@ -216,17 +262,27 @@ def _measure(
 
 
 def _search(
-    index: Index, collection: Collection, queries: sp.csr_matrix, k: int, own: set[str], progress: bool
+    index: Index,
+    collection: Collection,
+    queries: sp.csr_matrix,
+    k: int,
+    own: set[str],
+    progress: bool,
+    weight: float,
 ) -> tuple[dict[str, dict[str, float]], float]:
     """The run, and the seconds that the index took."""
-    ids = list(collection.queries)
+    ids, texts = list(collection.queries), list(collection.queries.values())
+    words: dict[str, Any] = {}
     run: dict[str, dict[str, float]] = {}
     seconds = 0.0
     with show_progress("searching", len(ids), unit="queries", shown=progress, delay=1) as bar:
         for first in range(0, len(ids), _SEARCH_BATCH):
             batch = ids[first : first + _SEARCH_BATCH]
+            part = slice(first, first + _SEARCH_BATCH)
+            if weight:
+                words = {"texts": texts[part], "bm25": weight}
             start = time.perf_counter()
-            found = index.search(queries[first : first + _SEARCH_BATCH], k + bool(own))
+            found = index.search(queries[part], k + bool(own), **words)
             seconds += time.perf_counter() - start
             for query, hits in zip(batch, found, strict=True):
                 run[query] = best(hits.as_run(), k, without=query if query in own else None)

@@ -10,13 +10,14 @@ from typing import Any
 from rich.table import Table
 
 from st_l0.errors import InputError
-from st_l0.evaluation.measure import EvaluationReport, SystemResults
+from st_l0.evaluation.measure import SYSTEMS, EvaluationReport, SystemResults
 from st_l0.evaluation.trec import RUN, write_run
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.paths import local_path
 from st_l0.utils.terminal import cell
 
 _Systems = dict[str, dict[str, float]]
+_TITLES = {"bm25": "BM25", "model": "model", "model_bm25": "model + BM25"}
 
 # Key in the report, column title, format; a column shows up if any system was measured on it. The first
 # two and recall, whose depth the report names, are qualities: of those the best is bold.
@@ -24,6 +25,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("ndcg@10", "nDCG@10", "{:.3f}".format),
     ("mrr@10", "MRR@10", "{:.3f}".format),
     ("flops", "FLOPS", "{:.2f}".format),
+    ("word_flops", "word\nFLOPS", "{:.2f}".format),
     ("query_active_dims", "query\ndims", "{:.1f}".format),
     ("document_active_dims", "doc\ndims", "{:.0f}".format),
     ("documents_per_second", "docs/s", "{:,.0f}".format),
@@ -39,7 +41,7 @@ def summarise(reports: Sequence[EvaluationReport]) -> dict[str, Any]:
         reports: At least one, each of another collection.
 
     Returns:
-        ``{"collections": {name: report}, "average": {"bm25": {…}, "model": {…}}}``, where an average is the
+        ``{"collections": {name: report}, "average": {system: {…}}}``, where an average is the
         plain mean over the collections, of what all of them hold.
 
     Raises:
@@ -118,7 +120,7 @@ def check_results(path: str | Path, collections: Sequence[str], *, inputs: Seque
     check_file(path, REPORT, inputs=inputs)
     check_file(_beside(path, "per_query.json"), _PER_QUERY, inputs=inputs)
     for name in collections:
-        for system in ("model", "bm25"):
+        for system in SYSTEMS:
             check_file(_beside(path, f"{name}.{system}.run"), RUN, inputs=inputs)
 
 
@@ -134,7 +136,7 @@ def _is_report(path: Path) -> bool:
 
 def _is_per_query(path: Path) -> bool:
     found = json.loads(path.read_text(encoding="utf-8"))
-    return all("model" in systems or "bm25" in systems for systems in found.values())
+    return all(systems.keys() & set(SYSTEMS) for systems in found.values())
 
 
 REPORT = FileKind("a report of st-l0 evaluate", _is_report)
@@ -151,7 +153,7 @@ def _earlier_runs(path: Path, parts: Path) -> set[Path]:
         _beside(path, f"{name}.{system}.run")
         for name in names
         if Path(name).name == name
-        for system in ("bm25", "model")
+        for system in SYSTEMS
     }
 
 
@@ -181,7 +183,9 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
     for title, systems in blocks:
         for system, values in systems.items():
             cells = [_cell(key, form, values, systems, key in graded) for key, _, form in columns]
-            name = "BM25" if system == "bm25" else system
+            name = _TITLES[system]
+            if "bm25_weight" in values:
+                name = f"model + {values['bm25_weight']:.2g} BM25"
             without = values.get("without_hits", 0)
             note = f" (no hits: {without:.0%})" if without > 0.5 else ""
             table.add_row(cell(title), name + note, *cells)
@@ -200,8 +204,7 @@ def _cell(
 
 
 def _systems(report: EvaluationReport) -> _Systems:
-    bm25 = {"bm25": report["bm25"]} if "bm25" in report else {}
-    return bm25 | {"model": report["model"]}
+    return {system: report[system] for system in SYSTEMS if system in report}  # type: ignore[literal-required]
 
 
 def _average(reports: Sequence[_Systems]) -> _Systems:
