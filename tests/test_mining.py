@@ -12,7 +12,7 @@ import st_l0.mining
 from protocol_index import ProtocolIndex
 from st_l0.data import read_documents
 from st_l0.errors import InputError
-from st_l0.index import EmbeddedIndex
+from st_l0.index import EmbeddedIndex, open_index
 from st_l0.index.protocol import Hits
 from st_l0.indexing.identity import index_metadata
 from st_l0.indexing.index import index_corpus
@@ -229,6 +229,44 @@ def test_a_query_that_is_a_document_is_no_negative():
     assert negatives("7", "a", number=2) == ["5c"]
 
 
+def test_words_count_in_the_scores():
+    texts = {"a": "rain", "b": "snow", "c": "rain falls on snow", "d": "sun"}
+    index = EmbeddedIndex(bm25="english")
+    index.add(list(texts), np.array([[3.0], [2.9], [2.8], [2.7]]), list(texts.values()))
+
+    model = TableModel(1)
+    model.encode_query = lambda inputs, *, convert_to_scipy: sp.csr_matrix([[1.0]] * len(inputs))
+
+    def negatives(**options):
+        rows = mine(model, index, {"q": "sun"}, {"q": ["a"]}, number=3, progress=False, **options)
+        return ["".join(row.negative_ids) for row in rows]
+
+    assert negatives() == negatives(bm25=0) == ["bcd"]
+    assert negatives(bm25=2) == ["dbc"]
+    with pytest.raises(InputError, match="no weight stored"):
+        negatives(bm25="auto")
+    index.bm25_weight = 2
+    assert negatives(bm25="auto") == ["dbc"]
+    # The positive scores 3, "d" more than that with its word.
+    assert negatives(bm25=2, max_ratio=1.0) == []
+    with pytest.raises(InputError, match="weight of BM25"):
+        negatives(bm25=-1)
+
+
+@pytest.mark.parametrize("bm25", [1.5, "auto"])
+def test_a_collection_is_mined_with_words(bm25, beir_folder, tiny_encoder, tmp_path):
+    model = tiny_encoder()
+    options = {"number": 2, "depth": (1, 20), "progress": False}
+    mine_collection(model, beir_folder, tmp_path / "out", bm25=bm25, **options)
+    record = json.loads((tmp_path / "out" / "mining.json").read_text())
+    index = open_index(tmp_path / "out" / "index")
+    assert index.bm25.language == "english"
+    assert record["bm25"] == (1.5 if bm25 == 1.5 else index.bm25_weight) and record["bm25"] > 0
+    mine_collection(model, beir_folder, tmp_path / "plain", **options)
+    with pytest.raises(InputError, match="words"):
+        mine_collection(model, beir_folder, tmp_path / "plain", bm25=bm25, **options)
+
+
 def test_documents_without_a_text_are_no_copies():
     assert _negatives(_index(LADDER, {"i": "i"}), "a", number=3) == "bcd"
     assert _negatives(_index(LADDER), "a", number=3) == "bcd"
@@ -443,7 +481,7 @@ def test_a_folder_in_beir_layout(options, beir_folder, tiny_encoder, tmp_path, c
     record = json.loads((tmp_path / "out" / "mining.json").read_text())
     assert record == {
         "model": None, "fingerprint": model.fingerprint(), "data": str(beir_folder), "split": "train",
-        "index": str(tmp_path / "out" / "index"), "margin": None, "max_ratio": None, **options,
+        "index": str(tmp_path / "out" / "index"), "margin": None, "max_ratio": None, "bm25": 0.0, **options,
         "depth": list(options["depth"]), "queries": 10, "pairs": 13, "rows": len(rows),
         "dropped": 13 - len(rows), "missing": 2,
     }  # fmt: skip

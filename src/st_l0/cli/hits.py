@@ -16,43 +16,57 @@ if TYPE_CHECKING:
     from st_l0.index import Hit, Index
 
 
+_WORD = Text(" (word)", "dim")
+
+
 def print_hits(
     model: QueryEncoder | SparseEncoder,
     index: Index,
     query: str,
     k: int,
     *,
+    bm25: float = 0.0,
     explain: bool = False,
     as_json: bool = False,
 ) -> bool:
     """Search and print; False, and nothing printed, for a query without a known word.
 
+    ``bm25`` is how much BM25 counts beside the model; above 0, a word is known if a document has it.
+
     As JSON it is one line ``{"query": …, "hits": [{"rank", "id", "score", "text"}]}``: ids as the index has
     them, strings or integers; ``text`` is null where the index stores none. ``explain`` adds ``"tokens"`` to
-    each hit, ``[{"token", "score", "query", "document"}]``, whose scores sum to the hit's.
+    each hit, ``[{"token", "score", "query", "document"}]``, and with ``bm25`` ``"words"``, ``[{"word", …}]``;
+    all these scores sum to the hit's.
     """
     vectors = model.encode_query([query], convert_to_scipy=True)
-    if not vectors.nnz:
+    if not vectors.nnz and not bm25:
         return False
+    words: dict[str, Any] = {"bm25": bm25} if bm25 else {}
 
-    def tokens(hit: Hit) -> list[dict[str, Any]]:
+    def parts(hit: Hit, kind: type, name: str) -> list[dict[str, Any]]:
+        text = {"text": query} if bm25 else {}
         return [
             {
-                "token": token
-                if isinstance(token, str)
-                else str(model.tokenizer.convert_ids_to_tokens(token)),
+                name: part if kind is str else str(model.tokenizer.convert_ids_to_tokens(part)),
                 "score": float(left * right),
                 "query": float(left),
                 "document": float(right),
             }
-            for token, (left, right) in index.explain(vectors, hit.id).items()
+            for part, (left, right) in index.explain(vectors, hit.id, **text, **words).items()
+            if isinstance(part, kind)
         ]
 
-    hits = index.search(vectors, k=k)[0]
+    def parts_of(hit: Hit) -> dict[str, list[dict[str, Any]]]:
+        found = {"tokens": parts(hit, int, "token")}
+        return found | {"words": parts(hit, str, "word")} if bm25 else found
+
+    hits = index.search(vectors, k=k, **({"texts": [query]} if bm25 else {}), **words)[0]
+    if not hits and not vectors.nnz:
+        return False
     if as_json:
         found = [
             {"rank": rank, "id": hit.id, "score": float(hit.score), "text": hit.text}
-            | ({"tokens": tokens(hit)} if explain else {})
+            | (parts_of(hit) if explain else {})
             for rank, hit in enumerate(hits, start=1)
         ]
         say(to_json({"query": query, "hits": found}))
@@ -67,9 +81,11 @@ def print_hits(
     for rank, hit in enumerate(hits, start=1):
         start = f"{rank:>3} {hit.score:>9.4f}  "
         show(Text.assemble(start, cell(hit.id, "bold"), "  ", cell(_snippet(hit.text), "dim")))
-        for part in tokens(hit) if explain else ():
-            numbers = f"    {part['score']:>9.4f}  = {part['query']:.4f} × {part['document']:.4f}  "
-            show(Text.assemble(numbers, cell(part["token"])))
+        for kind, found in parts_of(hit).items() if explain else ():
+            for part in found:
+                numbers = f"    {part['score']:>9.4f}  = {part['query']:.4f} × {part['document']:.4f}  "
+                name = cell(part["token"]) if kind == "tokens" else Text.assemble(cell(part["word"]), _WORD)
+                show(Text.assemble(numbers, name))
     return True
 
 

@@ -15,6 +15,15 @@ import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.fields import IdField, TextFields, refuse_fields
+from st_l0.cli.words import (
+    IndexWeight,
+    Labels,
+    Language,
+    SearchWeight,
+    check_words,
+    read_weight,
+    store_weight,
+)
 from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
 
@@ -43,7 +52,13 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Which relevance judgements to take.")] = "test",
     batch_size: BatchSize = 32,
-    bm25: Annotated[bool, typer.Option("--bm25/--no-bm25", help="Compare with BM25.")] = True,
+    bm25: Annotated[
+        bool, typer.Option("--bm25/--no-bm25", help="Compare with BM25, and with the sum of both.")
+    ] = True,
+    bm25_weight: Annotated[
+        str, typer.Option(help="How much BM25 counts in the sum; auto finds it without labels.")
+    ] = "auto",
+    language: Annotated[str, typer.Option(help="Of BM25's stop words and stemmer.")] = "english",
     dtype: Annotated[
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
@@ -72,7 +87,8 @@ def evaluate(
         inference_free=False,  # siamese ones as baselines
         trust_remote_code=trust_remote_code,
     )
-    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25}
+    weight = read_weight(bm25_weight, "--bm25-weight")
+    options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25 and language, "bm25_weight": weight}
     results: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
         reports = [
@@ -120,6 +136,9 @@ def index(
     to: Annotated[
         str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
     ],
+    bm25: Language = None,
+    bm25_weight: IndexWeight = None,
+    data: Labels = None,
     batch_size: BatchSize = 32,
     id_field: IdField = None,
     text_field: TextFields = None,
@@ -139,11 +158,13 @@ def index(
     from st_l0.data import read_documents
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import check_target, open_index
+    from st_l0.index.calibration import PseudoQueries
     from st_l0.indexing.identity import check_model, index_metadata
     from st_l0.indexing.index import index_corpus, index_encoded
-    from st_l0.indexing.shards import is_encoded
+    from st_l0.indexing.shards import is_encoded, read_shards
 
     check_target(to)
+    check_words(to, bm25, bm25_weight, data)
     encoded = is_encoded(corpus)
     if encoded:
         refuse_fields(corpus, id_field, text_field)
@@ -153,13 +174,19 @@ def index(
     encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
     metadata = index_metadata(encoder, model)
     with writing(to):
-        opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
+        opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata, bm25=bm25)
         check_model(encoder, opened, to)
         before = len(opened)
+        drawn = PseudoQueries()
         if encoded:
             added = index_encoded(encoder, corpus, opened)
+            if opened.bm25 is not None:
+                for ids, texts, _ in read_shards(corpus):
+                    list(drawn.watch(zip(ids, texts, strict=True)))
         else:
-            added = index_corpus(encoder, chain(first, documents), opened, batch_size=batch_size)
+            stream = drawn.watch(chain(first, documents))
+            added = index_corpus(encoder, stream, opened, batch_size=batch_size)
+        store_weight(opened, encoder, to, bm25_weight, data, drawn)
     say(f"{to}: {added} documents added, {len(opened)} in all")
     if before:
         say("documents whose ids were in the index already were left as they are")
@@ -176,7 +203,10 @@ def search(
     ],
     query: Annotated[str | None, typer.Argument(help="Without one, a prompt asks for queries.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Documents to find.")] = 10,
-    explain: Annotated[bool, typer.Option("--explain", help="Show what each token adds to a score.")] = False,
+    bm25: SearchWeight = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each token and word adds to a score.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option("--model", help="Instead of the model that the index names.")
     ] = None,
@@ -198,7 +228,9 @@ def search(
     corpus = is_corpus(index)
     if not corpus:
         refuse_fields(index, id_field, text_field)
-    opened: Index = EmbeddedIndex() if corpus else open_index(index, create=False)
+    weight = None if bm25 is None else read_weight(bm25, "--bm25")
+    words = "english" if weight else None
+    opened: Index = EmbeddedIndex(bm25=words) if corpus else open_index(index, create=False)
     name = model or opened.metadata.get("model")
     if name is None:
         problem = "is a corpus, no index" if corpus else "does not say which model made it"
@@ -209,19 +241,28 @@ def search(
     encoder: QueryEncoder | SparseEncoder
     if corpus:
         from st_l0.encoder.sparse_encoder import SparseEncoder
+        from st_l0.index.calibration import PseudoQueries, weigh_by_spread
         from st_l0.indexing.index import index_corpus
 
         encoder = SparseEncoder.from_pretrained(name, trust_remote_code=trust_remote_code)
         documents = read_documents(index, id_field=id_field, text_fields=text_field or None)
-        index_corpus(encoder, documents, opened)
+        drawn = PseudoQueries()
+        index_corpus(encoder, drawn.watch(documents), opened)
+        if weight == "auto":
+            weight = weigh_by_spread(opened, encoder, drawn.drawn)
     else:
         encoder = load_query_encoder(name, opened, index, trust_remote_code=trust_remote_code)
+    if weight is None or weight == "auto":
+        stored = opened.bm25_weight
+        if weight == "auto" and stored is None:
+            raise InputError(f"{index}: no weight of BM25 is stored in the index: give --bm25 a number")
+        weight = stored or 0.0
     if query is not None:
-        if not print_hits(encoder, opened, query, k, explain=explain, as_json=as_json):
+        if not print_hits(encoder, opened, query, k, bm25=weight, explain=explain, as_json=as_json):
             raise InputError(f"the model knows no word of the query {query!r}: nothing to look for")
         return
     for text in _ask():
-        if not print_hits(encoder, opened, text, k, explain=explain):
+        if not print_hits(encoder, opened, text, k, bm25=weight, explain=explain):
             say("the model knows no word of this query: nothing to look for")
 
 

@@ -16,6 +16,7 @@ import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.fields import ColumnOption, IdField, TextFields, as_columns
+from st_l0.cli.words import read_weight
 from st_l0.errors import InputError, reason
 from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
 
@@ -219,6 +220,9 @@ def mine(
     max_ratio: Annotated[
         float | None, typer.Option(help="Leave out what scores above this share of the positive's score.")
     ] = None,
+    bm25: Annotated[
+        str, typer.Option(metavar="NUMBER|auto", help="How much BM25 counts in a score beside the model.")
+    ] = "0",
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
     column: ColumnOption = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -243,6 +247,7 @@ def mine(
             depth=(int(first), int(last)),
             margin=margin,
             max_ratio=max_ratio,
+            bm25=read_weight(bm25, "--bm25"),
             batch_size=batch_size,
             columns=as_columns(column),
             trust_remote_code=trust_remote_code,

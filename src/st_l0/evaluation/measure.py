@@ -192,7 +192,7 @@ def evaluate(
         costs["document_active_dims_p95"] = float(np.percentile(dims, 95))
         costs["flops"] = flops(queries, vectors)
 
-    search = partial(_search, index, collection, queries, k, own, progress)
+    search = partial(search_collection, index, collection, queries, k, own, progress)
     run, seconds = search(0.0)
     costs["search_ms_per_query"] = 1000 * seconds / len(texts)
     report["model"] = _measure("model", run, collection, k, results) | costs
@@ -261,7 +261,7 @@ def _measure(
     return mean_quality(per_query) | {"without_hits": without / queries}
 
 
-def _search(
+def search_collection(
     index: Index,
     collection: Collection,
     queries: sp.csr_matrix,
@@ -270,7 +270,11 @@ def _search(
     progress: bool,
     weight: float,
 ) -> tuple[dict[str, dict[str, float]], float]:
-    """The run, and the seconds that the index took."""
+    """The run of a collection's queries, with a weight of BM25, and the seconds that the index took.
+
+    Raises:
+        InputError: The index found a document that is not in the collection.
+    """
     ids, texts = list(collection.queries), list(collection.queries.values())
     words: dict[str, Any] = {}
     run: dict[str, dict[str, float]] = {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from st_l0.data import Document, is_own, read_positives, write_records
 from st_l0.errors import InputError
@@ -17,7 +17,8 @@ from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.identity import check_model
 from st_l0.indexing.index import index_corpus
 from st_l0.mining.copies import seen_by
-from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, write_texts
+from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, weigh_own, write_texts
+from st_l0.mining.settings import Settings
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
 from st_l0.utils.inputs import as_texts
@@ -54,36 +55,6 @@ class MiningReport:
     missing: int  #: relevant documents left out before, as the corpus does not have them
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """Which documents may be negatives; checked when made."""
-
-    number: int
-    depth: tuple[int, int]
-    margin: float | None
-    max_ratio: float | None
-
-    def __post_init__(self) -> None:
-        first, last = self.depth
-        if not 1 <= first <= last:
-            raise InputError(f"depth is {first} to {last}; give a first rank from 1 and a last one not below")
-        span = last - first + 1
-        if not 1 <= self.number <= span:
-            raise InputError(f"number is {self.number}; depth {first} to {last} allows 1 to {span}")
-        if self.margin is not None and self.max_ratio is not None:
-            raise InputError("both margin and max_ratio were given; give at most one of them")
-        if self.margin is not None and not self.margin >= 0:
-            raise InputError(f"margin is {self.margin}; give 0 or more, in units of the score")
-        if self.max_ratio is not None and not 0 < self.max_ratio <= 1:
-            raise InputError(f"max_ratio is {self.max_ratio}; give more than 0 and at most 1")
-
-    def limit(self, positive: float) -> float:
-        """The highest score of a negative beside a positive of some score."""
-        if self.margin is not None:
-            return positive - self.margin
-        return float("inf") if self.max_ratio is None else positive * self.max_ratio
-
-
 def mine(
     model: SparseEncoder,
     index: Index,
@@ -94,6 +65,7 @@ def mine(
     depth: tuple[int, int] = (1, 100),
     margin: float | None = None,
     max_ratio: float | None = None,
+    bm25: float | Literal["auto"] = 0.0,
     chunk_size: int = 1024,
     progress: bool = True,
 ) -> Iterator[Mined]:
@@ -114,6 +86,8 @@ def mine(
         depth: First and last rank to look at. Ranks count from 1, without the positives and the query itself.
         margin: A negative scores at most the positive's score less this.
         max_ratio: A negative scores at most this share of the positive's score, above 0 and up to 1.
+        bm25: How much BM25 counts in a score beside the model, in an index with words; "auto": as much as the
+            index has stored.
         chunk_size: Queries encoded and searched at once; the result does not depend on it.
         progress: Whether to show progress, see `st_l0.utils.progress`.
 
@@ -137,7 +111,7 @@ def mine(
         >>> next(found).negative_ids
         ('b',)
     """
-    settings = _Settings(number, depth, margin, max_ratio)
+    settings = Settings(number, depth, margin, max_ratio, bm25)
     if chunk_size < 1:
         raise InputError(f"chunk_size is {chunk_size}; give at least 1")
     pairs = {query: documents for query, documents in positives.items() if documents}
@@ -160,8 +134,10 @@ def mine(
                 texts = [queries[query] for query, _ in chunk]
                 vectors = model.encode_query(texts, convert_to_scipy=True)
                 wanted = [documents for _, documents in chunk]
-                found = index.search(vectors, settings.depth[1] + max(map(len, wanted)) + bool(itself))
-                known = _look_up(index, vectors, wanted, found)
+                search = partial(_search, index, vectors, texts, bm25)
+                depth = settings.depth[1] + max(map(len, wanted)) + bool(itself)
+                found = search(range(len(chunk)), depth)
+                known = _look_up(search, wanted, found)
                 for (query, _), hits, its_positives in zip(chunk, found, known, strict=True):
                     own = queries[query] if query in itself else None
                     yield from _choose(query, own, hits, its_positives, settings, seen)
@@ -181,6 +157,7 @@ def mine_collection(
     depth: tuple[int, int] = (1, 100),
     margin: float | None = None,
     max_ratio: float | None = None,
+    bm25: float | Literal["auto"] = 0.0,
     batch_size: int = 32,
     columns: Mapping[str, str | Sequence[str]] | None = None,
     trust_remote_code: bool = False,
@@ -208,6 +185,8 @@ def mine_collection(
         depth: First and last rank to look at.
         margin: Least distance to the positive's score.
         max_ratio: Largest share of the positive's score.
+        bm25: How much BM25 counts; an index of mining's own gets English words then, and "auto" finds its
+            weight without labels.
         batch_size: Documents encoded at once.
         columns: Names of the keys of a file of pairs, see `st_l0.data.read_rows`.
         trust_remote_code: Whether code that comes with the model may run; read it first.
@@ -220,7 +199,7 @@ def mine_collection(
         InputError: A setting is out of its range, the data cannot be read, an index or a file in ``output``
             is of another model or other data, or no pair has enough negatives. What was there before stays.
     """
-    settings = _Settings(number, depth, margin, max_ratio)
+    settings = Settings(number, depth, margin, max_ratio, bm25)
     data, output = local_path(data), local_path(output)
     with hold_output(output, "is mining there"):
         return _mine_collection(
@@ -244,7 +223,7 @@ def _mine_collection(
     split: str,
     columns: Mapping[str, str | Sequence[str]] | None,
     index_folder: str | Path | None,
-    settings: _Settings,
+    settings: Settings,
     batch_size: int,
     trust_remote_code: bool,
     progress: bool,
@@ -265,9 +244,12 @@ def _mine_collection(
         write_texts(output / "corpus.jsonl", corpus, data)
         write_texts(output / "queries.jsonl", queries, data)
     if index_folder is None:
-        index = open_own(output / "index", encoder, name, corpus, data)
+        words = "english" if settings.bm25 else None
+        index = open_own(output / "index", encoder, name, corpus, data, words)
         documents = [Document(*item) for item in corpus.items()]
         index_corpus(encoder, documents, index, batch_size=batch_size, progress=progress)
+        if settings.bm25 == "auto":
+            weigh_own(index, encoder, corpus)
     else:
         index = open_index(index_folder, create=False)
         check_model(encoder, index, str(index_folder))
@@ -290,12 +272,27 @@ def _mine_collection(
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
         content |= {"data": str(data), "split": split if known.judged else None}
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
+        content["bm25"] = index.bm25_weight if settings.bm25 == "auto" else settings.bm25
         new_record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
 
+def _search(
+    index: Index,
+    vectors: sp.csr_matrix,
+    texts: Sequence[str],
+    bm25: float | Literal["auto"],
+    rows: Sequence[int],
+    k: int,
+    **options: Any,
+) -> list[Hits]:
+    """The hits of some of a chunk's queries."""
+    words = {"texts": [texts[row] for row in rows], "bm25": bm25} if bm25 else {}
+    return index.search(vectors[rows], k, **options, **words)
+
+
 def _look_up(
-    index: Index, vectors: sp.csr_matrix, wanted: Sequence[Sequence[str]], found: Sequence[Hits]
+    search: Callable[..., list[Hits]], wanted: Sequence[Sequence[str]], found: Sequence[Hits]
 ) -> list[_Positives]:
     """The positives of each query; a second search finds those that the first did not reach."""
     nothing: tuple[float, str | None] = (0.0, None)  # what is never found has no score above zero
@@ -306,7 +303,7 @@ def _look_up(
     for start in range(0, len(rows), _GROUP):
         group = rows[start : start + _GROUP]
         unseen = dict.fromkeys(id for row in group for id, found in known[row].items() if found == nothing)
-        for row, hits in zip(group, index.search(vectors[group], len(unseen), ids=unseen), strict=True):
+        for row, hits in zip(group, search(group, len(unseen), ids=unseen), strict=True):
             _note(known[row], hits)
     return known
 
@@ -322,7 +319,7 @@ def _choose(
     own: str | None,
     hits: Hits,
     positives: _Positives,
-    settings: _Settings,
+    settings: Settings,
     seen: Callable[[str], Hashable],
 ) -> Iterator[Mined]:
     """The pairs of one query that have enough negatives; ``own`` is its text, if it may be a document."""

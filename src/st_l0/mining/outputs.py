@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from st_l0.data import write_records
 from st_l0.errors import InputError
 from st_l0.index import check_target, open_index
+from st_l0.index.calibration import PseudoQueries, weigh_by_spread
 from st_l0.indexing.identity import check_model, index_metadata
 from st_l0.utils.files import FileKind, check_file, replace_file
 
@@ -53,19 +54,33 @@ def check_outputs(rows: Path, record: Path, data: Path, index: Path | None) -> N
 
 
 def open_own(
-    folder: Path, model: SparseEncoder, name: str | Path | None, corpus: dict[str, str], data: Path
+    folder: Path,
+    model: SparseEncoder,
+    name: str | Path | None,
+    corpus: dict[str, str],
+    data: Path,
+    words: str | None,
 ) -> Index:
-    """The index of ``corpus``: new, or as far as an earlier call came."""
+    """The index of ``corpus``, with ``words`` of a language: new, or as far as an earlier call came."""
     digest = hashlib.sha256()
     for item in corpus.items():
         digest.update(json.dumps(item).encode())
     made_with = {"fingerprint": model.fingerprint()} if name is None else index_metadata(model, name)
     made_of = {"corpus": digest.hexdigest()}
-    index = open_index(folder, vocabulary_size=len(model.query_weights), metadata=made_with | made_of)
+    metadata = made_with | made_of
+    index = open_index(folder, vocabulary_size=len(model.query_weights), metadata=metadata, bm25=words)
     check_model(model, index, str(folder))
     if index.metadata.get("corpus") != made_of["corpus"]:
         raise InputError(f"{folder}: was made of other documents than {data} has; give another output folder")
     return index
+
+
+def weigh_own(index: Index, model: SparseEncoder, corpus: Mapping[str, str]) -> None:
+    """Store how much BM25 counts in an index of ``corpus``; errors as for `weigh_by_spread`."""
+    drawn = PseudoQueries()
+    for _ in drawn.watch(corpus.items()):
+        pass
+    index.bm25_weight = weigh_by_spread(index, model, drawn.drawn)
 
 
 def write_texts(path: Path, texts: Mapping[str, str], data: Path) -> None:
