@@ -302,16 +302,16 @@ class EmbeddedIndex:
         matrix = self._check(vectors, self._snapshot)
         if len(values) != matrix.shape[0]:
             raise InputError(f"{len(values)} ids were given for {matrix.shape[0]} vectors")
+        settings = self._snapshot.words
         if texts is not None:
-            texts = as_stored_texts(texts)
+            texts = as_stored_texts(texts) if settings is None else as_texts(texts)
             if len(texts) != len(values):
                 raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
-        settings = self._snapshot.words
-        if settings is not None and texts is None:
-            raise InputError("the index holds words, so it needs the texts of its documents: give texts")
         if not values:
             return
-        words = None if settings is None else settings.split(as_texts(texts))
+        if settings is not None and texts is None:
+            raise InputError("the index holds words, so it needs the text of every document: give texts")
+        words = None if settings is None else settings.split(cast(list[str], texts))
         with self._store.writing():
             snapshot = self._store.load(self._snapshot)
             self._check_length(matrix, snapshot)
