@@ -351,15 +351,16 @@ def test_writers_do_not_lose_each_others_documents(tmp_path):
 
 @pytest.mark.parametrize("place", ["memory", "folder"])
 def test_threads_may_write_and_search_at_once(tmp_path, place):
-    index = EmbeddedIndex(None if place == "memory" else tmp_path / "index", vocabulary_size=4)
+    path = None if place == "memory" else tmp_path / "index"
+    index = EmbeddedIndex(path, vocabulary_size=4, bm25="english")
     errors = []
 
     def work(number):
         try:
             for i in range(6):
-                index.add([f"{number}-{i}"], EYE[:1])
-                hits = index.search(EYE[0], k=100)[0]
-                assert f"{number}-{i}" in hits.ids
+                index.add([f"{number}-{i}"], EYE[:1], ["some word"])
+                for hits in (*index.search(EYE[0], 100), *index.search(None, 100, texts=["words"], bm25=1)):
+                    assert f"{number}-{i}" in hits.ids
         except BaseException as error:
             errors.append(error)
 

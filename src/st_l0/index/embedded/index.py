@@ -33,12 +33,12 @@ class EmbeddedIndex:
     A hit is a document whose score is above zero, so documents that share no token with the query are never
     returned. Equal scores come in index order: the order of addition, an updated document counting as new.
 
-    A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
-    of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
-    index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe. A pickle of an index in a folder holds its path only, one in
-    memory is copied. What is read from a folder is compared with its checksums when it is first used: each
-    method that needs a damaged file raises `InputError`, which names it.
+    A folder holds 8 bytes a posting, and at most 6 a posting of words, memory-mapped. Every change is on the
+    disk when its method returns, all of it or, after an error or a crash, nothing of it. One process writes
+    at a time, the others wait. An open index goes on showing the snapshot that it saw last: its own changes
+    at once, others' after `refresh`. Searching from several threads is safe. A pickle of an index in a folder
+    holds its path only, one in memory is copied. What is read from a folder is compared with its checksums
+    when it is first used: each method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
