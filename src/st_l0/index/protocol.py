@@ -68,14 +68,14 @@ def as_weight(given: Any, stored: float | None = None) -> float:
     """How much BM25 counts in a search; "auto" is what the index has ``stored``.
 
     Raises:
-        InputError: It is no finite number of at least 0, or nothing is stored.
+        InputError: It is no number of 0 to 1e9, or nothing is stored.
     """
     if isinstance(given, str) and given == "auto":
         if stored is None:
             raise InputError("bm25='auto', but the index has no weight stored: set bm25_weight, or give one")
         return stored
-    if not _is_number(given) or not 0 <= given < math.inf:
-        raise InputError(f"the weight of BM25 must be a finite number of at least 0, not {given!r:.40}")
+    if not _is_number(given) or not 0 <= given <= 1e9:  # beyond, float32 ends
+        raise InputError(f"the weight of BM25 must be a number of 0 to 1e9, not {given!r:.40}")
     return float(given)
 
 
