@@ -32,7 +32,7 @@ INHERITED = {
     "encoder.sparse_encoder:SparseEncoder": [
         "encode", "encode_document", "encode_query", "save", "similarity",
     ],
-    "encoder.fused_encoder:FusedEncoder": ["forward", "max_seq_length"],
+    "encoder.fused_encoder:FusedEncoder": ["_get_model_config", "forward", "max_seq_length"],
     "encoder.model_card:ModelCardData": [
         "generate_usage_snippet", "generate_widget_examples", "run_usage_snippet",
     ],

@@ -296,6 +296,10 @@ def export(
     output: Annotated[Path, typer.Option("--output", help="Folder for the copy.")],
     half: Annotated[bool, typer.Option("--half/--whole", help="Weights as float16, half the size.")] = True,
     max_seq_length: Annotated[int | None, typer.Option(min=8, help="Tokens of a document.")] = None,
+    punctuation: Annotated[
+        bool,
+        typer.Option("--punctuation/--no-punctuation", help="Punctuation keeps its query weights, or 0."),
+    ] = True,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Copy a trained checkpoint for others to use."""
@@ -303,7 +307,12 @@ def export(
 
     with writing(output):
         folder = run(
-            model, output, half=half, max_seq_length=max_seq_length, trust_remote_code=trust_remote_code
+            model,
+            output,
+            half=half,
+            max_seq_length=max_seq_length,
+            punctuation=punctuation,
+            trust_remote_code=trust_remote_code,
         )
     say(f"model: {folder}")
 

@@ -23,6 +23,7 @@ from st_l0.encoder.modules import (
     state_length,
     text_tokenizer,
 )
+from st_l0.encoder.punctuation import has_punctuation
 from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.similarity import as_equally_many, as_pair, as_tensor, dot_scores, has_fast_scores
 from st_l0.errors import InputError
@@ -139,6 +140,13 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         if self.trust_remote_code:  # the base model's own code is looked for at the root only
             for code in Path(path).glob("*_*_*/*.py"):
                 shutil.copy(code, path)
+
+    def _get_model_config(self) -> dict[str, Any]:
+        """What stands in ``config_sentence_transformers.json``; stock reads it without the last entry."""
+        config = super()._get_model_config()
+        if self.inference_free:
+            config["query_punctuation"] = has_punctuation(self.query_weights, self.tokenizer)
+        return config
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run a batch; documents take the fused head where they can (same values as stock)."""

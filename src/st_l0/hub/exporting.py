@@ -6,6 +6,7 @@ from pathlib import Path
 
 from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import position_limit
+from st_l0.encoder.punctuation import punctuation_ids
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.utils.files import hold_folder, replace_folder
@@ -21,6 +22,7 @@ def export(
     *,
     half: bool = True,
     max_seq_length: int | None = None,
+    punctuation: bool = True,
     trust_remote_code: bool = False,
 ) -> Path:
     """Copy a checkpoint for others to use.
@@ -34,6 +36,8 @@ def export(
             are.
         max_seq_length: Tokens of a document; training on shorter texts than are searched saves time. ``None``
             leaves it as it is.
+        punctuation: Whether punctuation keeps its query weights; ``False`` sets them to 0, see
+            `st_l0.encoder.punctuation.punctuation_ids`.
         trust_remote_code: Whether code that comes with the checkpoint may run; read it first.
 
     Returns:
@@ -51,11 +55,18 @@ def export(
         'copy'
     """
     with hold_folder(output, _KIND, inputs=[model]) as target:
-        _copy(local_name(model), target, half, max_seq_length, trust_remote_code)
+        _copy(local_name(model), target, half, max_seq_length, punctuation, trust_remote_code)
     return local_path(output)
 
 
-def _copy(model: str, target: Path, half: bool, max_seq_length: int | None, trust_remote_code: bool) -> None:
+def _copy(
+    model: str,
+    target: Path,
+    half: bool,
+    max_seq_length: int | None,
+    punctuation: bool,
+    trust_remote_code: bool,
+) -> None:
     from safetensors.torch import load_file, save_file
 
     encoder = SparseEncoder.from_pretrained(
@@ -67,6 +78,11 @@ def _copy(model: str, target: Path, half: bool, max_seq_length: int | None, trus
         if not 8 <= max_seq_length <= most:
             raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")
         encoder.max_seq_length = max_seq_length
+    if not punctuation:
+        query = encoder_modules(encoder).query
+        if query is None:
+            raise InputError(f"{model}: its queries run the model, they have no table: leave punctuation out")
+        query.weight.data[punctuation_ids(encoder.tokenizer)] = 0
     with replace_folder(target, _KIND) as folder:
         encoder.save_pretrained(str(folder))
         for file in sorted(folder.glob("**/*.safetensors")) if half else ():

@@ -257,14 +257,18 @@ def _ask(console: Console, files: _Files, model: SparseEncoder) -> None:
     index = open_index(files.index)
     vectors = model.encode_query(list(QUESTIONS), convert_to_scipy=True)
     results = index.search(vectors, k=2, texts=QUESTIONS, bm25="auto")
-    for question, hits in zip(QUESTIONS, results, strict=True):
+    for vector, question, hits in zip(vectors, QUESTIONS, results, strict=True):
         console.print(f"\n[bold]{question}[/bold]")
         for hit in hits:
             console.print(cell(f"  {hit.score:6.2f}  {hit.id}: {(hit.text or '')[:90]}…"), soft_wrap=True)
         if hits:
-            matches = model.explain(question, hits[0].text or "").matches[:6]
-            parts = "  ".join(f"{match.token} {match.contribution:.2f}" for match in matches)
-            console.print(cell(f"          {parts}", "dim"), soft_wrap=True)
+            found = list(index.explain(vector, hits[0].id, text=question, bm25="auto").items())[:6]
+            names = [
+                f"{part} (word)" if isinstance(part, str) else model.tokenizer.convert_ids_to_tokens(part)
+                for part, _ in found
+            ]
+            parts = (f"{name} {one * other:.2f}" for name, (_, (one, other)) in zip(names, found, strict=True))
+            console.print(cell(f"          {'  '.join(parts)}", "dim"), soft_wrap=True)
 
 
 @contextmanager
