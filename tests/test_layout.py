@@ -19,6 +19,7 @@ LAYERS = (
     ("encoder",),
     ("evaluation", "hub", "indexing", "teachers"),
     ("mining", "training"),
+    ("reports",),
     ("quickstart", "sweeps"),
     ("cli",),
     ("__main__",),

@@ -28,7 +28,6 @@ class LengthModel:
             raise KeyboardInterrupt
         assert isinstance(texts, list)
         assert convert_to_scipy
-        assert not show_progress_bar
         self.calls.append((list(texts), batch_size))
         columns = [int(text.split()[1]) for text in texts]
         return sp.csr_matrix(

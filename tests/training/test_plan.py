@@ -14,7 +14,8 @@ from transformers import BertModel
 from st_l0.errors import InputError
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, read_data, set_dropout
-from st_l0.training.plan import dry_run, render
+from st_l0.training.plan import dry_run
+from st_l0.training.plan_table import render
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
 from tiny_models import VOCABULARY, WORDS, make_tokenizer, write_json

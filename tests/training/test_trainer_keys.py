@@ -79,6 +79,7 @@ REFUSED = {
     "learning_rate_mapping": {"bert": "fast"},
 }
 REFUSED_LATER = {
+    "load_best_model_at_end",  # without the section evaluation
     *("report_to", "optim_args", "fp16", "torch_compile_backend", "torch_compile_mode", "hub_model_id"),
     *("push_to_hub", "fsdp", "deepspeed", "debug"),
 }

@@ -44,8 +44,9 @@ INHERITED = {
     ],
     "evaluation.evaluators:IndexNanoBEIREvaluator": ["description", "information_retrieval_class"],
     "training.trainer:SparseRetrievalTrainer": [
-        "_get_grad_norm", "_load_from_checkpoint", "_load_optimizer_and_scheduler", "_save_checkpoint",
-        "compute_loss", "get_decay_parameter_names", "log", "track_loss_components", "training_step",
+        "_determine_best_metric", "_get_grad_norm", "_load_best_model", "_load_from_checkpoint",
+        "_load_optimizer_and_scheduler", "_save_checkpoint", "compute_loss", "evaluate",
+        "get_decay_parameter_names", "log", "track_loss_components", "training_step",
     ],
 }  # fmt: skip
 

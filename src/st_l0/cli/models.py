@@ -73,6 +73,7 @@ def evaluate(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
+    from st_l0.indexing.identity import place
     from st_l0.utils.paths import local_path
 
     if output is not None:
@@ -101,7 +102,8 @@ def evaluate(
         open_console().print(render(reports))
     if output is not None:
         with writing(output):
-            write_json(reports, output)
+            folders = [str(local_path(folder).resolve()) for folder in data]
+            write_json(reports, output, made_with={"model": place(model), "data": folders, "split": split})
             write_results(results, output)
 
 

@@ -51,9 +51,10 @@ def train(
         trusted = [f"{name}.trust_remote_code=true" for name in sections]
         loaded = load_recipe(recipe, [*(overrides or ()), *trusted])
     if dry_run:
-        from st_l0.training import plan
+        from st_l0.training.plan import dry_run as plan
+        from st_l0.training.plan_table import render
 
-        open_console().print(plan.render(plan.dry_run(loaded, devices=devices or 1)))
+        open_console().print(render(plan(loaded, devices=devices or 1)))
         return
     if devices is not None:
         raise InputError("--devices is for --dry-run: start several processes with accelerate launch")

@@ -55,14 +55,23 @@ def summarise(reports: Sequence[EvaluationReport]) -> dict[str, Any]:
     return {"collections": collections, "average": _average([_systems(report) for report in reports])}
 
 
-def write_json(reports: Sequence[EvaluationReport], path: str | Path) -> None:
+def write_json(
+    reports: Sequence[EvaluationReport], path: str | Path, *, made_with: Mapping[str, Any] | None = None
+) -> None:
     """Write reports as JSON, in the form that `summarise` gives; ``path`` is replaced as a whole.
+
+    Args:
+        reports: At least one, each of another collection.
+        path: The file.
+        made_with: ``model``, the folders ``data`` and the ``split`` that were measured, so that
+            ``st-l0 report`` can explain the numbers.
 
     Raises:
         InputError: there is no report, or two are of one collection; ``path`` is something else than such a
             file, which would be lost.
     """
-    text = json.dumps(summarise(reports), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    found = summarise(reports) | ({} if made_with is None else {"made_with": dict(made_with)})
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replace_file(path, REPORT) as new:
         new.write_text(text, encoding="utf-8")
 

@@ -85,9 +85,23 @@ def _make(recipe: Recipe, training: Mapping[str, Any], checkpoints: Path) -> Spa
             **(given.get("learning_rate_mapping") or {}),
             r"sub_modules\.query\.": recipe.model.query_learning_rate,
         }
+    best = given.pop("load_best_model_at_end", False)
+    if recipe.evaluation is not None:
+        given |= {
+            "eval_strategy": "steps",
+            "eval_steps": recipe.evaluation.steps,
+            "metric_for_best_model": recipe.evaluation.metric,
+            "greater_is_better": recipe.evaluation.more_is_better,
+        }
+        if given.get("lr_scheduler_type") == "reduce_lr_on_plateau":
+            mode = "max" if recipe.evaluation.more_is_better else "min"
+            given["lr_scheduler_kwargs"] = {"mode": mode, **(given.get("lr_scheduler_kwargs") or {})}
     if given.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise InputError("needs a package that is not installed: pip install deepspeed")
     arguments = SparseEncoderTrainingArguments(output_dir=str(checkpoints), seed=recipe.seed, **given)
+    # Set late: stock wants steps of saving that are a multiple of those of evaluation, so as not to miss the
+    # best model; here it is saved when it is found.
+    arguments.load_best_model_at_end = bool(best) and recipe.evaluation is not None
     rehearse(arguments)
     return arguments
 

@@ -39,12 +39,21 @@ def mark_complete(checkpoint: Path) -> None:
         file.write_text(json.dumps(noted, indent=1), encoding="utf-8")
 
 
-def rotate(checkpoints: Path, limit: int | None) -> None:
-    """Delete all but the ``limit`` newest whole checkpoints; ``None`` keeps all."""
+def rotate(checkpoints: Path, limit: int | None, best: str | None = None) -> None:
+    """Delete all but the ``limit`` newest whole checkpoints; ``None`` keeps all.
+
+    Args:
+        checkpoints: Their folder.
+        limit: How many are kept.
+        best: The one that is kept in any case; beside it the newest one is.
+    """
     if limit is None:
         return
     found = _newest_first(checkpoints)
-    kept = [path for path in found if _damage(path) is None][:limit]
+    whole = [path for path in found if _damage(path) is None]
+    kept = whole[:limit]
+    if best is not None and Path(best) in whole and Path(best) not in kept:
+        kept = [*whole[: max(1, limit - 1)], Path(best)]
     for path in found:
         if path not in kept:
             mark_incomplete(path)

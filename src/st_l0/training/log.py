@@ -18,6 +18,7 @@ from st_l0.utils.progress import Work, clock, show_progress, write
 from st_l0.utils.terminal import is_terminal
 
 _AGAIN = 25  # lines after which the heads of the columns are printed again
+_MEASURED = ("flops", "document_active_dims", "runtime")
 _EMPTY = 0.01  # share of empty documents that is worth a word
 
 
@@ -91,6 +92,30 @@ class TrainingLog(TrainerCallback):
         elif "train_runtime" in logs:
             seconds = logs["train_runtime"]
             write(f"{state.global_step:,} of {state.max_steps:,} steps in {clock(seconds)}")
+
+    def on_evaluate(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print a line of what was measured, before the trainer has noted whether it is the best."""
+        name = args.metric_for_best_model
+        if not state.is_world_process_zero or not metrics or f"eval_{name}" not in metrics:
+            return
+        value, best = metrics[f"eval_{name}"], state.best_metric
+        parts = [f"{name} {_significant(value)}"]
+        if best is None or (value > best if args.greater_is_better else value < best):
+            parts[0] += ", the best" if best is not None else ""
+        else:
+            parts[0] += f" (best: {_significant(best)})"
+        if name != "ndcg@10":
+            parts.append(f"ndcg@10 {_significant(metrics['eval_ndcg@10'])}")
+        flops, dims, seconds = (metrics[f"eval_{name}"] for name in _MEASURED)
+        parts.append(f"FLOPS {flops:.2f}, {dims:.1f} doc dims; measured in {seconds:.1f} s")
+        write(f"step {state.global_step:,}: {', '.join(parts)}", "bold")
 
     def _print_row(self, logs: Mapping[str, Any], state: TrainerState) -> None:
         left = None if self._work is None else self._work.seconds_left

@@ -19,7 +19,7 @@ _ORIGIN = "origin.json"
 
 # What changes where and how long a training runs and what it tells, not what it does in a step.
 _MAY_CHANGE = re.compile(
-    r"output|data\.(train|limit|documents_per_query|score_scale)|teachers\.batch_size|ignore_health"
+    r"output|evaluation\.(steps|patience)|data\.(train|limit|documents_per_query|score_scale)|teachers\.batch_size|ignore_health"
     r"|training\.(max_steps|num_train_epochs|logging_\w+|log_\w+|save_\w+|eval_\w+|hub_\w+|push_to_hub"
     r"|report_to|run_name|project|trackio_\w+|disable_tqdm|debug|skip_memory_metrics|torch_empty_cache_steps"
     r"|dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|ddp_\w+|enable_jit_checkpoint"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from st_l0.data.arrow import is_hub_name
 from st_l0.data.row_forms import RawRow
@@ -24,9 +20,9 @@ from st_l0.losses import convert_weight
 from st_l0.training.arguments import route_columns, training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
+from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.recipe import Data, Loss, Recipe
-from st_l0.utils.terminal import cell
 
 # What only the machine that trains can tell, all processes started.
 _ELSEWHERE = ("fp16", "bf16", "tf32", "fsdp", "fsdp_config")
@@ -64,6 +60,7 @@ class Plan:
         query_regularizer_weight: λ_q at its peak.
         ramp_steps: Steps until λ is at its peak.
         memory: See `Memory`.
+        evaluation: What is measured while it trains, how often, and what that costs.
         notes: What could not be checked, and what else the reader should know.
     """
 
@@ -90,6 +87,7 @@ class Plan:
     query_regularizer_weight: float
     ramp_steps: int
     memory: Memory | None
+    evaluation: str
     notes: tuple[str, ...]
 
 
@@ -167,6 +165,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         query_regularizer_weight=loss.query_regularizer_weight,
         ramp_steps=loss.ramp_steps,
         memory=_memory(recipe, base, arguments, documents, max_seq_length, devices),
+        evaluation=_evaluation(recipe, steps, per_step * documents),
         notes=tuple(notes),
     )
 
@@ -272,10 +271,20 @@ def _penalty(loss: Loss) -> str:
     return ", ".join(parts)
 
 
+def _evaluation(recipe: Recipe, steps: int | None, documents_per_step: int) -> str:
+    if recipe.evaluation is None:
+        return "none"
+    gone = [folder for folder in recipe.evaluation.collections if not Path(folder).exists()]
+    if gone:
+        return f"every {recipe.evaluation.steps:,} steps; what it costs is not known, {gone[0]} is not there"
+    return PeriodicEvaluation(recipe.evaluation).in_words(steps, documents_per_step)
+
+
 def _sources(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     settings = recipe.data
     teachers = [spec.partition(":")[2] for spec in recipe.teachers.models] if recipe.teachers else []
     names = (*settings.train, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
+    names += recipe.evaluation.collections if recipe.evaluation else ()
     return tuple((name, _state(name)) for name in dict.fromkeys(filter(None, names)))
 
 
@@ -300,57 +309,3 @@ def _memory(
         half=bool(recipe.training.get("fp16") or recipe.training.get("bf16")),
         checkpointing=bool(arguments.gradient_checkpointing),  # by either of its two names
     )
-
-
-def render(planned: Plan) -> Group:
-    """A table for ``rich``, with the notes below it."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for name, value in _lines(planned):
-        table.add_row(cell(name, "bold"), cell(value))
-    return Group(table, *(Text.assemble(("note:", "yellow"), " ", cell(note)) for note in planned.notes))
-
-
-def _lines(planned: Plan) -> Iterator[tuple[str, str]]:
-    count = planned.trainable_parameters
-    yield "base model", planned.base_model
-    yield "MLM head", planned.head
-    yield "queries", planned.queries
-    yield "tokens of a document", f"at most {planned.max_seq_length}"
-    yield "trained parameters", "not known" if count is None else f"{count:,}"
-    for source, state in planned.sources:
-        yield "reads", f"{source} ({state})"
-    yield "documents per query", f"{planned.documents_per_query} ({planned.documents_per_query_from})"
-    yield (
-        "batch",
-        (
-            f"{planned.queries_per_step:,} queries with {planned.documents_per_step:,} documents a step on "
-            f"{planned.devices} device(s); the losses see {planned.queries_at_once:,} queries at once"
-        ),
-    )
-    yield "length", planned.length
-    warmup = "" if planned.warmup_steps is None else f", after {planned.warmup_steps:,} steps of warm-up"
-    yield "learning rate", f"{planned.learning_rate:g}{warmup}"
-    losses = (name if weight == 1 else f"{weight:g} {name}" for name, weight in planned.ranking.items())
-    yield "ranking", " + ".join(losses)
-    yield "teacher scores", planned.teacher_scores
-    yield "penalty", planned.penalty
-    (own, weight), (other, converted) = planned.document_regularizer_weights.items()
-    yield "λ_d at its peak", f"{weight:g} {own} (about {converted:g} {other})"
-    if planned.query_regularizer_weight:
-        yield "λ_q at its peak", f"{planned.query_regularizer_weight:g}"
-    yield "λ ramp", f"{planned.ramp_steps:,} steps"
-    yield "memory of a device", _in_words(planned.memory)
-
-
-def _in_words(memory: Memory | None) -> str:
-    if memory is None:
-        return "not known"
-    parts = f"weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}"
-    parts += f", AdamW {_gib(memory.optimizer)}"
-    if memory.activations is None:
-        return f"{parts} GiB; activations not known"
-    return f"about {_gib(memory.total)} GiB: {parts}, activations about {_gib(memory.activations)}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f}"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from st_l0.data.columns import WORDS, column_problem
+from st_l0.training.evaluation_settings import Evaluation
 from st_l0.training.recipe_files import find_recipe
 from st_l0.training.recipe_paths import local_names, local_teachers
 from st_l0.training.settings import Section, SettingError, load
@@ -234,6 +235,7 @@ class Recipe(Section):
             whose own are taken otherwise.
         output: Folder for the result.
         teachers: See `Teachers`; ``None`` where the data hold the scores, or none are needed.
+        evaluation: See `Evaluation`; ``None`` measures nothing while the model trains.
         seed: Seed of the run.
         ignore_health: Go on, and save the model, where the training cannot learn or has silenced every
             document; what is not finite ends it all the same.
@@ -255,6 +257,7 @@ class Recipe(Section):
     )
     output: str = field(metadata=_PATH)
     teachers: Teachers | None = None
+    evaluation: Evaluation | None = None
     seed: int = field(default=42, metadata={"at_least": 0, "less_than": 2**32})
     ignore_health: bool = False
 
@@ -264,7 +267,7 @@ class Recipe(Section):
         super().__post_init__()
         for name in _TRAINING_PATHS & self.training.keys():
             self.training[name] = local_names(self.training[name], ("training", name))
-        check_training(self.training)
+        check_training(self.training, evaluated=self.evaluation is not None)
         if self.training.get("max_steps", -1) > 0:
             self.check_steps(self.training["max_steps"])
         if self.loss.query_regularizer_weight and self.model.queries == "table":
@@ -318,6 +321,8 @@ class Recipe(Section):
         plain: dict[str, Any] = without_secrets(dataclasses.asdict(self))
         plain["data"]["train"] = list(self.data.train)
         plain["data"]["columns"] = {word: list(keys) for word, keys in self.data.columns.items()}
+        if self.evaluation is not None:
+            plain["evaluation"]["collections"] = list(self.evaluation.collections)
         if self.teachers is not None:
             plain["teachers"]["models"] = list(self.teachers.models)
             if self.teachers.weights is not None:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.checkpoint import checkpoint
 from transformers import Trainer
 from transformers.optimization import get_scheduler
@@ -30,8 +31,6 @@ def rehearse(arguments: Any) -> None:
     Raises:
         Exception: What the library that cannot make it raises, of any type.
     """
-    if arguments.save_strategy == "best":
-        raise ValueError("must be steps, epoch or no, not best: nothing is evaluated")
     if arguments.fp16 and arguments.device.type == "cpu":
         raise ValueError("needs a GPU; leave it out, or take bf16")
     if arguments.fsdp and arguments.world_size == 1:
@@ -127,4 +126,4 @@ def _check_schedule(arguments: Any, optimizer: torch.optim.Optimizer) -> None:
             rate = schedule.get_last_lr()[0]
             raise ValueError(f"{arguments.lr_scheduler_type.value} gives the learning rate {rate}")
         optimizer.step()
-        schedule.step()
+        schedule.step(*([0.0] if isinstance(schedule, ReduceLROnPlateau) else []))

@@ -17,6 +17,7 @@ from st_l0.training.arguments import route_columns, training_arguments, training
 from st_l0.training.build import build_loss, build_model, build_pool, build_teacher, read_data, set_dropout
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import RECIPE, WRITTEN, check_batch, check_output
+from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.health import HealthWatch, verdict
 from st_l0.training.origin import changes, check_origin, origin
 from st_l0.training.recipe import Recipe
@@ -78,6 +79,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         )
 
     arguments = training_arguments(recipe, checkpoints)
+    evaluation = None if recipe.evaluation is None else PeriodicEvaluation(recipe.evaluation)
     set_seed(recipe.seed)
     data = read_data(recipe.data)
     documents_per_query = len(data.columns) - 1
@@ -95,6 +97,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         set_dropout(model, recipe.model.dropout)
     teacher = build_teacher(recipe, model, data)
     loss = build_loss(recipe, model, documents_per_query)
+    others = [] if checkpoint is None else changes(checkpoint, identity)
     trainer = SparseRetrievalTrainer(
         model=model,
         args=arguments,
@@ -106,12 +109,14 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         origin=identity,
         pool=build_pool(recipe, teacher, data),
         ignore_health=recipe.ignore_health,
+        evaluation=evaluation,
+        evaluate_anew=any(key.startswith("evaluation.") for key in others),
     )
     if checkpoint is not None and changed:
         logger.warning(
             "%s is gone on from with other %s: learning rate and schedule are the recipe's",
             checkpoint,
-            ", ".join(changes(checkpoint, identity)) or "nothing",
+            ", ".join(others) or "nothing",
         )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 

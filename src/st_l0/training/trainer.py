@@ -17,10 +17,13 @@ from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.errors import InputError
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
+from st_l0.training.evaluation import EvaluationStart, PeriodicEvaluation
 from st_l0.training.health import HealthWatch
 from st_l0.training.log import TrainingLog
 from st_l0.training.origin import write_origin
-from st_l0.utils.stock import prepare_inputs
+from st_l0.utils.distributed import from_first
+from st_l0.utils.progress import write
+from st_l0.utils.stock import prepare_inputs, remove_autocast, without_autocast
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -36,6 +39,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     - It asks live teachers for the scores of each batch.
     - It saves and restores what the loss and the query table have learned.
     - It marks a checkpoint on disk as complete when it is, and only one whose weights are finite.
+    - It measures the model on collections, and keeps and finds again the best one.
     - It ends at the first loss, gradient or weight that is not finite (`HealthWatch`).
 
     Args:
@@ -47,6 +51,8 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             ``in_batch_negatives``.
         origin: What each checkpoint says of the training that it is of.
         ignore_health: Whether to go on when nothing can train any more.
+        evaluation: What is measured, every ``eval_steps`` of the arguments; ``None`` measures nothing.
+        evaluate_anew: Whether a training that goes on forgets what was measured before, and what was best.
         kwargs: As of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
 
@@ -58,9 +64,11 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         pool: QueryPool | None = None,
         origin: dict[str, Any] | None = None,
         ignore_health: bool = False,
+        evaluation: PeriodicEvaluation | None = None,
+        evaluate_anew: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, evaluator=evaluation, **kwargs)
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0
         self._health = HealthWatch(cast(str, self.args.output_dir), ignore=ignore_health)
         self._teacher = teacher
@@ -72,6 +80,9 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             self.remove_callback(printing)
         self._log = TrainingLog()
         self.add_callback(self._log)
+        self._evaluation = evaluation
+        if evaluation is not None:
+            self.add_callback(EvaluationStart(evaluation, anew=evaluate_anew))
         if teacher is not None:
             self.data_collator = cast(Any, KeepTexts(self.data_collator))
 
@@ -80,9 +91,49 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         return cast(SparseRetrievalLoss, self.loss)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; with a line a logging step for people."""
+        """Train; with a line a logging step for people, and no autocast left on the model at the end."""
         with self._log.showing():
-            return super().train(*args, **kwargs)
+            result = super().train(*args, **kwargs)
+        remove_autocast(self._encoder())
+        return result
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the model as it will be saved, in the first process, for all of them."""
+        if self._evaluation is None:
+            return super().evaluate(*args, **kwargs)
+        found: dict[str, float] = {}
+        if self.is_world_process_zero():
+            with without_autocast(self._encoder()):
+                found = self._evaluation.measure(self._encoder())
+        metrics = {f"eval_{name}": value for name, value in from_first(found).items()}
+        if self._clock is not None:  # it is no time of the training's
+            self._clock = (self._clock[0] + metrics["eval_runtime"], self._clock[1])
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        best = super()._determine_best_metric(metrics, trial)
+        if self._evaluation is None:
+            return best
+        if best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+        patience = self._evaluation.settings.patience
+        since = self._evaluation.without_a_better(self.state.log_history)
+        if patience is not None and since >= patience and not self.control.should_training_stop:
+            self.control.should_training_stop = True
+            if self.is_world_process_zero():
+                write(f"step {self.state.global_step:,}: stopped, {since} measurements without a better one")
+        return best
+
+    def _load_best_model(self) -> None:
+        """Load it; stock would log an error and keep the last weights where that fails."""
+        checkpoint = cast(str, self.state.best_model_checkpoint)
+        self._load_from_checkpoint(checkpoint)
+        step = int(checkpoint.rpartition("-")[2])
+        self._encoder().model_card_data.set_best_model_step(step)
+        if self.is_world_process_zero():
+            write(f"the model of step {step:,} is the best, and is kept")
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass."""
@@ -171,7 +222,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(folder)
-            rotate(checkpoints, limit)
+            rotate(checkpoints, limit, self.state.best_model_checkpoint)
 
     def _loss_state(self) -> dict[str, Any]:
         """What the regularizers remember; the model is in the loss too, and is saved by itself."""

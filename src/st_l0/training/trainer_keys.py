@@ -1,8 +1,8 @@
 """Which arguments of the trainer a recipe may set, to what, and what to do instead of setting the others.
 
-The trainer that a recipe starts is sentence-transformers', on one data set and without an evaluation, so that
-a good part of its 120 arguments does nothing. A recipe that sets one of those is refused: its author expects
-something that will not be.
+The trainer that a recipe starts is sentence-transformers', on one data set and with an evaluation of its own,
+so that a good part of its 120 arguments does nothing. A recipe that sets one of those is refused: its author
+expects something that will not be.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OWNED = {
     "seed": "set seed outside of training instead",
 }
 
-_NO_EVALUATION = "a recipe names no data to evaluate on; st-l0 evaluate measures the model"
+_EVALUATION = "the section evaluation says what is measured while the model trains, and when"
 _NO_LABELS = "the losses rank documents, they read no labels"
 _BATCHES = "give per_device_train_batch_size; st-l0 train --dry-run estimates the memory"
 
@@ -35,9 +35,9 @@ NO_EFFECT = {
             *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "per_device_eval_batch_size"),
             *("eval_accumulation_steps", "eval_do_concat_batches", "eval_use_gather_object"),
             *("bf16_full_eval", "fp16_full_eval", "prediction_loss_only", "include_for_metrics"),
-            *("batch_eval_metrics", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+            "batch_eval_metrics",
         ),
-        _NO_EVALUATION,
+        _EVALUATION,
     ),
     **dict.fromkeys(("do_train", "do_eval", "do_predict"), "st-l0 train trains, st-l0 evaluate evaluates"),
     **dict.fromkeys(("label_names", "label_smoothing_factor"), _NO_LABELS),
@@ -47,6 +47,7 @@ NO_EFFECT = {
         ("dataloader_in_order", "dataloader_multiprocessing_context", "remove_unused_columns"),
         "the trainer of sentence-transformers does not read it",
     ),
+    **dict.fromkeys(("metric_for_best_model", "greater_is_better"), "set evaluation.metric instead"),
     "auto_find_batch_size": _BATCHES,
     "average_tokens_across_devices": "the losses count documents, over all devices",
     "ddp_broadcast_buffers": "the trainer of sentence-transformers turns it off",
@@ -160,8 +161,12 @@ def check_owned(training: Mapping[str, Any]) -> None:
         raise SettingError(f"is set by the recipe itself: {_OWNED[name]}", ("training", name))
 
 
-def check_training(training: Mapping[str, Any]) -> None:
+def check_training(training: Mapping[str, Any], *, evaluated: bool) -> None:
     """Refuse arguments, of right types and bounds each, that do not go together.
+
+    Args:
+        training: The arguments.
+        evaluated: Whether the recipe has a section ``evaluation``.
 
     Raises:
         SettingError: There are some.
@@ -174,6 +179,17 @@ def check_training(training: Mapping[str, Any]) -> None:
     for name, needed in _NEEDS.items():
         if training.get(name) not in (None, False) and not set(needed) & training.keys():
             raise SettingError(f"has no effect without training.{needed[-1]}", ("training", name))
+    best = bool(training.get("load_best_model_at_end"))
+    if not evaluated and (best or training.get("save_strategy") == "best"):
+        name = "load_best_model_at_end" if best else "save_strategy"
+        raise SettingError("needs the section evaluation, which says what is best", ("training", name))
+    if best and training.get("save_strategy") == "no":
+        problem = "needs checkpoints: leave training.save_strategy out"
+        raise SettingError(problem, ("training", "load_best_model_at_end"))
+    for name in ("fsdp", "deepspeed") if evaluated else ():
+        if training.get(name):
+            problem = "does not go with the section evaluation: st-l0 evaluate measures the trained model"
+            raise SettingError(problem, ("training", name))
     if training.get("warmup_ratio") and training.get("warmup_steps"):
         raise SettingError(
             "has no effect beside training.warmup_steps: keep one", ("training", "warmup_ratio")

@@ -64,6 +64,15 @@ def all_gather_objects(items: list[str]) -> list[list[str]]:
     return gathered
 
 
+def from_first(value: Any) -> Any:
+    """What the first process gives, on all of them; it is pickled."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ where it is overridden, and is in that list too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 from sentence_transformers.base.losses.merged_forward import embed_columns
@@ -36,10 +37,12 @@ __all__ = [
     "load_file_path",
     "load_with",
     "prepare_inputs",
+    "remove_autocast",
     "resolve_prompt",
     "routed_modules",
     "select_max_active_dims",
     "use_one_gpu",
+    "without_autocast",
 ]
 
 
@@ -100,3 +103,26 @@ def prepare_inputs(trainer: Any, inputs: Any) -> Any:
 def use_one_gpu(arguments: Any) -> None:
     """Keep a trainer from splitting each batch over all GPUs of the machine."""
     arguments._n_gpu = 1
+
+
+@contextmanager
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """Take off what accelerate puts around a model's ``forward`` for bf16 and fp16, while the body runs.
+
+    Under it a model gives other vectors than when it is loaded again.
+    """
+    wrapped, original = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    if original is None:
+        yield
+        return
+    cast(Any, model).forward = original
+    try:
+        yield
+    finally:
+        cast(Any, model).forward = wrapped
+
+
+def remove_autocast(model: nn.Module) -> None:
+    """Take it off for good, after a training."""
+    if model.__dict__.pop("_original_forward", None) is not None:
+        del model.__dict__["forward"]

@@ -1,0 +1,1 @@
+"""What runs found, as one page: figures of the papers, tables with significance, queries won and lost."""
