@@ -151,6 +151,7 @@ def test_the_sum_of_both():
     assert set(found["q2"]) == {"d2", "d4"}
     measured = report["model_bm25"]
     assert measured["bm25_weight"] == 2
+    assert measured["p_value"] == 1  # no query has another nDCG@10
     assert (measured["flops"], measured["word_flops"]) == pytest.approx((1 / 3, 1 / 3))
     assert results["model"].run["q1"] == {"d1": 3.0, "d4": 1.0}  # as without words
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import SystemResults
-from st_l0.evaluation.report import render, write_json, write_results
+from st_l0.evaluation.report import render, summarise, write_json, write_results
 
 PETS = {
     "collection": "pets", "documents": 1400, "queries": 30,
@@ -49,9 +49,13 @@ def test_one_collection():
 
 
 def test_the_sum_has_a_row_with_its_weight_and_both_costs():
-    both = {"model_bm25": {"ndcg@10": 0.75, "flops": 1.5, "word_flops": 0.25, "bm25_weight": 2.0}}
-    assert _header([PETS | both])[3:5] == ["FLOPS", "word FLOPS"]
-    assert _rows([PETS | both])[2] == ["model", "+", "2", "BM25", "0.750", "–", "–", "1.50", "0.25", "–", "–"]
+    both = {
+        "model_bm25": {"ndcg@10": 0.75, "p_value": 0.03, "flops": 1.5, "word_flops": 0.25, "bm25_weight": 2.0}
+    }
+    assert _header([PETS | both])[3:6] == ["p", "FLOPS", "word FLOPS"]
+    cells = ["0.750", "–", "–", "0.030", "1.50", "0.25", "–", "–"]
+    assert _rows([PETS | both])[2] == ["model", "+", "2", "BM25", *cells]
+    assert "p_value" not in summarise([PETS | both])["average"]["model_bm25"]
 
 
 def test_several_collections_have_an_average():

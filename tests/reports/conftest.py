@@ -8,6 +8,7 @@ import yaml
 
 from st_l0.data import Collection, write_collection
 from st_l0.evaluation import evaluate, write_json, write_results
+from st_l0.index import EmbeddedIndex
 
 WORDS = ["cat", "dog", "bird", "fish", "tree", "river", "mountain", "sun", "moon", "star"]
 
@@ -25,7 +26,8 @@ def write_run(folder, model, collections, weight, **loss):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     model.save_pretrained(str(folder / "model"))
     results = {collection.name: {} for collection, _ in collections}
-    reports = [evaluate(model, one, progress=False, results=results[one.name]) for one, _ in collections]
+    options = {"progress": False, "make_index": EmbeddedIndex}  # without words
+    reports = [evaluate(model, one, results=results[one.name], **options) for one, _ in collections]
     file = folder / "evaluation.json"
     write_json(
         reports,

@@ -57,3 +57,16 @@ def test_what_is_none(tmp_path):
             read_systems([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
         read_systems([tmp_path / "gone.json"])
+
+
+def test_the_sum_of_a_run_and_bm25_is_a_system_of_its_own(runs, tmp_path):
+    shutil.copytree(runs / "a-1", tmp_path / "a-1")
+    file = tmp_path / "a-1" / "evaluation.json"
+    found = json.loads(file.read_text())
+    for part in (*found["collections"].values(), found["average"]):
+        part["model_bm25"] = part["model"] | {"ndcg@10": 0.875, "bm25_weight": 2.0}
+    file.write_text(json.dumps(found))
+    bm25, alone, both = read_systems([tmp_path])
+    assert (bm25.name, alone.name, both.name) == ("BM25", "a-1", "a-1 + BM25")
+    assert both.mean("ndcg@10") == both.mean("ndcg@10", "one") == 0.875
+    assert both.series != alone.series and both.settings == alone.settings

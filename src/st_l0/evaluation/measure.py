@@ -15,6 +15,7 @@ from st_l0.data import Collection, own_documents
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
+from st_l0.evaluation.significance import randomisation_test
 from st_l0.index.calibration import PseudoQueries, weigh_by_spread
 from st_l0.index.protocol import as_weight
 from st_l0.utils.inputs import as_texts
@@ -59,7 +60,8 @@ class EvaluationReport(TypedDict):
     - ``encode_documents_seconds`` and ``documents_per_second``.
 
     ``bm25`` holds ``word_flops`` besides, which is for words what ``flops`` is for tokens. ``model_bm25`` is
-    the sum of both scores; it holds ``bm25_weight``, how much BM25 counts in it, and both costs.
+    the sum of both scores; it holds ``bm25_weight``, how much BM25 counts in it, both costs, and ``p_value``,
+    that of its difference in nDCG@10 to ``model`` (see `st_l0.evaluation.significance.randomisation_test`).
 
     What was not measured is left out: the encoding of documents if ``document_vectors`` or an ``index`` were
     given, ``index_seconds`` with an ``index``, and what needs vectors with an ``index`` alone.
@@ -148,6 +150,7 @@ def evaluate(
         queries=len(collection.queries),
         model={},
     )
+    results = {} if results is None else results
     own = own_documents(collection.corpus, collection.queries, collection.qrels)
     language = "english" if bm25 is True else bm25 or None
     word_flops = 0.0
@@ -201,13 +204,21 @@ def evaluate(
         if weight is None:
             return report
         run, seconds = search(weight)
-        report["model_bm25"] = _measure("model_bm25", run, collection, k, results) | {
+        measured = _measure("model_bm25", run, collection, k, results)
+        report["model_bm25"] = measured | {
             "bm25_weight": weight,
+            "p_value": _p_value(results["model"], results["model_bm25"]),
             **{key: costs[key] for key in ("flops",) if key in costs},
             "word_flops": word_flops,
             "search_ms_per_query": 1000 * seconds / len(texts),
         }
     return report
+
+
+def _p_value(one: SystemResults, other: SystemResults) -> float:
+    """Of the difference in nDCG@10, paired query by query."""
+    pairs = ((values, other.per_query[query]) for query, values in one.per_query.items())
+    return randomisation_test([[left["ndcg@10"] - right["ndcg@10"] for left, right in pairs]])
 
 
 def _weight(index: Index, model: Encoder, collection: Collection) -> float | None:
@@ -246,12 +257,11 @@ def _check(collection: Collection, index: Index | None, vectors: sp.csr_matrix |
 
 
 def _measure(
-    system: str, run: Run, collection: Collection, k: int, results: dict[str, SystemResults] | None
+    system: str, run: Run, collection: Collection, k: int, results: dict[str, SystemResults]
 ) -> dict[str, float]:
     """The means, and their parts into ``results``."""
     per_query = quality_per_query(collection.qrels, run, k)
-    if results is not None:
-        results[system] = SystemResults(run, per_query)
+    results[system] = SystemResults(run, per_query)
     without, queries = sum(not run[query] for query in collection.qrels), len(per_query)
     if without > queries / 2 and system != "model_bm25":  # which says nothing new
         logger.warning(

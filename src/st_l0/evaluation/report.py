@@ -24,6 +24,7 @@ _TITLES = {"bm25": "BM25", "model": "model", "model_bm25": "model + BM25"}
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("ndcg@10", "nDCG@10", "{:.3f}".format),
     ("mrr@10", "MRR@10", "{:.3f}".format),
+    ("p_value", "p", "{:.3f}".format),
     ("flops", "FLOPS", "{:.2f}".format),
     ("word_flops", "word\nFLOPS", "{:.2f}".format),
     ("query_active_dims", "query\ndims", "{:.1f}".format),
@@ -169,6 +170,8 @@ def _earlier_runs(path: Path, parts: Path) -> set[Path]:
 def render(reports: Sequence[EvaluationReport]) -> Table:
     """A table for ``rich``, one row a system and collection; the best quality of a collection is bold.
 
+    The p beside a sum is that of its difference to the model alone.
+
     Args:
         reports: At least one, each of another collection; several get rows of averages.
 
@@ -221,7 +224,8 @@ def _average(reports: Sequence[_Systems]) -> _Systems:
         system: {
             key: sum(report[system][key] for report in reports) / len(reports)
             for key in reports[0][system]
-            if all(key in report[system] for report in reports)
+            if key != "p_value"  # which has no mean
+            and all(key in report[system] for report in reports)
         }
         for system in reports[0]
         if all(system in report for report in reports)

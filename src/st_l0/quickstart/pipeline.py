@@ -267,7 +267,8 @@ def _ask(console: Console, files: _Files, model: SparseEncoder) -> None:
                 f"{part} (word)" if isinstance(part, str) else model.tokenizer.convert_ids_to_tokens(part)
                 for part, _ in found
             ]
-            parts = (f"{name} {one * other:.2f}" for name, (_, (one, other)) in zip(names, found, strict=True))
+            scores = (one * other for _, (one, other) in found)
+            parts = (f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True))
             console.print(cell(f"          {'  '.join(parts)}", "dim"), soft_wrap=True)
 
 

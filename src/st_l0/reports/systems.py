@@ -58,14 +58,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class System:
-    """One row of the tables: evaluations that differ in the seed only, or BM25.
+    """One row of the tables: evaluations that differ in the seed only, alone or with words, or BM25.
 
     Attributes:
         name: What it is called.
         series: Which curve it is on.
         settings: See `Measured`.
         runs: The evaluations.
-        key: ``"model"`` or ``"bm25"``: which part of them.
+        key: ``"model"``, ``"bm25"``, or ``"model_bm25"`` for the sum of both: which part of them.
     """
 
     name: str
@@ -128,7 +128,12 @@ def group(found: Iterable[Measured]) -> list[System]:
         systems.setdefault(key, System(run.name, run.series, run.settings)).runs.append(run)
     with_bm25 = [run for run in runs if "bm25" in run.quality["average"]]
     bm25 = [System(BM25, BM25, {}, with_bm25[:1], "bm25")] if with_bm25 else []
-    return bm25 + list(systems.values())
+    both = [
+        System(f"{one.name} + BM25", f"{one.series} + BM25", one.settings, one.runs, "model_bm25")
+        for one in systems.values()
+        if all("model_bm25" in run.quality["average"] for run in one.runs)
+    ]
+    return bm25 + list(systems.values()) + both
 
 
 def collections_of(systems: Sequence[System]) -> list[str]:
