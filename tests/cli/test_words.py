@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from st_l0 import SparseEncoder, cli
 from st_l0.data import write_collection
 from st_l0.data.beir import Collection
+from st_l0.errors import InputError
 from st_l0.index import open_index
 
 TEXTS = {
@@ -82,6 +83,22 @@ def test_a_given_weight_stays_when_documents_are_added(corpus, tmp_path):
     )
     assert "BM25 counts" not in run("index", MODEL, corpus, "--to", folder)
     assert open_index(folder).bm25_weight == 2.5
+
+
+def test_a_model_names_its_weight(corpus, tmp_path):
+    model = SparseEncoder.from_pretrained(MODEL, device="cpu")
+    assert model.bm25_weight is None
+    model.bm25_weight = 1.75
+    model.save_pretrained(str(tmp_path / "model"))
+    assert SparseEncoder.from_pretrained(tmp_path / "model", device="cpu").bm25_weight == 1.75
+    said = run("index", tmp_path / "model", corpus, "--to", tmp_path / "index", "--bm25", "english")
+    assert "BM25 counts 1.75 (as the model names it)" in said
+    with pytest.raises(InputError, match="weight of BM25"):
+        model.bm25_weight = -1
+    settings = tmp_path / "model" / "config_sentence_transformers.json"
+    settings.write_text(settings.read_text().replace("1.75", '"much"'))
+    with pytest.raises(InputError, match="bm25_weight is 'much'"):
+        SparseEncoder.from_pretrained(tmp_path / "model", device="cpu")
 
 
 def test_judgements_choose_the_weight(built, corpus, tmp_path):

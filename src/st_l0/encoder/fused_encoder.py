@@ -28,6 +28,7 @@ from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.similarity import as_equally_many, as_pair, as_tensor, dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import activate
+from st_l0.index.protocol import as_weight
 from st_l0.utils.stock import routed_modules
 
 
@@ -35,6 +36,7 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
     """A sparse encoder that runs its documents through the fused head, and whose values are stock's."""
 
     _query_encoder: QueryLookup | None = None
+    _bm25_weight: float | None = None
     _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
 
     @property
@@ -141,9 +143,23 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
             for code in Path(path).glob("*_*_*/*.py"):
                 shutil.copy(code, path)
 
+    @property
+    def bm25_weight(self) -> float | None:
+        """How much BM25 should count beside this model's scores; None if nobody has found out.
+
+        It is saved with the model. An index with words that is filled by it takes it over ("auto").
+        """
+        return self._bm25_weight
+
+    @bm25_weight.setter
+    def bm25_weight(self, weight: float | None) -> None:
+        self._bm25_weight = None if weight is None else as_weight(weight)
+
     def _get_model_config(self) -> dict[str, Any]:
-        """What stands in ``config_sentence_transformers.json``; stock reads it without the last entry."""
+        """What stands in ``config_sentence_transformers.json``; stock passes over the last entries."""
         config = super()._get_model_config()
+        if self._bm25_weight is not None:
+            config["bm25_weight"] = self._bm25_weight
         if self.inference_free:
             config["query_punctuation"] = has_punctuation(self.query_weights, self.tokenizer)
         return config

@@ -6,6 +6,7 @@ A query comes by here, so that transformers (and torch with it) are imported onl
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,9 @@ def read_settings(checkpoint: str, hub_options: HubOptions) -> dict[str, Any]:
         raise InputError(f"{path}: prompts must map names to texts: restore the checkpoint")
     if most is not None and (type(most) is not int or most < 1):
         raise InputError(f"{path}: max_active_dims is {most!r:.40}; give a number of at least 1, or null")
+    weight = settings.get("bm25_weight")
+    if weight is not None and (type(weight) not in (int, float) or not 0 <= weight < math.inf):
+        raise InputError(f"{path}: bm25_weight is {weight!r:.40}; give a number of at least 0, or null")
     similarity = settings.get("similarity_fn_name")
     if similarity not in (None, "dot", "cosine", "euclidean", "manhattan"):
         raise InputError(f"{path}: similarity_fn_name {similarity!r:.40} is unknown; give 'dot', as usual")

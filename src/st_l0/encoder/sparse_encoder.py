@@ -83,6 +83,7 @@ class SparseEncoder(FusedEncoder):
             super().__init__(model_name_or_path, **kwargs)
             if self.max_active_dims is None:  # sentence-transformers 6.0 does not read it
                 self.max_active_dims = settings.get("max_active_dims")
+            self.bm25_weight = settings.get("bm25_weight")
             self._mend()
             if self._encoder_modules is not None:
                 check_sides(self._encoder_modules)
