@@ -64,7 +64,7 @@ def test_unusable_input_is_refused_and_changes_nothing(index, call, message):
     "weight", [-1, -1e-9, float("nan"), float("inf"), 1e10, True, None, "2", "AUTO", [1]]
 )
 def test_other_weights_are_refused(index, weight):
-    said = "the weight of BM25 must be a number of 0 to 1e9, not "
+    said = "the weight of BM25 must be a number from 0 to 1e9, not "
     refused(lambda: index.search(EYE, texts=["a", "b"], bm25=weight), said)
     refused(lambda: index.explain(EYE[0], "a", text="a", bm25=weight), said)
     refused(lambda: EmbeddedIndex().search(EYE, bm25=weight), said)
@@ -92,11 +92,11 @@ def test_an_index_without_words_refuses_texts_of_queries():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k1": -0.1}, "k1 of BM25 must be a number of 0 to inf, not -0.1"),
+        ({"k1": -0.1}, "k1 of BM25 must be a number from 0 to 1000, not -0.1"),
         ({"k1": float("inf")}, "k1 of BM25 must be"),
         ({"k1": "1"}, "k1 of BM25 must be"),
         ({"k1": True}, "k1 of BM25 must be"),
-        ({"b": 1.1}, "b of BM25 must be a number of 0 to 1, not 1.1"),
+        ({"b": 1.1}, "b of BM25 must be a number from 0 to 1, not 1.1"),
         ({"b": float("nan")}, "b of BM25 must be"),
         ({"lengths": "coded"}, "lengths of BM25 must be 'exact' or 'lucene', not 'coded'"),
         ({"language": 3}, "language of BM25 must be a name"),
