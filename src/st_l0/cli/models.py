@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
-from st_l0.cli.fields import IdField, TextFields, refuse_fields
+from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned, refuse_fields
 from st_l0.cli.words import (
     IndexWeight,
     Labels,
@@ -142,6 +142,7 @@ def index(
     bm25_weight: IndexWeight = None,
     data: Labels = None,
     batch_size: BatchSize = 32,
+    max_active_dims: MaxActiveDims = None,
     id_field: IdField = None,
     text_field: TextFields = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -162,7 +163,7 @@ def index(
     from st_l0.index import check_target, open_index
     from st_l0.index.calibration import PseudoQueries
     from st_l0.indexing.identity import check_model, index_metadata
-    from st_l0.indexing.index import index_corpus, index_encoded
+    from st_l0.indexing.index import encoded_limit, index_corpus, index_encoded
     from st_l0.indexing.shards import is_encoded, read_shards
 
     check_target(to)
@@ -174,22 +175,28 @@ def index(
     documents = iter(()) if encoded else read_documents(corpus, **fields)
     first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind
     encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
-    metadata = index_metadata(encoder, model)
+    limit = encoded_limit(encoder, corpus, max_active_dims) if encoded else max_active_dims
+    metadata = index_metadata(encoder, model, max_active_dims=limit)
     with writing(to):
         opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata, bm25=bm25)
         check_model(encoder, opened, to)
         before = len(opened)
         drawn = PseudoQueries()
         if encoded:
-            added = index_encoded(encoder, corpus, opened)
+            added = index_encoded(encoder, corpus, opened, max_active_dims=limit)
             if opened.bm25 is not None:
                 for ids, texts, _ in read_shards(corpus):
                     list(drawn.watch(zip(ids, texts, strict=True)))
         else:
-            stream = drawn.watch(chain(first, documents))
-            added = index_corpus(encoder, stream, opened, batch_size=batch_size)
+            added = index_corpus(
+                encoder,
+                drawn.watch(chain(first, documents)),
+                opened,
+                batch_size=batch_size,
+                max_active_dims=limit,
+            )
         store_weight(opened, encoder, to, bm25_weight, data, drawn)
-    say(f"{to}: {added} documents added, {len(opened)} in all")
+    say(f"{to}: {added} documents added, {len(opened)} in all{pruned(limit)}")
     if before:
         say("documents whose ids were in the index already were left as they are")
 
