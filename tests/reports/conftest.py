@@ -27,15 +27,8 @@ def write_run(folder, model, collections, weight, **loss):
     results = {collection.name: {} for collection, _ in collections}
     reports = [evaluate(model, one, progress=False, results=results[one.name]) for one, _ in collections]
     file = folder / "evaluation.json"
-    write_json(
-        reports,
-        file,
-        made_with={
-            "model": str(folder / "model"),
-            "data": [str(place) for _, place in collections],
-            "split": "test",
-        },
-    )
+    data = [str(place) for _, place in collections]
+    write_json(reports, file, made_with={"model": str(folder / "model"), "data": data, "split": "test"})
     write_results(results, file)
     return file
 
