@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from st_l0.errors import require
-from st_l0.reports.systems import BM25, System
+from st_l0.reports.systems import BM25, System, spell
 
 QUALITY = "ndcg@10"
 _COSTS = {
@@ -109,7 +109,7 @@ def _curves(systems: Sequence[System], axis: str) -> list[_Curve]:
         varied = [
             name for name in _SETTINGS if name != along and len({str(mate.get(name)) for mate in mates}) > 1
         ]
-        parts = [f"{name} {others[name]:g}" if name in others else f"no {name}" for name in varied]
+        parts = [f"{name} {spell(others[name])}" if name in others else f"no {name}" for name in varied]
         if len(labels) > 1 or not parts:  # what is all of one curve needs no name
             parts.insert(0, labels[one.series])
         label = ", ".join(parts)
@@ -141,7 +141,7 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
                 yerr=[one.spread(QUALITY) / 2 for _, one in curve.points],
                 marker=_MARKERS[number % len(_MARKERS)],
                 color=_COLOURS[number % len(_COLOURS)],
-                linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
+                linestyle=_LINES[number % len(_LINES)],
                 markersize=7,
                 capsize=2,
                 label=curve.label,
@@ -160,6 +160,7 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
         figure.legend(loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
         svg, png = io.StringIO(), io.BytesIO()
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        figure.set_dpi(150)
         FigureCanvasAgg(figure).print_png(png)
     text = svg.getvalue()
     return Figure(name, title, text.replace(_INK, "#000000"), _inline(text, name, title), png.getvalue())
