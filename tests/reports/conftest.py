@@ -29,15 +29,8 @@ def write_run(folder, model, collections, weight, **loss):
     options = {"progress": False, "make_index": EmbeddedIndex}  # without words
     reports = [evaluate(model, one, results=results[one.name], **options) for one, _ in collections]
     file = folder / "evaluation.json"
-    write_json(
-        reports,
-        file,
-        made_with={
-            "model": str(folder / "model"),
-            "data": [str(place) for _, place in collections],
-            "split": "test",
-        },
-    )
+    data = [str(place) for _, place in collections]
+    write_json(reports, file, made_with={"model": str(folder / "model"), "data": data, "split": "test"})
     write_results(results, file)
     return file
 

@@ -31,9 +31,8 @@ def test_runs_that_differ_in_the_seed_are_one_system(runs, tmp_path, numbers):
     values = [numbers[name]["average"]["model"]["ndcg@10"] for name in ("a-1", "a-2")]
     assert system.mean("ndcg@10") == pytest.approx(sum(values) / 2)
     assert system.spread("ndcg@10") == pytest.approx(abs(values[0] - values[1]))
-    per_query = [
-        json.loads((runs / name / "evaluation.per_query.json").read_text()) for name in ("a-1", "a-2")
-    ]
+    files = [runs / name / "evaluation.per_query.json" for name in ("a-1", "a-2")]
+    per_query = [json.loads(file.read_text()) for file in files]
     first, second = (one["one"]["model"]["q3"]["ndcg@10"] for one in per_query)
     assert system.per_query("ndcg@10", "one")["q3"] == pytest.approx((first + second) / 2)
 

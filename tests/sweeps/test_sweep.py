@@ -111,7 +111,7 @@ def test_a_sweep_trains_measures_and_reports(write, tmp_path, capsys):
         own = of_weight[row[1].split()[-1]]
         values = [result["quality"]["average"]["model"]["ndcg@10"] for result in own]
         assert row[3] == f"{sum(values) / 2:.3f}" and row[4] == f"{abs(values[0] - values[1]) / 2:.3f}"
-    assert (tmp_path / "small.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "small.ndcg_flops.svg").read_text().startswith("<?xml")
 
 
 def test_what_is_done_is_not_done_again(write, tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_an_interrupted_sweep_reports_what_is_done(write, tmp_path, monkeypatch)
     monkeypatch.setattr(st_l0.sweeps.sweep, "_execute", execute)
     found = CliRunner().invoke(cli.app, ["sweep", str(path), "--report", str(tmp_path / "report")])
     assert found.exit_code == 130
-    assert (tmp_path / "report" / "small.svg").exists()
+    assert (tmp_path / "report" / "small.ndcg_flops.svg").exists()
     text = (tmp_path / "report" / "small.md").read_text()
     assert "**Not done yet: 4 of the sweep's runs.**" in text
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:] == [
@@ -326,7 +326,7 @@ def test_names_in_a_report_are_no_markup(write, tmp_path):
     lines = (tmp_path / "odd name.md").read_text().splitlines()
     assert lines[:2] == [r"one\x1b[2J", "two"]
     assert "Machine: &lt;i&gt;here&lt;/i&gt;." in lines
-    assert "](odd%20name.svg)" in "".join(lines)
+    assert "](odd%20name.ndcg_flops.svg)" in "".join(lines)
     head, rule, _, row = [line for line in lines if line.startswith("| ")]
     shown = [r"a\|b", r"\`rm\` &lt;b&gt;x&lt;/b&gt;", r"\\x1b\[2Jc\\nd", r"\[x\](y) \*z\* l0_mask \_q\_"]
     assert [cell.strip() for cell in re.split(r"(?<!\\)\|", head)][6:10] == shown

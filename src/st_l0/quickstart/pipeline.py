@@ -16,7 +16,7 @@ from rich.console import Console
 
 from st_l0.data import Collection, read_collection, read_documents, write_collection, write_records
 from st_l0.errors import InputError, require
-from st_l0.indexing.identity import index_metadata
+from st_l0.indexing.identity import index_metadata, place
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
 from st_l0.training.recipe import Recipe
 from st_l0.utils.files import FileKind, check_file, check_folder, kind_of, replace_file
@@ -182,7 +182,7 @@ def recipe(
 def _check_outputs(training: Recipe, files: _Files) -> None:
     """Refuse what a quickstart would replace and no earlier one has made; for the start."""
     from st_l0.encoder.idf import TABLE
-    from st_l0.evaluation.report import REPORT
+    from st_l0.evaluation.report import check_results
     from st_l0.index import check_target
     from st_l0.training.checks import check_output
 
@@ -191,7 +191,7 @@ def _check_outputs(training: Recipe, files: _Files) -> None:
     made = FileKind("of an earlier quickstart", lambda _: kind_of(files.collection) == _COLLECTION)
     for file, kind in ((files.pairs, made), (files.documents, made), (files.idf, TABLE)):
         check_file(file, kind)
-    check_file(files.evaluation, REPORT)
+    check_results(files.evaluation, [files.collection.name])
     check_target(files.index)
 
 
@@ -212,8 +212,7 @@ def _index_and_evaluate(
     console: Console, files: _Files, model: SparseEncoder, seen: list[Docstring], unseen: list[Docstring]
 ) -> dict[str, Any]:
     from st_l0.evaluation import evaluate
-    from st_l0.evaluation.report import render, summarise, write_json
-    from st_l0.index.calibration import PseudoQueries, weigh_by_spread
+    from st_l0.evaluation.report import render, summarise, write_json, write_results
     from st_l0.index.embedded.index import EmbeddedIndex
 
     corpus = [*unseen, *seen]
@@ -231,16 +230,20 @@ def _index_and_evaluate(
         index.save(files.index)
 
     with _stage(console, "Evaluating on the unseen modules"):
+        results: dict[str, Any] = {}
         report = evaluate(
             model,
             read_collection(files.collection),
             document_vectors=vectors[: len(unseen)],
             bm25_weight=index.bm25_weight,
             progress=False,
+            results=results,
         )
         report["model"]["documents_per_second"] = len(corpus) / seconds
         report["model"]["encode_documents_seconds"] = seconds * len(unseen) / len(corpus)
-        write_json([report], files.evaluation)
+        made_with = {"model": place(files.model), "data": [place(files.collection)], "split": "test"}
+        write_json([report], files.evaluation, made_with=made_with)
+        write_results({files.collection.name: results}, files.evaluation)
         console.print(render([report]))
         ours, bm25, both = (report[system]["ndcg@10"] for system in ("model", "bm25", "model_bm25"))
         verdict = "beats" if ours > bm25 else "[red]does not beat[/red]"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from st_l0.errors import require
-from st_l0.reports.systems import BM25, System
+from st_l0.reports.systems import BM25, System, spell
 
 QUALITY = "ndcg@10"
 _COSTS = {
@@ -82,7 +82,7 @@ def series_labels(systems: Sequence[System]) -> dict[str, str]:
         names = [one.name for one in systems if one.series == series]
         shared = names[0] if len(names) == 1 else _beginning(names).rstrip(" ,-_/0123456789.=")
         variant = all(name == series or name.startswith(f"{series}, ") for name in names)
-        label = series if variant else shared or f"{names[0]} …"
+        label = series if variant else shared or f"{names[0]} and others"
         while label in labels.values():
             label += "′"
         labels[series] = label
@@ -106,8 +106,13 @@ def _curves(systems: Sequence[System], axis: str) -> list[_Curve]:
             continue
         others = {name: value for name, value in one.settings.items() if name != along}
         mates = [other.settings for other in systems if other.series == one.series]
-        varied = [name for name in others if any(others[name] != mate.get(name) for mate in mates)]
-        label = ", ".join([labels[one.series], *(f"{name} {others[name]:g}" for name in varied)])
+        varied = [
+            name for name in _SETTINGS if name != along and len({str(mate.get(name)) for mate in mates}) > 1
+        ]
+        parts = [f"{name} {spell(others[name])}" if name in others else f"no {name}" for name in varied]
+        if len(labels) > 1 or not parts:  # what is all of one curve needs no name
+            parts.insert(0, labels[one.series])
+        label = ", ".join(parts)
         curves.setdefault((one.series, str(others)), _Curve(label, [])).points.append((float(x), one))
     for curve in curves.values():
         curve.points.sort(key=lambda point: point[0])
@@ -120,6 +125,7 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     name = f"ndcg_{_FILES.get(axis, axis)}"
     ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
@@ -135,7 +141,7 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
                 yerr=[one.spread(QUALITY) / 2 for _, one in curve.points],
                 marker=_MARKERS[number % len(_MARKERS)],
                 color=_COLOURS[number % len(_COLOURS)],
-                linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
+                linestyle=_LINES[number % len(_LINES)],
                 markersize=7,
                 capsize=2,
                 label=curve.label,
@@ -144,6 +150,9 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
             axes.axhline(bm25, color="#808080", linestyle=(0, (1, 2)), label="BM25")
         if axis in _LOG and all(x > 0 for curve in curves for x, _ in curve.points):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label)
         axes.set_ylabel("nDCG@10, average of the collections")
         axes.grid(visible=True, color="#808080", alpha=0.3)
@@ -151,6 +160,7 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
         figure.legend(loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
         svg, png = io.StringIO(), io.BytesIO()
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        figure.set_dpi(150)
         FigureCanvasAgg(figure).print_png(png)
     text = svg.getvalue()
     return Figure(name, title, text.replace(_INK, "#000000"), _inline(text, name, title), png.getvalue())

@@ -113,9 +113,7 @@ class _Look:
         wrong = next((id for id in above if judged.get(id, 0) <= 0), None)
         chosen = [] if first is None else [(first, "the best relevant one")]
         if wrong is not None:
-            chosen.append(
-                (wrong, "ranked first; no relevant one was found" if first is None else "ranked above")
-            )
+            chosen.append((wrong, "ranked above" if first else "ranked first; no relevant one was found"))
         return [
             Document(
                 id,

@@ -142,15 +142,24 @@ def collections_of(systems: Sequence[System]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.quality["collections"]))
 
 
-def measured(variant: str, settings: dict[str, Any], result: Mapping[str, Any], file: Path) -> Measured:
-    """One run of a sweep, of which ``result`` is what it left in ``file``."""
+def measured(result: Mapping[str, Any], file: Path, recipe: Recipe | None) -> Measured:
+    """One run of a sweep.
+
+    Args:
+        result: What it left, see `st_l0.sweeps.sweep.run_sweep`.
+        file: Where that is.
+        recipe: What it was trained by; ``None`` where that is not known.
+    """
     quality = result["quality"]
     if "collections" not in quality:  # of one collection, it once was that one's report alone
         quality = summarise([cast(EvaluationReport, quality)])
-    spelt = ", ".join(f"{name} {_spell(value)}" for name, value in settings.items())
+    varied = {VARIED.get(key, key.rpartition(".")[2]): value for key, value in result["point"].items()}
+    settings = ({} if recipe is None else settings_of(recipe)) | varied
+    settings.pop("seed", None)
+    spelt = ", ".join(f"{name} {spell(value)}" for name, value in settings.items())
     return Measured(
-        name=f"{variant}, {spelt}" if spelt else variant,
-        series=variant,
+        name=f"{result['variant']}, {spelt}" if spelt else result["variant"],
+        series=result["variant"],
         settings=settings,
         quality=quality,
         per_query=_per_query(file),
@@ -158,6 +167,11 @@ def measured(variant: str, settings: dict[str, Any], result: Mapping[str, Any], 
         model=str(file.parent / "model"),
         data=tuple(result.get("collections", ())),
     )
+
+
+def spell(value: Any) -> str:
+    """A value of a setting, for people."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -182,7 +196,7 @@ def _read_file(file: Path, place: Path) -> Measured:
     recipe = _recipe(file.parent)
     settings = {} if recipe is None else settings_of(recipe)
     if {"variant", "point", "quality"} <= known.keys():
-        return measured(known["variant"], settings, known, file)
+        return measured(known, file, recipe)
     if {"collection", "model"} <= known.keys():  # of version 0.1
         known = summarise([cast(EvaluationReport, known)])
     if not {"collections", "average"} <= known.keys():
@@ -218,10 +232,6 @@ def _series(recipe: Recipe | None, file: Path) -> str:
         section, _, name = key.partition(".")
         plain[section].pop(name, None)
     return json.dumps({name: value for name, value in plain.items() if name not in _NO_MATTER}, default=str)
-
-
-def _spell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _per_query(file: Path) -> dict[str, Any]:

@@ -9,15 +9,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
 from st_l0.errors import InputError, require
-from st_l0.evaluation.measure import EvaluationReport
-from st_l0.evaluation.report import summarise
-from st_l0.sweeps.sweep import Sweep, plan_runs
+from st_l0.reports.page import check_page, write_page
+from st_l0.reports.systems import BM25, System, collections_of, group, measured
+from st_l0.sweeps.sweep import RESULT, Sweep, plan_runs
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.paths import local_path
 from st_l0.utils.terminal import printable
@@ -29,20 +29,19 @@ _MARKUP = re.compile(r"[\\`|*\[\]~$]|(?<!\w)_|_(?!\w)")  # an underscore within 
 class _Line(NamedTuple):
     """The runs of one variant and one point, seeds apart."""
 
-    variant: str
-    point: dict[str, Any]
+    system: System
     results: list[dict[str, Any]]
 
-    def mean(self, *path: str) -> float:
-        return fmean(_reach(result, path) for result in self.results)
+    def mean(self, metric: str, collection: str | None = None) -> float:
+        return self.system.mean(metric, collection) or 0.0
 
-    def spread(self, *path: str) -> float:
-        values = [_reach(result, path) for result in self.results]
-        return max(values) - min(values)
+    @property
+    def variant(self) -> str:
+        return self.system.series
 
 
 def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | Path, name: str) -> None:
-    """Write ``NAME.md``, a table of all results, and ``NAME.svg``, nDCG@10 against FLOPS.
+    """Write ``NAME.html`` and its figures, see `st_l0.reports.page`, and ``NAME.md``, a table of all results.
 
     A second table compares the variants at equal cost: their nDCG@10 between two of their points, on a
     straight line over log FLOPS, at steps of the square root of 2 and where a variant has its only point.
@@ -60,13 +59,15 @@ def write_report(sweep: Sweep, results: Sequence[dict[str, Any]], folder: str | 
     if not results:
         raise InputError(f"{sweep.output}: no run is done; there is nothing to report")
     require("matplotlib", "report")
-    lines = _lines([_in_the_shape_of_today(result) for result in results])
+    systems, lines = _read(sweep, results)
     folder = check_report(folder, name)
-    text = _table(sweep, lines, f"{name}.svg", missing=len(plan_runs(sweep)) - len(results))
+    missing = len(plan_runs(sweep)) - len(results)
+    # Queries are explained at the end only: that loads models.
+    page = folder / f"{name}.html"
+    write_page(systems, page, title=name, note=sweep.note or "", queries=0 if missing else 5)
+    text = _table(sweep, systems, lines, f"{name}.ndcg_flops.svg", missing)
     with replace_file(folder / f"{name}.md", _TABLE) as new:
         new.write_text(text, encoding="utf-8")
-    with replace_file(folder / f"{name}.svg") as new:
-        _plot(lines, new)
 
 
 def check_report(folder: str | Path, name: str) -> Path:
@@ -82,69 +83,60 @@ def check_report(folder: str | Path, name: str) -> Path:
     folder = local_path(folder)
     table = folder / f"{name}.md"
     check_file(table, _TABLE)
-    check_file(folder / f"{name}.svg", FileKind("of a report of st-l0 sweep", lambda _: table.exists()))
+    check_page(folder / f"{name}.html")
     return folder
 
 
 _TABLE = FileKind("a report of st-l0 sweep", lambda path: _PLOT in path.read_text(encoding="utf-8"))
 
 
-def _in_the_shape_of_today(result: dict[str, Any]) -> dict[str, Any]:
-    """With the ``quality`` that `summarise` gives; of one collection, it once was that one's report alone."""
-    quality = result["quality"]
-    if "collections" in quality:
-        return result
-    return {**result, "quality": summarise([cast(EvaluationReport, quality)])}
-
-
-def _lines(results: Sequence[dict[str, Any]]) -> list[_Line]:
-    groups: dict[str, _Line] = {}
+def _read(sweep: Sweep, results: Sequence[dict[str, Any]]) -> tuple[list[System], list[_Line]]:
+    """The systems of the results, BM25 first, and with those of a variant its lines, dearest first."""
+    runs = {_key(run.variant, run.point): run for run in plan_runs(sweep)}
+    found = []
     for result in results:
-        point = {key: value for key, value in result["point"].items() if key != "seed"}
-        key = json.dumps([result["variant"], point])
-        groups.setdefault(key, _Line(result["variant"], point, [])).results.append(result)
-    variants = list(dict.fromkeys(line.variant for line in groups.values()))
-    return sorted(groups.values(), key=lambda line: (variants.index(line.variant), -line.mean(*_COST)))
+        run = runs.get(_key(result["variant"], result["point"]))
+        folder = Path(sweep.output) if run is None else run.folder
+        found.append(measured(result, folder / RESULT, None if run is None else run.recipe))
+    systems = group(found)
+    of = {id(one): result for one, result in zip(found, results, strict=True)}
+    lines = [_Line(one, [of[id(run)] for run in one.runs]) for one in systems if one.key == "model"]
+    variants = list(dict.fromkeys(line.variant for line in lines))
+    lines.sort(key=lambda line: (variants.index(line.variant), -line.mean(_COST)))
+    return [one for one in systems if one.key != "model"] + [line.system for line in lines], lines
 
 
-_COST = ("model", "flops")
-_QUALITY = ("model", "ndcg@10")
+def _key(variant: str, point: dict[str, Any]) -> str:
+    return json.dumps([variant, point])
 
 
-def _reach(result: dict[str, Any], path: Sequence[str]) -> float:
-    """A number of a result: of its average, or of the collection that the path begins with."""
-    quality = result["quality"]
-    if path[0] in ("model", "bm25"):
-        found = quality["average"]
-    else:
-        found, path = quality["collections"][path[0]], path[1:]
-    for key in path:
-        found = found[key]
-    return float(found)
+_COST = "flops"
+_QUALITY = "ndcg@10"
 
 
-def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
-    first = lines[0].results[0]
-    names = list(first["quality"]["collections"])
+def _table(sweep: Sweep, systems: list[System], lines: list[_Line], plot: str, missing: int) -> str:
+    names = collections_of(systems)
     if len(names) == 1:  # which is its own average
         names = []
     head = ["variant", "varied", "seeds", "nDCG@10", "±", *names, "FLOPS", "dims", "steps", "minutes"]
     rows = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
-    bm25 = [f"{_reach(first, (name, 'bm25', 'ndcg@10')):.3f}" for name in names]
-    rows.append(["BM25", "", "", f"{_reach(first, ('bm25', 'ndcg@10')):.3f}", "", *bm25, "", "", "", ""])
+    for bm25 in (one for one in systems if one.name == BM25):
+        quality = [f"{bm25.mean(_QUALITY, name) or 0:.3f}" for name in (None, *names)]
+        rows.append(["BM25", "", "", quality[0], "", *quality[1:], "", "", "", ""])
     for line in lines:
         seconds = [result["seconds"]["training"] for result in line.results]
         minutes = [one / 60 for one in seconds if one is not None]  # not known where it was interrupted
+        point = {key: value for key, value in line.results[0]["point"].items() if key != "seed"}
         rows.append(
             [
                 line.variant,
-                ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in line.point.items()),
+                ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in point.items()),
                 " ".join(str(result["seed"]) for result in line.results),
-                f"{line.mean(*_QUALITY):.3f}",
-                f"{line.spread(*_QUALITY) / 2:.3f}" if len(line.results) > 1 else "",
-                *(f"{line.mean(name, *_QUALITY):.3f}" for name in names),
-                f"{line.mean(*_COST):.2f}",
-                f"{line.mean('model', 'document_active_dims'):.0f}",
+                f"{line.mean(_QUALITY):.3f}",
+                f"{line.system.spread(_QUALITY) / 2:.3f}" if len(line.results) > 1 else "",
+                *(f"{line.mean(_QUALITY, name):.3f}" for name in names),
+                f"{line.mean(_COST):.2f}",
+                f"{line.mean('document_active_dims'):.0f}",
                 str(line.results[0]["steps"] or ""),
                 f"{fmean(minutes):.1f}" if minutes else "",
             ]
@@ -170,11 +162,11 @@ def _table(sweep: Sweep, lines: list[_Line], plot: str, missing: int) -> str:
 
 def _at_equal_cost(lines: list[_Line]) -> list[str]:
     curves: dict[str, tuple[list[float], list[float]]] = {}  # log2 of the cost, rising, and quality
-    for line in sorted(lines, key=lambda line: line.mean(*_COST)):
-        if line.mean(*_COST) > 0:
+    for line in sorted(lines, key=lambda line: line.mean(_COST)):
+        if line.mean(_COST) > 0:
             costs, quality = curves.setdefault(line.variant, ([], []))
-            costs.append(math.log2(line.mean(*_COST)))
-            quality.append(line.mean(*_QUALITY))
+            costs.append(math.log2(line.mean(_COST)))
+            quality.append(line.mean(_QUALITY))
     # Steps of the square root of 2 from 2^-10 to 2^10, and where a variant has its only point.
     steps = {step / 2 for step in range(-20, 21)}
     levels = steps | {costs[0] for costs, _ in curves.values() if len(costs) == 1}
@@ -211,34 +203,3 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """Text of data for Markdown, in which nothing is markup, HTML or the end of a cell."""
     return _MARKUP.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
-
-
-def _plot(lines: list[_Line], path: Path) -> None:
-    # Not pyplot, which keeps global state.
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    variants = list(dict.fromkeys(line.variant for line in lines))
-    for number, variant in enumerate(variants):
-        own = [line for line in lines if line.variant == variant]
-        axes.errorbar(
-            [line.mean(*_COST) for line in own],
-            [line.mean(*_QUALITY) for line in own],
-            yerr=[line.spread(*_QUALITY) / 2 for line in own],
-            marker="os^vDPX*"[number % 8],
-            color=f"C{number % 10}",
-            linestyle="-" if number < 10 else "--",
-            capsize=2,
-            label=variant,
-        )
-    bm25 = _reach(lines[0].results[0], ("bm25", "ndcg@10"))
-    axes.axhline(bm25, color="grey", linestyle=":", label="BM25")
-    axes.set_xscale("log")
-    axes.set_xlabel("FLOPS (tokens shared by a query and a document, on average)")
-    axes.set_ylabel("nDCG@10, average of the collections")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -28,7 +28,7 @@ from st_l0.utils.reading import read_json
 from st_l0.utils.resumable import hold_output
 from st_l0.utils.terminal import printable
 
-_RESULT, _SETTINGS = "result.json", "settings.yaml"
+RESULT, _SETTINGS = "result.json", "settings.yaml"
 _MOST_RUNS = 1000  # of a variant: all recipes are read before the first one is trained
 _REMOVE = "remove it, or give the sweep another output"
 
@@ -167,7 +167,8 @@ def run_sweep(
     Every run leaves in its folder what `st_l0.training.train` leaves, ``settings.yaml`` (the recipe that it
     was begun with) and ``result.json``: ``variant``, ``point``, ``seed``, ``steps``, ``seconds`` of training
     (null where it was interrupted) and evaluation, ``machine``, ``dtype``, ``collections`` and ``quality``,
-    which is as `st_l0.evaluation.report.summarise` gives it.
+    which is as `st_l0.evaluation.report.summarise` gives it. Beside it lie the numbers of each query and the
+    runs, see `st_l0.evaluation.write_results`.
 
     Args:
         sweep: What to run.
@@ -198,7 +199,7 @@ def _run_all(
     for number, run in enumerate(todo, start=1):
         start = time.perf_counter()
         result = _execute(sweep, run, collections, progress)
-        with replace_file(run.folder / _RESULT) as new:
+        with replace_file(run.folder / RESULT) as new:
             new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if progress:
             average = result["quality"]["average"]["model"]
@@ -215,7 +216,7 @@ def _run_all(
 
 def read_results(sweep: Sweep) -> list[dict[str, Any]]:
     """The results that are there, in the order of `plan_runs`."""
-    files = [run.folder / _RESULT for run in plan_runs(sweep) if _is_done(sweep, run)]
+    files = [run.folder / RESULT for run in plan_runs(sweep) if _is_done(sweep, run)]
     return [read_json(file, _REMOVE) for file in files]
 
 
@@ -239,7 +240,7 @@ def _spell(value: Any) -> str:
 
 def _is_done(sweep: Sweep, run: Run) -> bool:
     """Whether there is a result; what there is must be of exactly these settings."""
-    settings, result = run.folder / _SETTINGS, run.folder / _RESULT
+    settings, result = run.folder / _SETTINGS, run.folder / RESULT
     if settings.exists() and not _same_recipe(settings, run.recipe):
         raise InputError(f"{run.folder}: was begun with other settings; {_REMOVE}")
     if not result.exists():
@@ -264,7 +265,7 @@ def _same_recipe(settings: Path, recipe: Recipe) -> bool:
 def _execute(sweep: Sweep, run: Run, collections: Sequence[Any], progress: bool) -> dict[str, Any]:
     from st_l0.encoder.precision import encoder_precision
     from st_l0.encoder.sparse_encoder import SparseEncoder
-    from st_l0.evaluation import evaluate
+    from st_l0.evaluation import evaluate, write_results
     from st_l0.evaluation.report import summarise
     from st_l0.training.checkpoints import last_complete_checkpoint
     from st_l0.training.train_model import train
@@ -280,7 +281,9 @@ def _execute(sweep: Sweep, run: Run, collections: Sequence[Any], progress: bool)
         run.folder / "model", trust_remote_code=run.recipe.model.trust_remote_code
     )
     with encoder_precision(model, sweep.dtype):
-        reports = [evaluate(model, one, progress=progress) for one in collections]
+        found: dict[str, dict[str, Any]] = {one.name: {} for one in collections}
+        reports = [evaluate(model, one, progress=progress, results=found[one.name]) for one in collections]
+    write_results(found, run.folder / RESULT)
     return {
         "variant": run.variant,
         "point": run.point,

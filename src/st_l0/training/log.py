@@ -61,9 +61,10 @@ class TrainingLog(TrainerCallback):
         self._lines = 0
 
     @contextmanager
-    def showing(self) -> Iterator[None]:
-        """Show progress while the body trains, and no longer, be it that it fails."""
-        with show_progress("training", unit="steps", summary=False) as self._work:
+    def showing(self, *, bar: bool = True) -> Iterator[None]:
+        """Show progress while the body trains, and no longer, be it that it fails; on a terminal as a bar."""
+        shown = bar or not is_terminal(sys.stderr)
+        with show_progress("training", unit="steps", shown=shown, summary=False) as self._work:
             yield
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

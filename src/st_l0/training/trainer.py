@@ -92,7 +92,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; with a line a logging step for people, and no autocast left on the model at the end."""
-        with self._log.showing():
+        with self._log.showing(bar=not self.args.disable_tqdm):
             result = super().train(*args, **kwargs)
         remove_autocast(self._encoder())
         return result
