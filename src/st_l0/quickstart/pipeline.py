@@ -213,6 +213,7 @@ def _index_and_evaluate(
 ) -> dict[str, Any]:
     from st_l0.evaluation import evaluate
     from st_l0.evaluation.report import render, summarise, write_json, write_results
+    from st_l0.index.calibration import PseudoQueries, weigh_by_spread
     from st_l0.index.embedded.index import EmbeddedIndex
 
     corpus = [*unseen, *seen]
