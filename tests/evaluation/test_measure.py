@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from protocol_index import ProtocolIndex
 from st_l0.data import Collection
 from st_l0.errors import InputError
+from st_l0.evaluation import measure
 from st_l0.evaluation.measure import evaluate
 from st_l0.index import EmbeddedIndex
 
@@ -261,11 +262,19 @@ def test_empty_collection_is_refused():
         evaluate(BagOfWords(), Collection("none", PETS.corpus, {}, {}), bm25=False)
 
 
-def test_progress_is_shown_only_when_asked(capfd):
+def test_progress_is_shown_only_when_asked(capfd, monkeypatch):
     _run()
     assert capfd.readouterr() == ("", "")
+    shown = []
+    show = measure.show_progress
+    monkeypatch.setattr(
+        measure,
+        "show_progress",
+        lambda *args, **options: (shown.append((args[0], options["shown"])), show(*args, **options))[1],
+    )
+    _run()
     evaluate(BagOfWords(), PETS, bm25=False)
-    assert "Searching" in capfd.readouterr().err
+    assert shown == [("searching", False), ("searching", True)]
 
 
 def test_interrupt_is_not_swallowed():

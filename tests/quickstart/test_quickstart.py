@@ -38,7 +38,14 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     output = tmp_path / "run"
     report = quickstart.run_quickstart(output=output, base_model=mlm_folder, max_steps=2)
 
-    assert json.loads((output / "evaluation.json").read_text()) == report
+    written = json.loads((output / "evaluation.json").read_text())
+    made_with = written.pop("made_with")
+    assert written == report
+    assert (made_with["model"], made_with["data"]) == (
+        str((output / "model").resolve()),
+        [str((output / "data" / "unseen").resolve())],
+    )
+    assert set(json.loads((output / "evaluation.per_query.json").read_text())["unseen"]) == {"bm25", "model"}
     measured = report["collections"]["unseen"]
     assert report["average"] == {system: measured[system] for system in ("bm25", "model", "model_bm25")}
     assert {"ndcg@10", "mrr@10", "recall@100"} <= set(measured["bm25"])
