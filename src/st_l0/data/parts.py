@@ -83,13 +83,21 @@ def find_judgements(folder: Path, split: str) -> Path:
     found = next((place / name for name in _names(split, _JUDGEMENT_ENDS) if is_there(place / name)), None)
     if found is not None:
         return found
-    names = [entry.name for entry in _entry(place).iterdir()] if is_folder(place) else []
-    shards = [name for name in names if name.endswith(".parquet") and name.split("-")[0] == split]
+    shards = [name for name in _entries(place) if name.endswith(".parquet") and name.split("-")[0] == split]
     if len(shards) == 1:  # as on the Hub: test-00000-of-00001.parquet
         return place / shards[0]
-    splits = sorted({_split_of(name) for name in names} - {""})
+    splits = splits_of(folder)
     where = f"splits here: {', '.join(splits)}" if splits else "no split is here"
     raise InputError(f"{place / split}.tsv: no such file; {where}")
+
+
+def splits_of(folder: Path) -> list[str]:
+    """The splits that a collection has judgements for, in alphabetical order."""
+    return sorted({_split_of(name) for name in _entries(located(folder) / "qrels")} - {""})
+
+
+def _entries(folder: Path) -> list[str]:
+    return [entry.name for entry in _entry(folder).iterdir()] if is_folder(folder) else []
 
 
 def _split_of(name: str) -> str:
