@@ -101,17 +101,22 @@ def run_tasks(
         systems = {"bm25": System(MtebBM25(), model.shelf.apart()), **systems}
     for task in tasks:
         parts = parts_of(task)
-        if data_root is not None:
-            parts = tuple(from_folders(part, data_root) for part in parts)
+        filed: dict[str, list[Any]] = {name: [] for name in systems}
         for part in parts:
-            _measure(part, systems, batch_size, progress)
-        if len(parts) > 1:
-            _file_aggregate(task, parts, systems)
+            data = part if data_root is None else from_folders(part, data_root)
+            _measure(data, systems, batch_size, progress)
+            for name, system in systems.items():
+                filed[name].append(system.shelf.result(data, system.meta))
+            if data.data_loaded:
+                data.unload_data()
+        if len(parts) > 1:  # filed as mteb would file it
+            for name, system in systems.items():
+                system.shelf.cache.save_to_cache(task.combine_task_results(filed[name]), system.meta)
         if results is not None:
             results[task.metadata.name] = {
                 name: _results(parts, system) for name, system in systems.items() if _parts(parts, system)
             }
-        yield _report(task, parts, systems)
+        yield _report(task, parts, systems, filed)
 
 
 def _measure(task: Any, systems: dict[str, System], batch_size: int, progress: bool) -> None:
@@ -137,8 +142,6 @@ def _measure(task: Any, systems: dict[str, System], batch_size: int, progress: b
         )
         if system.by == MTEB:
             system.shelf.note(task.metadata.name, system.meta, MTEB, {})
-    if task.data_loaded:
-        task.unload_data()
 
 
 def _is_due(task: Any, system: System) -> bool:
@@ -189,7 +192,9 @@ class _Recorder:
         return found
 
 
-def _report(task: Any, parts: Sequence[Any], systems: dict[str, System]) -> TaskReport:
+def _report(
+    task: Any, parts: Sequence[Any], systems: dict[str, System], filed: dict[str, list[Any]]
+) -> TaskReport:
     model = systems["model"]
     measured_by = {model.shelf.measured_by(part.metadata.name, model.meta) for part in parts}
     report = TaskReport(
@@ -197,10 +202,10 @@ def _report(task: Any, parts: Sequence[Any], systems: dict[str, System]) -> Task
         metric=task.metadata.main_score,
         measured_by=MTEB if measured_by == {MTEB} else INDEX,
         own_documents="no hits" if parts[0].ignore_identical_ids else "none",
-        model=_numbers(task, parts, model, "the model"),
+        model=_numbers(task, parts, model, "the model", filed["model"]),
     )
     if "bm25" in systems:
-        numbers = _numbers(task, parts, systems["bm25"], "BM25")
+        numbers = _numbers(task, parts, systems["bm25"], "BM25", filed["bm25"])
         report["bm25"] = {key: numbers[key] for key in ("main_score", *_QUALITIES, "without_hits")}
     # What mteb alone has measured is not recorded; BM25 saw the same data.
     if seen := next(filter(None, (_parts(parts, system) for system in (model, *systems.values()))), None):
@@ -211,15 +216,17 @@ def _report(task: Any, parts: Sequence[Any], systems: dict[str, System]) -> Task
     return report
 
 
-def _numbers(task: Any, parts: Sequence[Any], system: System, what: str) -> dict[str, float]:
+def _numbers(
+    task: Any, parts: Sequence[Any], system: System, what: str, filed: Sequence[Any]
+) -> dict[str, float]:
     """The means over the parts of a task: qualities as mteb filed them, costs as they were recorded."""
-    filed = [system.shelf.result(part, system.meta) for part in parts]
     numbers = {"main_score": _mean([float(one.get_score()) for one in filed])}
     for ours, theirs in _QUALITIES.items():
         scores = [float(one.get_score(getter=lambda found, key=theirs: found[key])) for one in filed]
         numbers[ours] = _mean(scores)
     if recorded := _parts(parts, system):
-        queries, without = (sum(part[place] for part in recorded) for place in (1, 3))
+        queries = sum(part.queries for part in recorded)
+        without = sum(part.without_hits for part in recorded)
         numbers["without_hits"] = without / queries
         if without > queries / 2:
             logger.warning(
@@ -229,13 +236,6 @@ def _numbers(task: Any, parts: Sequence[Any], system: System, what: str) -> dict
         for key in recorded[0].costs:
             numbers[key] = _mean([part.costs[key] for part in recorded])
     return numbers
-
-
-def _file_aggregate(task: Any, parts: Sequence[Any], systems: dict[str, System]) -> None:
-    """File the result of a task that is the mean of others, as mteb would."""
-    for system in systems.values():
-        filed = [system.shelf.result(part, system.meta) for part in parts]
-        system.shelf.cache.save_to_cache(task.combine_task_results(filed), system.meta)
 
 
 def _parts(parts: Sequence[Any], system: System) -> list[Part]:

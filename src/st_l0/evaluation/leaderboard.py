@@ -64,8 +64,8 @@ def enter(
 
     The results of a model of the Hub are filed under its id and commit. Those of a folder are filed under
     ``name`` and a digest of all that its vectors depend on, and move to the commit once the model is on the
-    Hub with the same digest. A folder without a name is never filed among mteb's results: what is measured of it
-    lies apart, under its digest, so that a run that was stopped goes on, and so do results on one's own data.
+    Hub with the same digest. A folder without a name is never filed among mteb's results: what is measured of
+    it lies apart, under its digest, so that a run that was stopped goes on. So do results on one's own data.
 
     Args:
         checkpoint: Folder or Hub id of an inference-free checkpoint.

@@ -110,7 +110,7 @@ def describe(
     try:
         return models.ModelMeta(**values)
     except ValueError as error:
-        first = getattr(error, "errors", lambda: [{}])()[0]
+        first: dict[str, Any] = getattr(error, "errors", lambda: [{}])()[0]
         field = ".".join(str(part) for part in first.get("loc", ())[:1]) or "a field"
         problem = first.get("msg") or reason(error)
         given = f"{values.get(field)!r:.60}"
@@ -161,8 +161,8 @@ def check_complete(meta: Any, stated: Mapping[str, Any]) -> None:
     ]
     if missing:
         raise InputError(
-            f"{meta.name}: a submission needs {', '.join(missing)}, which neither the model's card nor --meta "
-            f"states; add --meta {missing[0]}=… (none where there is none)"
+            f"{meta.name}: a submission needs {', '.join(missing)}, which neither the model's card nor "
+            f"--meta states; add --meta {missing[0]}=… (none where there is none)"
         )
 
 

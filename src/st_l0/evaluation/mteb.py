@@ -16,7 +16,7 @@ from st_l0.errors import InputError, require
 from st_l0.evaluation.costs import Activity, matching_costs
 from st_l0.evaluation.model_meta import describe
 from st_l0.index import EmbeddedIndex, Index
-from st_l0.utils.sparse import as_csr
+from st_l0.utils.sparse import as_csr, as_torch
 
 
 class _IndexSearch:
@@ -59,11 +59,11 @@ class MtebModel(_IndexSearch):
 
     mteb prepares the texts and measures; this brings its ``SearchProtocol``: the corpus goes into an index,
     50,000 documents at a time, and no ``(queries, documents)`` matrix of scores is made. The model
-    itself can be given to mteb too (it then scores densely). All metrics of the first 100 documents or fewer
-    are the same as long as 100 documents share a token with each query; with fewer, and in ``@1000`` and nAUC,
-    the numbers differ, since here a document that shares no token with the query is not found, where the dense
-    way fills its ranking up with arbitrary documents of score 0. Where a task gives the documents to rank,
-    those get 0; mteb orders equal scores by falling id.
+    itself can be given to mteb too, which then scores densely. All metrics ``@100`` and below are the same
+    where 100 documents share a token with each query; ``@1000`` and nAUC are not: here a document that shares
+    no token with the query is not found, where the dense way fills its ranking up with arbitrary documents of
+    score 0. Where a task gives the documents to rank, those get 0 in both, and all metrics are the same; mteb
+    orders equal scores by falling id.
 
     Args:
         model: An encoder whose similarity is the dot product.
@@ -160,9 +160,7 @@ class _Words:
         self._split = WordSplitter()
         self._vocabulary: dict[str, int] = {}
 
-    def encode(
-        self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any, **options: Any
-    ) -> sp.csr_matrix:
+    def encode(self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any, **options: Any) -> Tensor:
         """Encode batches of mteb's; the documents of a corpus come before its queries."""
         texts = self._split([text for batch in inputs for text in batch["text"]])
         if prompt_type.value == "query":
@@ -175,20 +173,20 @@ class _Words:
                 (np.ones(len(places), np.float32), (rows, places)), shape=(len(texts), self._width)
             )
             counts.sum_duplicates()
-            return counts
+            return as_torch(counts)
         self._vocabulary = {}
         documents = [
             [self._vocabulary.setdefault(word, len(self._vocabulary)) for word in words] for words in texts
         ]
         if not self._vocabulary:  # bm25s cannot index a corpus without words
-            return sp.csr_matrix((len(texts), self._width), dtype=np.float32)
+            return as_torch(sp.csr_matrix((len(texts), self._width), dtype=np.float32))
         engine = require("bm25s", "eval").BM25(method="lucene", k1=K1, b=B, backend="numpy")
         engine.index((documents, dict(self._vocabulary)), show_progress=False)  # which adds a word
         scores = engine.scores  # of each document for each of its words, by words
         by_words = sp.csc_matrix(
             (scores["data"], scores["indices"], scores["indptr"]), shape=(len(texts), self._width)
         )
-        return by_words.tocsr()
+        return as_torch(by_words.tocsr())
 
     @property
     def _width(self) -> int:
@@ -208,7 +206,7 @@ class _Index:
     def _index(self) -> Index:
         return self._make_index()
 
-    def add_documents(self, embeddings: Tensor | sp.csr_matrix, idxs: Iterable[str]) -> None:
+    def add_documents(self, embeddings: Tensor, idxs: Iterable[str]) -> None:
         """Add documents; the index knows them by their position."""
         first = len(self.ids)
         self.ids.extend(idxs)
@@ -218,7 +216,7 @@ class _Index:
 
     def search(
         self,
-        embeddings: Tensor | sp.csr_matrix,
+        embeddings: Tensor,
         top_k: int,
         similarity_fn: Any,
         top_ranked: Mapping[str, list[str]] | None = None,

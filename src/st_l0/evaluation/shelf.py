@@ -58,11 +58,11 @@ class Shelf:
 
     def results_of(self, meta: Any, revision: str | None = None) -> Path:
         """Folder of mteb's results of a model."""
-        return self.folder / "results" / meta.model_name_as_path() / (revision or meta.revision)
+        return self.folder / "results" / str(meta.model_name_as_path()) / (revision or str(meta.revision))
 
     def records_of(self, meta: Any, revision: str | None = None) -> Path:
         """Folder of the records of a model."""
-        return self.folder / "records" / meta.model_name_as_path() / (revision or meta.revision)
+        return self.folder / "records" / str(meta.model_name_as_path()) / (revision or str(meta.revision))
 
     def result(self, task: Any, meta: Any) -> Any:
         """Mteb's ``TaskResult`` of a task if it is whole and of these data, else None."""

@@ -86,8 +86,8 @@ def check_reference(shelf: Shelf, meta: Any, tasks: Sequence[Any]) -> None:
     others = [name for name in names if shelf.measured_by(name, meta) != MTEB]
     if others:
         raise InputError(
-            f"{', '.join(others):.200}: measured through an index, while mteb's results repository takes what its "
-            "own loader measured; add --reference, which measures these again"
+            f"{', '.join(others):.200}: measured through an index, while the results repository takes what "
+            "mteb's own loader measured; add --reference, which measures these again"
         )
 
 
@@ -109,8 +109,8 @@ def submit(shelf: Shelf, meta: Any, tasks: Sequence[Any]) -> Submitted:
             found = shelf.cache.submit_results(meta, tasks=sorted(names), create_pr=False)
     except (RuntimeError, ValueError, subprocess.CalledProcessError, FileNotFoundError) as error:
         raise InputError(
-            f"{shelf.cache.remote_repo_path}: the results repository cannot be used ({reason(error)}); see what "
-            "git says above, or remove the folder"
+            f"{shelf.cache.remote_repo_path}: the results repository cannot be used ({reason(error)}); see "
+            "what git says above, or remove the folder"
         ) from error
     folder = str(shelf.cache.remote_repo_path)
     branch = subprocess.run(

@@ -25,8 +25,8 @@ def from_folders(task: Any, root: str | Path) -> Any:
     """A copy of a task whose data come from a folder of folders, one a task, as `read_collection` reads it.
 
     The folder of a task is called as mteb calls the task or its data set, or as BEIR calls it, in whatever
-    case: ``SciFact``, ``scifact``, ``nano-scifact-retrieval``; also ``.zip``. Of a task with several subsets it
-    holds a folder a subset. A task that gives the documents to rank needs ``top_ranked.jsonl`` in it, with
+    case: ``SciFact``, ``scifact``, ``nano-scifact-retrieval``; also ``.zip``. Of a task with several subsets
+    it holds a folder a subset. A task that gives the documents to rank needs ``top_ranked.jsonl`` in it, with
     ``query-id`` and ``corpus-ids``. Where there is one split only, it is taken, whatever its name.
 
     The revision of the data becomes a digest of what was read, so that results say what they are of.
@@ -125,8 +125,8 @@ def check(task: Any) -> set[str]:
                 stray = next((id for id in ranked if id not in documents), None)
                 if stray is not None:
                     raise InputError(
-                        f"{place}: document {stray!r:.40}, to be ranked for query {query!r:.40}, is not in the "
-                        "corpus; add it or take it from the list"
+                        f"{place}: document {stray!r:.40}, to be ranked for query {query!r:.40}, is not in "
+                        "the corpus; add it or take it from the list"
                     )
             own |= queries & documents
     return own

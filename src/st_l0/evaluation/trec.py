@@ -21,8 +21,9 @@ _TO_ESCAPE = re.compile(r"\s|\\u[0-9a-f]{4}")
 def write_run(run: Run, path: str | Path, tag: str = "st-l0") -> None:
     r"""Write a run as lines ``query Q0 document rank score tag``, replacing ``path`` as a whole.
 
-    It is compressed if the name of ``path`` ends in ``.gz``. Documents stand in the order in which trec_eval ranks them, see `st_l0.evaluation.metrics.rank`; ranks
-    count from 1. Scores have all their digits. A query for which nothing was found has no line.
+    It is compressed if the name of ``path`` ends in ``.gz``. Documents stand in the order in which trec_eval
+    ranks them, see `st_l0.evaluation.metrics.rank`; ranks count from 1. Scores have all their digits. A query
+    for which nothing was found has no line.
 
     White space would split a line, so it is written as ``\uXXXX``, with Unicode's number in hexadecimal:
     ``a b`` as ``a\u0020b``. In such ids, and in those that hold ``\uXXXX`` themselves, a backslash is
