@@ -97,6 +97,7 @@ def evaluate(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
+    from st_l0.evaluation.report import own_documents_note
     from st_l0.utils.paths import local_path
 
     if output is not None:
@@ -121,6 +122,8 @@ def evaluate(
         say(to_json(summarise(reports)))
     else:
         open_console().print(render(reports))
+        if note := own_documents_note(reports):
+            say(note)
     if output is not None:
         with writing(output):
             write_json(reports, output)

@@ -55,11 +55,13 @@ class EvaluationReport(TypedDict):
 
     What was not measured is left out: the encoding of documents if ``document_vectors`` or an ``index`` were
     given, ``index_seconds`` with an ``index``, and what needs vectors with an ``index`` alone.
+    ``own_documents`` is the number of queries that are documents themselves, which are no hits.
     """
 
     collection: str
     documents: int
     queries: int
+    own_documents: NotRequired[int]
     bm25: NotRequired[dict[str, float]]
     model: dict[str, float]
 
@@ -137,6 +139,7 @@ def evaluate(
         model={},
     )
     own = own_documents(collection.corpus, collection.queries, collection.qrels)
+    report["own_documents"] = len(own)
     if bm25:  # first: it takes seconds, and complains at once if it is not installed
         found = search_bm25(collection.corpus, collection.queries, k, own=own, progress=progress)
         report["bm25"] = _measure("bm25", found.run, collection, k, results) | {

@@ -82,12 +82,16 @@ def check_reference(shelf: Shelf, meta: Any, tasks: Sequence[Any]) -> None:
     Raises:
         InputError: There are such results.
     """
-    names = [part.metadata.name for task in tasks for part in parts_of(task)]
-    others = [name for name in names if shelf.measured_by(name, meta) != MTEB]
+    others = [
+        part.metadata.name
+        for task in tasks
+        for part in parts_of(task)
+        if shelf.result(part, meta) is None or shelf.measured_by(part.metadata.name, meta) != MTEB
+    ]
     if others:
         raise InputError(
-            f"{', '.join(others):.200}: measured through an index, while the results repository takes what "
-            "mteb's own loader measured; add --reference, which measures these again"
+            f"{', '.join(others):.200}: not measured by mteb's own loader, as the results repository wants "
+            "it; add --reference, which measures these again"
         )
 
 
