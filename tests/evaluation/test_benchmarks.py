@@ -218,6 +218,38 @@ def test_data_from_folders(run, model, tmp_path):
     assert changed["collections"]["SciFact"]["queries"] == 1
 
 
+def test_nano_beir_as_it_is_on_the_hub(model, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    judged = [
+        (query, id) for query, found in COLLECTION.qrels.items() for id, score in found.items() if score
+    ]
+    parts = {
+        "corpus": {"_id": list(COLLECTION.corpus), "text": list(COLLECTION.corpus.values())},
+        "queries": {"_id": list(COLLECTION.queries), "text": list(COLLECTION.queries.values())},
+        "qrels": {"query-id": [pair[0] for pair in judged], "corpus-id": [pair[1] for pair in judged]},
+    }
+    for name, columns in parts.items():
+        (tmp_path / "data/NanoSciFact" / name).mkdir(parents=True)
+        path = tmp_path / "data/NanoSciFact" / name / "train-00000-of-00001.parquet"
+        pq.write_table(pa.table(columns), path)
+    tasks = select_tasks("NanoBEIR", ["nanoscifactretrieval"]).tasks
+    (report,), _ = measured(model, tasks, tmp_path, data_root=tmp_path / "data", bm25=False)
+    binary = {
+        query: {id: 1 for id, score in found.items() if score} for query, found in COLLECTION.qrels.items()
+    }
+    alone = evaluate(
+        enter(model).encoder,
+        Collection("nano", COLLECTION.corpus, COLLECTION.queries, binary),
+        bm25=False,
+        progress=False,
+    )
+    assert report["model"]["ndcg@10"] == pytest.approx(alone["model"]["ndcg@10"], abs=1e-5)
+    with pytest.raises(InputError, match="no such folder; give one with a folder for each task"):
+        measured(model, tasks, tmp_path, data_root=tmp_path / "none")
+
+
 def test_documents_to_rank_from_a_folder(model, tmp_path):
     task = draw_task(kind="Reranking", name="DrawnGiven", top_ranked=GIVEN)
     from_mteb, _ = measured(model, [task], tmp_path / "theirs")

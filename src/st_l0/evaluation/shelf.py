@@ -14,7 +14,6 @@ from st_l0.utils.files import replace_file
 from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_json
 
-_APART = "st_l0"
 INDEX, MTEB = "index", "mteb"  # what measured: an index, or the loader and the search of mteb
 
 
@@ -46,15 +45,17 @@ class Shelf:
 
     Args:
         folder: The folder; None for what mteb takes, ``$MTEB_CACHE`` or ``~/.cache/mteb``.
+        apart: Whether it is the one within another, see `apart`.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | Path | None, *, apart: bool = False) -> None:
+        self._is_apart = apart
         self.cache = require("mteb", "eval").ResultCache(None if folder is None else local_path(folder))
         self.folder: Path = self.cache.cache_path
 
     def apart(self) -> Shelf:
         """The shelf within this one for what is never submitted, which mteb does not look into."""
-        return self if self.folder.name == _APART else Shelf(self.folder / _APART)
+        return self if self._is_apart else Shelf(self.folder / "st_l0", apart=True)
 
     def results_of(self, meta: Any, revision: str | None = None) -> Path:
         """Folder of mteb's results of a model."""

@@ -121,7 +121,7 @@ def check(task: Any) -> set[str]:
                     "%s: %d of %d judged documents are not in the corpus; they count as not found",
                     place, missing, len(relevant),
                 )  # fmt: skip
-            for query, ranked in (data["top_ranked"] or {}).items():
+            for query, ranked in (data.get("top_ranked") or {}).items():
                 stray = next((id for id in ranked if id not in documents), None)
                 if stray is not None:
                     raise InputError(
@@ -134,7 +134,8 @@ def check(task: Any) -> set[str]:
 
 def _names_of(task: Any) -> list[str]:
     data = str(task.metadata.dataset.get("path", "")).split("/")[-1]
-    return [task.metadata.name, data, *filter(None, [_BEIR_NAMES.get(data.lower())])]
+    short = task.metadata.name.removesuffix("Retrieval")  # as NanoSciFact, of the first NanoBEIR
+    return [task.metadata.name, data, short, _BEIR_NAMES.get(data.lower(), "")]
 
 
 def _find(root: Path, names: Iterable[str], what: str) -> Path:
