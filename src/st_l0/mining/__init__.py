@@ -227,17 +227,9 @@ def mine_collection(
     data, output = local_path(data), local_path(output)
     with hold_output(output, "is mining there"):
         return _mine_collection(
-            model,
-            data,
-            output,
-            split,
-            columns,
-            index_folder,
-            settings,
-            batch_size,
-            trust_remote_code,
+            model, data, output, split, columns, index_folder, settings, batch_size, trust_remote_code,
             progress,
-        )
+        )  # fmt: skip
 
 
 def _mine_collection(
