@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -140,6 +141,18 @@ def test_what_was_measured_is_not_measured_again(model, toy, tmp_path, monkeypat
     other = Shelf(tmp_path / "results").cache
     assert not list(other.cache_path.glob("results/st-l0__bm25"))  # which nobody submits
     assert entry.meta.revision == enter(model).meta.revision
+
+
+def test_results_of_others_are_not_taken_for_measured(model, tmp_path):
+    task = draw_task(name="DrawnOne")
+    (first,), _ = measured(model, [task], tmp_path, bm25=False)
+    shelf = tmp_path / "results"
+    (shelf / "remote").mkdir()
+    (shelf / "results").rename(shelf / "remote/results")  # as if they came from the results repository
+    (filed,) = shelf.glob("remote/results/*/*/DrawnOne.json")
+    filed.write_text(re.sub(r'"main_score": [0-9.]+', '"main_score": 0.99', filed.read_text()))
+    (again,), _ = measured(model, [task], tmp_path, bm25=False)
+    assert again == first
 
 
 def test_a_run_that_was_killed_goes_on_with_the_next_task(model, tmp_path):

@@ -127,9 +127,7 @@ def _measure(task: Any, systems: dict[str, System], batch_size: int, progress: b
         load(task)
         own = check(task)
     for system in due.values():
-        stale = system.shelf.cache.load_task_result(task.metadata.name, system.meta) is not None and (
-            system.shelf.is_stale(task, system.meta) or system.by == MTEB
-        )
+        begun = system.by == INDEX and system.shelf.begun(task, system.meta) is not None
         searched = _Recorder(system, task, own) if system.by == INDEX else system.model
         mteb.evaluate(
             searched,
@@ -138,7 +136,7 @@ def _measure(task: Any, systems: dict[str, System], batch_size: int, progress: b
             co2_tracker=False,
             encode_kwargs={"batch_size": batch_size, "show_progress_bar": progress},
             show_progress_bar=False,
-            overwrite_strategy="always" if stale else "only-missing",
+            overwrite_strategy="only-missing" if begun else "always",
         )
         if system.by == MTEB:
             system.shelf.note(task.metadata.name, system.meta, MTEB, {})

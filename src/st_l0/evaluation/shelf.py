@@ -66,16 +66,19 @@ class Shelf:
         return self.folder / "records" / str(meta.model_name_as_path()) / (revision or str(meta.revision))
 
     def result(self, task: Any, meta: Any) -> Any:
-        """Mteb's ``TaskResult`` of a task if it is whole and of these data, else None."""
-        found = self.cache.load_task_result(task.metadata.name, meta)
-        if found is None or self.is_stale(task, meta) or found.get_missing_evaluations(task):
-            return None
-        return found
+        """The ``TaskResult`` of a task if it is whole, else None; see `begun`."""
+        found = self.begun(task, meta)
+        return None if found is None or found.get_missing_evaluations(task) else found
 
-    def is_stale(self, task: Any, meta: Any) -> bool:
-        """Whether there is a result of other data."""
+    def begun(self, task: Any, meta: Any) -> Any:
+        """The ``TaskResult`` of a task, which may lack subsets, if it was measured here and on these data.
+
+        mteb itself also takes what others submitted, from the clone in ``remote``, and results of other data.
+        """
+        if not self.cache.get_task_result_path(task.metadata.name, meta).exists():
+            return None
         found = self.cache.load_task_result(task.metadata.name, meta)
-        return found is not None and found.dataset_revision != task.metadata.revision
+        return found if found.dataset_revision == task.metadata.revision else None
 
     def measured_by(self, task: str, meta: Any) -> str:
         """`INDEX` or `MTEB`, which also measured what has no record."""
