@@ -384,6 +384,9 @@ def test_dense_and_siamese_checkpoints_are_refused(run, mlm_folder, tmp_path):
         result = run("evaluate", checkpoint, "--tasks", "SciFact")
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
         assert message in result.stderr
+    write_collection(COLLECTION, tmp_path / "own")
+    result = run("evaluate", tmp_path / "dense", "--data", "own")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
 
 
 def test_unusable_data_is_said_in_one_line(model, tmp_path, caplog):
