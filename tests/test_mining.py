@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 import st_l0.mining
 from protocol_index import ProtocolIndex
-from st_l0.data import read_documents
+from st_l0.data import Collection, read_documents, write_collection
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.index.protocol import Hits
@@ -483,10 +483,23 @@ def test_a_folder_in_beir_layout(options, beir_folder, tiny_encoder, tmp_path, c
         "model": None, "fingerprint": model.fingerprint(), "data": str(beir_folder), "split": "train",
         "index": str(tmp_path / "out" / "index"), "margin": None, "max_ratio": None, "bm25": 0.0, **options,
         "depth": list(options["depth"]), "queries": 10, "pairs": 13, "rows": len(rows),
-        "dropped": 13 - len(rows), "missing": 2,
+        "dropped": 13 - len(rows), "missing": 2, "own": 0,
     }  # fmt: skip
     assert "1 of" in caplog.text  # read_collection's own word on documents that are missing
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train.jsonl", "mining.json", "index"}
+
+
+def test_queries_that_are_documents_are_counted(tiny_encoder, tmp_path):
+    texts = _texts(8, 6, seed=9)
+    corpus = {f"d{n}": text for n, text in enumerate(texts)}
+    queries = {"d0": texts[0], "q1": texts[1]}  # the second is a document too, of another id
+    write_collection(Collection("own", corpus, queries, {"d0": {"d2": 1}, "q1": {"d3": 1}}), tmp_path / "in")
+    report = mine_collection(
+        tiny_encoder(), tmp_path / "in", tmp_path / "out", split="test", number=2, progress=False
+    )
+    assert (report.own, report.queries) == (1, 2)
+    rows = {row["query_id"]: row["negative_ids"] for row in _read(tmp_path / "out" / "train.jsonl")}
+    assert "d0" not in rows["d0"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])

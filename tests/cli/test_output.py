@@ -131,7 +131,7 @@ def test_evaluate_as_json(run, model, collection, monkeypatch):
 def test_mine_as_json(run, model, collection):
     result = run("mine", model, collection, "--output", "mined", "--number", "1", "--depth", "1:5", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    numbers = {"queries": 1, "pairs": 1, "rows": 1, "dropped": 0, "missing": 0}
+    numbers = {"queries": 1, "pairs": 1, "rows": 1, "dropped": 0, "missing": 0, "own": 0}
     assert json.loads(result.stdout) == {"output": os.path.join("mined", "train.jsonl"), **numbers}  # noqa: PTH118
 
 

@@ -360,3 +360,25 @@ def test_parts_in_other_files(tmp_path, kind, archive):
     assert dict(read_documents(source)) == collection.corpus
     assert open_texts(source, "corpus")["7"] == "dogs, say"
     assert open_texts(source, "queries")["q1"] == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("queries", "judgements", "split"),
+    [
+        ("queries.dev.tsv", "qrels.dev.tsv", "dev"),
+        ("topics.tsv", "qrels.txt", "test"),
+        ("queries.tsv", "qrels", "test"),
+        ("topics.test.tsv", "test.qrels", "test"),
+        ("topics.tsv", "qrels/test.trec", "test"),
+    ],
+)
+def test_a_collection_as_trec_has_it(tmp_path, queries, judgements, split):
+    """Names, four columns, scores with a point, ids that are numbers."""
+    (tmp_path / "collection.tsv").write_text("7\train falls\n8\tsnow\n")
+    (tmp_path / queries).write_text("301\twet\n302\tcold\n")
+    (tmp_path / judgements).parent.mkdir(exist_ok=True)
+    (tmp_path / judgements).write_text("301 0 7 1.0\n301 0 8 0\n302 Q0 8 2\n")
+    found = read_collection(tmp_path, split)
+    assert found.corpus == {"7": "rain falls", "8": "snow"}
+    assert found.queries == {"301": "wet", "302": "cold"}
+    assert found.qrels == {"301": {"7": 1, "8": 0}, "302": {"8": 2}}

@@ -9,6 +9,8 @@ import string
 import numpy as np
 import pytest
 import sentence_transformers
+from drawn_tasks import COLLECTION
+from drawn_tasks import draw_task as task
 
 from protocol_index import ProtocolIndex
 from st_l0.data import Collection
@@ -17,67 +19,6 @@ from st_l0.evaluation import MtebModel, evaluate
 from tiny_models import VOCABULARY, WORDS, save_model
 
 mteb = pytest.importorskip("mteb")
-
-
-def draw_collection(seed=0):
-    """60 different documents, all of which match every query, and judgements that are met by chance."""
-    draw = random.Random(seed)
-    corpus = {}
-    while len(corpus) < 60:
-        text = " ".join(draw.choices(WORDS, k=draw.randint(2, 8)))
-        corpus[f"d{len(corpus)}"] = f"{text} {draw.choice(WORDS)}"
-    queries = {f"q{number}": " ".join(draw.choices(WORDS, k=12)) for number in range(20)}
-    qrels = {query: {id: draw.randint(0, 2) for id in draw.sample(list(corpus), 8)} for query in queries}
-    qrels = {query: {**judged, min(judged): 1} for query, judged in qrels.items()}
-    return Collection("drawn", corpus, queries, qrels)
-
-
-COLLECTION = draw_collection()
-
-
-def task(collection=COLLECTION, kind="Retrieval", titles=None, **options):
-    """A task of mteb that downloads nothing."""
-    from datasets import Dataset
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-    from mteb.abstasks.task_metadata import TaskMetadata
-
-    def table(texts, **columns):
-        return Dataset.from_dict({"id": list(texts), "text": list(texts.values()), **columns})
-
-    class Drawn(AbsTaskRetrieval):
-        metadata = TaskMetadata(
-            name="Drawn" + kind,
-            description="",
-            reference=None,
-            dataset={"path": "none", "revision": "1"},
-            type=kind,
-            category="t2t",
-            modalities=["text"],
-            eval_splits=["test"],
-            eval_langs=["eng-Latn"],
-            main_score="ndcg_at_10",
-            date=("2020-01-01", "2020-01-01"),
-            domains=[],
-            task_subtypes=[],
-            license="mit",
-            annotations_creators="derived",
-            dialect=[],
-            sample_creation="created",
-            bibtex_citation="",
-        )
-
-        def load_data(self, *args, **kwargs):
-            data = RetrievalSplitData(
-                corpus=table(collection.corpus, **({} if titles is None else {"title": titles})),
-                queries=table(collection.queries, **{k: v for k, v in options.items() if k == "instruction"}),
-                relevant_docs={query: dict(judged) for query, judged in collection.qrels.items()},
-                top_ranked=options.get("top_ranked"),
-            )
-            self.dataset = {"default": {"test": data}}
-            self.data_loaded = True
-
-    return Drawn()
 
 
 def run(model, one_task, **options):

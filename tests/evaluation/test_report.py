@@ -9,7 +9,7 @@ from rich.console import Console
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import SystemResults
-from st_l0.evaluation.report import render, summarise, write_json, write_results
+from st_l0.evaluation.report import own_documents_note, render, summarise, write_json, write_results
 
 PETS = {
     "collection": "pets", "documents": 1400, "queries": 30,
@@ -187,3 +187,11 @@ def test_refused(tmp_path, reports, message):
         render(reports)
     with pytest.raises(InputError, match=message):
         write_json(reports, tmp_path / "report.json")
+
+
+def test_own_documents_are_said():
+    reports = [{"collection": "arguana", "own_documents": 3}, {"collection": "med", "own_documents": 0}]
+    assert own_documents_note(reports) == (
+        "A query's own document is no hit, for the model and for BM25: 3 of arguana queries."
+    )
+    assert own_documents_note(reports[1:]) is None

@@ -14,6 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
+from st_l0.cli.benchmark import (
+    BenchmarkName,
+    DataRoot,
+    EntryName,
+    Meta,
+    Reference,
+    Results,
+    Revision,
+    Submit,
+    TaskNames,
+    check_options,
+    run_benchmark,
+)
 from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned, refuse_fields
 from st_l0.cli.words import (
     IndexWeight,
@@ -41,8 +54,9 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Documents encoded at once."
 def evaluate(
     model: ModelName,
     data: Annotated[
-        list[Path], typer.Option("--data", help="A collection as BEIR has it, folder or .zip; repeatable.")
-    ],
+        list[Path] | None,
+        typer.Option("--data", help="A collection as BEIR has it, folder or .zip; repeatable."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -66,13 +80,39 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the numbers as one JSON object, for scripts.")
     ] = False,
+    benchmark: BenchmarkName = None,
+    tasks: TaskNames = None,
+    data_root: DataRoot = None,
+    name: EntryName = None,
+    revision: Revision = None,
+    results: Results = None,
+    reference: Reference = False,
+    submit: Submit = False,
+    meta: Meta = None,
 ) -> None:
-    """Measure a model on retrieval collections."""
+    """Measure a model on retrieval collections, or on a benchmark of mteb."""
+    of_benchmark: dict[str, Any] = {
+        "benchmark": benchmark, "tasks": tasks, "data_root": data_root, "name": name, "revision": revision,
+        "results": results, "reference": reference, "submit": submit, "meta": meta,
+    }  # fmt: skip
+    if check_options(data, dtype, split, of_benchmark):
+        run_benchmark(
+            model,
+            output=output,
+            batch_size=batch_size,
+            bm25=bm25,
+            trust_remote_code=trust_remote_code,
+            as_json=as_json,
+            **of_benchmark,
+        )
+        return
+    data = data or []
     from st_l0.data import read_collection
     from st_l0.encoder.precision import encoder_precision
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
+    from st_l0.evaluation.report import own_documents_note
     from st_l0.indexing.identity import place
     from st_l0.utils.paths import local_path
 
@@ -90,21 +130,22 @@ def evaluate(
     )
     weight = read_weight(bm25_weight, "--bm25-weight")
     options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25 and language, "bm25_weight": weight}
-    results: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
+    found: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
         reports = [
-            run(encoder, collection, results=results[collection.name], **options)
-            for collection in collections
+            run(encoder, collection, results=found[collection.name], **options) for collection in collections
         ]
     if as_json:
         say(to_json(summarise(reports)))
     else:
         open_console().print(render(reports))
+        if note := own_documents_note(reports):
+            say(note)
     if output is not None:
         with writing(output):
             folders = [str(local_path(folder).resolve()) for folder in data]
             write_json(reports, output, made_with={"model": place(model), "data": folders, "split": split})
-            write_results(results, output)
+            write_results(found, output)
 
 
 def _check_index(folder: Path | None) -> None:

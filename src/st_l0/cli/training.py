@@ -263,6 +263,8 @@ def mine(
         say(to_json({"output": str(rows), **asdict(report)}))
         return
     say(f"{rows}: {report.rows} of {report.pairs} pairs ({report.dropped} had too few negatives)")
+    if report.own:
+        say(f"a query's own document is no negative: {report.own} of {report.queries} queries have one")
 
 
 @app.command("small-data")

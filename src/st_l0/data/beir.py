@@ -51,7 +51,9 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
 
     Each may be compressed, its name then ends in ``.gz``. Corpus and queries may also be another kind of file
     that `read_documents` takes, or a folder of parquet files (``corpus/…``), as on the Hub; judgements
-    ``.jsonl``, ``.parquet`` or ``.csv``, or TREC's ``.txt`` or ``.qrels``.
+    ``.jsonl``, ``.parquet`` or ``.csv``, or TREC's ``.txt`` or ``.qrels``. Names of TREC and MS MARCO are
+    taken too: ``collection.tsv``, ``topics.tsv`` or ``queries.<split>.tsv``, and judgements beside them, as
+    ``qrels.<split>.tsv``, ``<split>.qrels``, ``qrels.txt`` or ``qrels``.
 
     Judged documents that are not in the corpus are kept and counted in a warning: no run can find them.
 
@@ -75,8 +77,8 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = find_judgements(folder, split)
-    queries_path, queries = _texts(folder, "queries")
-    _, corpus = _texts(folder, "corpus")
+    queries_path, queries = _texts(folder, "queries", split)
+    _, corpus = _texts(folder, "corpus", split)
     qrels = read_qrels(qrels_path, queries, queries_path.name)
     judged = {document for judgements in qrels.values() for document in judgements}
     if missing := len(judged - corpus.keys()):
@@ -163,9 +165,9 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 file.writelines(f"{query}\t{document}\t{score}\n" for document, score in judgements.items())
 
 
-def _texts(folder: Path, kind: Kind) -> tuple[Path, dict[str, str]]:
+def _texts(folder: Path, kind: Kind, split: str) -> tuple[Path, dict[str, str]]:
     """The file of a part, and id → text of each of its rows; ids are unique."""
-    path = find_part(folder, kind)
+    path = find_part(folder, kind, split)
     if path is None:
         raise InputError(
             f"{folder / kind}.jsonl: no such file, nor {kind}.tsv or others; see read_collection"

@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 
 from st_l0.errors import InputError
 
+_ALSO_CALLED = {"corpus": ("collection",), "queries": ("topics",)}
 _ENDS = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 _JUDGEMENT_ENDS = (".tsv", ".txt", ".trec", ".qrels", ".csv", ".jsonl", ".json", ".parquet")
 
@@ -65,9 +66,15 @@ def open_bytes(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
-def find_part(folder: Path, name: str) -> Path | None:
-    """The file of the ``corpus`` or the ``queries`` of a collection, or its folder of parquet files."""
-    files = (folder / file for file in _names(name, _ENDS))
+def find_part(folder: Path, name: str, split: str | None = None) -> Path | None:
+    """The file of the ``corpus`` or the ``queries`` of a collection, or its folder of parquet files.
+
+    TREC's names for them are taken too, ``collection.tsv`` and ``topics.tsv``, and a file for the split, such
+    as ``queries.dev.tsv``.
+    """
+    called = (name, *_ALSO_CALLED.get(name, ()))
+    stems = (*(f"{one}.{split}" for one in called if split), *called)
+    files = (folder / file for stem in stems for file in _names(stem, _ENDS))
     found = next(filter(is_there, files), None)
     shards = folder / name
     return shards if found is None and shards.is_dir() and any(shards.glob("*.parquet")) else found
@@ -81,15 +88,28 @@ def find_judgements(folder: Path, split: str) -> Path:
     """
     place = folder / "qrels"
     found = next((place / name for name in _names(split, _JUDGEMENT_ENDS) if is_there(place / name)), None)
+    if found is None and not is_folder(place):  # beside the rest, as TREC and MS MARCO have them
+        stems = (f"qrels.{split}", f"qrels_{split}", f"qrels-{split}", "qrels")
+        names = [name for stem in stems for name in _names(stem, _JUDGEMENT_ENDS)]
+        names += [f"{split}.qrels", f"{split}.qrels.gz", "qrels"]
+        found = next((folder / name for name in names if is_there(folder / name)), None)
     if found is not None:
         return found
-    names = [entry.name for entry in _entry(place).iterdir()] if is_folder(place) else []
-    shards = [name for name in names if name.endswith(".parquet") and name.split("-")[0] == split]
+    shards = [name for name in _entries(place) if name.endswith(".parquet") and name.split("-")[0] == split]
     if len(shards) == 1:  # as on the Hub: test-00000-of-00001.parquet
         return place / shards[0]
-    splits = sorted({_split_of(name) for name in names} - {""})
+    splits = splits_of(folder)
     where = f"splits here: {', '.join(splits)}" if splits else "no split is here"
     raise InputError(f"{place / split}.tsv: no such file; {where}")
+
+
+def splits_of(folder: Path) -> list[str]:
+    """The splits that a collection has judgements for, in alphabetical order."""
+    return sorted({_split_of(name) for name in _entries(located(folder) / "qrels")} - {""})
+
+
+def _entries(folder: Path) -> list[str]:
+    return [entry.name for entry in _entry(folder).iterdir()] if is_folder(folder) else []
 
 
 def _split_of(name: str) -> str:

@@ -53,7 +53,7 @@ def no_encoder(checkpoint: str, hub_options: HubOptions) -> InputError:
     if is_bare_mlm(checkpoint, hub_options):
         return InputError(
             f"{problem} but a masked language model alone: train an encoder from it (SparseEncoder.from_mlm, "
-            "or model.idf in a recipe); st-l0 evaluate and teachers take it as a siamese SPLADE "
+            "or model.idf in a recipe); st-l0 evaluate --data and teachers take it as a siamese SPLADE "
             "(inference_free=False)"
         )
     problem += ": no SparseEncoder, no idf.json"
@@ -239,8 +239,8 @@ def is_bare_mlm(checkpoint: str, hub_options: HubOptions) -> bool:
 def siamese(checkpoint: str) -> InputError:
     """The complaint about an encoder whose queries run a model, where that cannot be."""
     return InputError(
-        f"{checkpoint} is no inference-free checkpoint: its queries run a model; st-l0 evaluate and teachers "
-        "take it (inference_free=False)"
+        f"{checkpoint} is no inference-free checkpoint: its queries run a model; st-l0 evaluate --data and "
+        "teachers take it (inference_free=False)"
     )
 
 

@@ -65,11 +65,13 @@ class EvaluationReport(TypedDict):
 
     What was not measured is left out: the encoding of documents if ``document_vectors`` or an ``index`` were
     given, ``index_seconds`` with an ``index``, and what needs vectors with an ``index`` alone.
+    ``own_documents`` is the number of queries that are documents themselves, which are no hits.
     """
 
     collection: str
     documents: int
     queries: int
+    own_documents: NotRequired[int]
     bm25: NotRequired[dict[str, float]]
     model: dict[str, float]
     model_bm25: NotRequired[dict[str, float]]
@@ -152,6 +154,7 @@ def evaluate(
     )
     results = {} if results is None else results
     own = own_documents(collection.corpus, collection.queries, collection.qrels)
+    report["own_documents"] = len(own)
     language = "english" if bm25 is True else bm25 or None
     word_flops = 0.0
     if language is not None:

@@ -1,30 +1,69 @@
-"""A model for mteb that finds documents in an index."""
+"""Models for mteb that find documents in an index: an encoder, and BM25."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from torch import Tensor
 
+from st_l0.data.words import K1, B, WordSplitter
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError, require
+from st_l0.evaluation.costs import Activity, matching_costs
+from st_l0.evaluation.model_meta import describe
 from st_l0.index import EmbeddedIndex, Index
-from st_l0.utils.sparse import as_csr
+from st_l0.utils.sparse import as_csr, as_torch
 
 
-class MtebModel:
+class _IndexSearch:
+    """mteb's ``SearchProtocol``: a corpus goes into an index, part by part.
+
+    Attributes:
+        mteb_model_meta: The ``ModelMeta`` of mteb.
+        costs: After a search, what `matching_costs` gives, of its queries and its corpus.
+    """
+
+    def __init__(self, encoder: Any, make_index: Callable[[], Index], chunk: int | None = None) -> None:
+        self.mteb_model_meta = encoder.mteb_model_meta
+        self._index = _Index(make_index)
+        models = require("mteb.models", "eval")
+        self._search = models.SearchEncoderWrapper(encoder, index_backend=self._index)
+        if chunk is not None:
+            self._search.corpus_chunk_size = chunk
+
+    @property
+    def costs(self) -> dict[str, float]:
+        return self._index.costs
+
+    def index(self, corpus: Any, **options: Any) -> None:
+        """Encode a corpus and index it; arguments as in mteb's ``SearchProtocol``."""
+        self._index.clear()
+        chunk = self._search.corpus_chunk_size
+        for start in range(0, len(corpus), chunk):
+            self._search.index(corpus.select(range(start, min(start + chunk, len(corpus)))), **options)
+        # Of the corpus a search reads the ids only, one at a time, for which a data set takes 0.1 ms each.
+        self._search.task_corpus = {"id": self._index.ids}
+
+    def search(self, queries: Any, **options: Any) -> dict[str, dict[str, float]]:
+        """Find documents; arguments and result as in mteb's ``SearchProtocol``."""
+        found: dict[str, dict[str, float]] = self._search.search(queries, **options)
+        return found
+
+
+class MtebModel(_IndexSearch):
     """What `mteb.evaluate` takes as a model: its retrieval and reranking tasks, with an index for the search.
 
     mteb prepares the texts and measures; this brings its ``SearchProtocol``: the corpus goes into an index,
     50,000 documents at a time, and no ``(queries, documents)`` matrix of scores is made. The model
-    itself can be given to mteb too (it then scores densely); the numbers are the same, except that here a
-    document that shares no token with the query is not found, where the dense way fills its ranking up with
-    arbitrary documents of score 0. Where a task gives the documents to rank, those get 0.
+    itself can be given to mteb too, which then scores densely. All metrics ``@100`` and below are the same
+    where 100 documents share a token with each query; ``@1000`` and nAUC are not: here a document that shares
+    no token with the query is not found, where the dense way fills its ranking up with arbitrary documents of
+    score 0. Where a task gives the documents to rank, those get 0 in both, and all metrics are the same; mteb
+    orders equal scores by falling id.
 
     Args:
         model: An encoder whose similarity is the dot product.
@@ -32,11 +71,12 @@ class MtebModel:
         revision: Commit of the checkpoint on the Hub, for results to be published. If None, a digest of the
             weights and of all settings that change vectors.
         make_index: Gives a new, empty index, by default in memory; called once a corpus.
+        meta: The ``ModelMeta``, in place of what ``name`` and ``revision`` give; it loads the checkpoint with
+            mteb's own wrapper, so others can repeat the numbers with mteb alone. See
+            `st_l0.evaluation.model_meta.describe` for a complete one.
 
     Attributes:
-        mteb_model_meta: The ``ModelMeta`` of mteb. It loads the checkpoint with mteb's own wrapper, so others
-            can repeat the numbers with mteb alone. Complete it for a submission:
-            ``model.mteb_model_meta = model.mteb_model_meta.model_copy(update={"license": "mit", …})``.
+        mteb_model_meta: The ``ModelMeta`` of mteb.
 
     Raises:
         InputError: ``name`` is not of that form, ``revision`` names a branch, or the similarity is another.
@@ -54,41 +94,26 @@ class MtebModel:
         revision: str | None = None,
         *,
         make_index: Callable[[], Index] = EmbeddedIndex,
+        meta: Any = None,
     ) -> None:
-        models = require("mteb.models", "eval")
-        if not re.fullmatch(r"[^/\s]+/[^/\s]+", name):
-            raise InputError(f"{name!r} is no name for mteb: give organization/model")
-        if revision in ("main", "master", "HEAD"):
-            raise InputError(f"revision {revision!r} moves: give the commit that was evaluated, or nothing")
         if model.similarity_fn_name != "dot":
             raise InputError(f"the model compares by {model.similarity_fn_name}, an index by the dot product")
-        weights = list(model.parameters())
-        self.mteb_model_meta = models.ModelMeta.from_sparse_encoder_model(model).model_copy(
-            update={
-                "name": name,
-                "revision": revision or _digest(model),
-                "n_parameters": sum(weight.numel() for weight in weights),
-                "memory_usage_mb": round(sum(weight.nbytes for weight in weights) / 2**20),
-                "use_instructions": any(model.prompts.values()),
-            }
-        )
-        self._index = _Index(make_index)
-        encoder = _Encoder(model, self.mteb_model_meta)
-        self._search = models.SearchEncoderWrapper(encoder, index_backend=self._index)
+        meta = describe(model, name, revision) if meta is None else meta
+        super().__init__(_Encoder(model, meta), make_index)
 
-    def index(self, corpus: Any, **options: Any) -> None:
-        """Encode a corpus and index it; arguments as in mteb's ``SearchProtocol``."""
-        self._index.clear()
-        chunk = self._search.corpus_chunk_size
-        for start in range(0, len(corpus), chunk):
-            self._search.index(corpus.select(range(start, min(start + chunk, len(corpus)))), **options)
-        # Of the corpus a search reads the ids only, one at a time, for which a data set takes 0.1 ms each.
-        self._search.task_corpus = {"id": self._index.ids}
 
-    def search(self, queries: Any, **options: Any) -> dict[str, dict[str, float]]:
-        """Find documents; arguments and result as in mteb's ``SearchProtocol``."""
-        found: dict[str, dict[str, float]] = self._search.search(queries, **options)
-        return found
+class MtebBM25(_IndexSearch):
+    """BM25 as a model for mteb: Lucene's variant, the words of `st_l0.data.words.WordSplitter`.
+
+    It is a sparse vector too, of the words of the corpus at hand, and is searched in the same index.
+
+    Raises:
+        MissingExtraError: the extra ``eval`` is not installed.
+    """
+
+    def __init__(self) -> None:
+        # All of a corpus at once: the weights come from its statistics.
+        super().__init__(_Words(), EmbeddedIndex, chunk=1 << 62)
 
 
 class _Encoder:
@@ -122,12 +147,60 @@ class _Encoder:
         return vectors
 
 
+class _Words:
+    """Texts → the vectors whose dot product is BM25."""
+
+    similarity = None
+
+    def __init__(self) -> None:
+        models = require("mteb.models", "eval")
+        variant = f"lucene-k{K1}-b{B}-english"
+        given = {"name": "st-l0/bm25", "revision": variant, "model_type": ["sparse"]}
+        self.mteb_model_meta = models.ModelMeta.create_empty(overwrites=given)
+        self._split = WordSplitter()
+        self._vocabulary: dict[str, int] = {}
+
+    def encode(self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any, **options: Any) -> Tensor:
+        """Encode batches of mteb's; the documents of a corpus come before its queries."""
+        texts = self._split([text for batch in inputs for text in batch["text"]])
+        if prompt_type.value == "query":
+            known = [
+                [self._vocabulary[word] for word in words if word in self._vocabulary] for words in texts
+            ]
+            places = np.concatenate([np.zeros(0, np.int64), *map(np.asarray, known)]).astype(np.int64)
+            rows = np.repeat(np.arange(len(known)), [len(words) for words in known])
+            counts = sp.csr_matrix(
+                (np.ones(len(places), np.float32), (rows, places)), shape=(len(texts), self._width)
+            )
+            counts.sum_duplicates()
+            return as_torch(counts)
+        self._vocabulary = {}
+        documents = [
+            [self._vocabulary.setdefault(word, len(self._vocabulary)) for word in words] for words in texts
+        ]
+        if not self._vocabulary:  # bm25s cannot index a corpus without words
+            return as_torch(sp.csr_matrix((len(texts), self._width), dtype=np.float32))
+        engine = require("bm25s", "eval").BM25(method="lucene", k1=K1, b=B, backend="numpy")
+        engine.index((documents, dict(self._vocabulary)), show_progress=False)  # which adds a word
+        scores = engine.scores  # of each document for each of its words, by words
+        by_words = sp.csc_matrix(
+            (scores["data"], scores["indices"], scores["indptr"]), shape=(len(texts), self._width)
+        )
+        return as_torch(by_words.tocsr())
+
+    @property
+    def _width(self) -> int:
+        return max(len(self._vocabulary), 1)
+
+
 class _Index:
     """mteb's ``IndexEncoderSearchProtocol`` on an index of ours."""
 
     def __init__(self, make_index: Callable[[], Index]) -> None:
         self._make_index = make_index
         self.ids: list[str] = []
+        self.costs: dict[str, float] = {}
+        self._documents = Activity()
 
     @cached_property
     def _index(self) -> Index:
@@ -137,7 +210,9 @@ class _Index:
         """Add documents; the index knows them by their position."""
         first = len(self.ids)
         self.ids.extend(idxs)
-        self._index.add(np.arange(first, len(self.ids)), embeddings)
+        vectors = as_csr(embeddings)
+        self._documents.add(vectors)
+        self._index.add(np.arange(first, len(self.ids)), vectors)
 
     def search(
         self,
@@ -148,11 +223,13 @@ class _Index:
         query_idx_to_id: Mapping[int, str] | None = None,
     ) -> tuple[list[list[float]], list[list[int]]]:
         """Scores and positions of the best documents: in the corpus, or in the list that is given to rank."""
+        queries, asked = as_csr(embeddings), Activity()
+        asked.add(queries)
+        self.costs = matching_costs(asked, self._documents)
         if top_ranked is None or query_idx_to_id is None:
-            found = self._index.search(embeddings, top_k)
+            found = self._index.search(queries, top_k)
             return [hits.scores.tolist() for hits in found], [hits.ids.tolist() for hits in found]
         position_of = dict(zip(self.ids, range(len(self.ids)), strict=True))
-        queries = as_csr(embeddings)
         scores, places = [], []
         for row in range(queries.shape[0]):
             candidates = [position_of[id] for id in top_ranked.get(query_idx_to_id[row], ())]
@@ -168,11 +245,5 @@ class _Index:
     def clear(self) -> None:
         """Drop the documents."""
         self.ids = []
+        self._documents = Activity()
         vars(self).pop("_index", None)  # mteb clears after each search; the next documents make a new one
-
-
-def _digest(model: SparseEncoder) -> str:
-    """40 hexadecimal digits, as of a commit, that name all that the vectors depend on."""
-    limits = (model.max_seq_length, model.tokenizer.model_max_length)  # of documents and of queries
-    settings = (*limits, model.max_active_dims, sorted(model.prompts.items()), repr(model))
-    return hashlib.sha256(f"{model.fingerprint()} {settings}".encode()).hexdigest()[:40]

@@ -205,6 +205,15 @@ def render(reports: Sequence[EvaluationReport]) -> Table:
     return table
 
 
+def own_documents_note(reports: Sequence[EvaluationReport]) -> str | None:
+    """A sentence on the queries that are documents themselves, None where there are none."""
+    counts = {report["collection"]: report.get("own_documents", 0) for report in reports}
+    found = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
+    return (
+        f"A query's own document is no hit, for the model and for BM25: {found} queries." if found else None
+    )
+
+
 def _cell(
     key: str, form: Callable[[float], str], values: dict[str, float], systems: _Systems, graded: bool
 ) -> str:

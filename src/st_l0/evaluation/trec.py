@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 from pathlib import Path
@@ -20,8 +21,9 @@ _TO_ESCAPE = re.compile(r"\s|\\u[0-9a-f]{4}")
 def write_run(run: Run, path: str | Path, tag: str = "st-l0") -> None:
     r"""Write a run as lines ``query Q0 document rank score tag``, replacing ``path`` as a whole.
 
-    Documents stand in the order in which trec_eval ranks them, see `st_l0.evaluation.metrics.rank`; ranks
-    count from 1. Scores have all their digits. A query for which nothing was found has no line.
+    It is compressed if the name of ``path`` ends in ``.gz``. Documents stand in the order in which trec_eval
+    ranks them, see `st_l0.evaluation.metrics.rank`; ranks count from 1. Scores have all their digits. A query
+    for which nothing was found has no line.
 
     White space would split a line, so it is written as ``\uXXXX``, with Unicode's number in hexadecimal:
     ``a b`` as ``a\u0020b``. In such ids, and in those that hold ``\uXXXX`` themselves, a backslash is
@@ -38,7 +40,8 @@ def write_run(run: Run, path: str | Path, tag: str = "st-l0") -> None:
     """
     if tag.split() != [tag]:
         raise InputError(f"{path}: tag {tag!r:.40} is not one word; give a name without white space")
-    with replace_file(path, RUN) as new, new.open("w", encoding="utf-8", newline="\n") as file:
+    opened = gzip.open if Path(path).suffix == ".gz" else open
+    with replace_file(path, RUN) as new, opened(new, "wt", encoding="utf-8", newline="\n") as file:
         for query, scores in run.items():
             name = _escape(query, path)
             for place, document in enumerate(rank(scores), 1):
@@ -85,7 +88,7 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
 
 
 def _is_run(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         fields = file.readline(_LINE).split()
     return len(fields) == 6 and fields[1] == "Q0"
 

@@ -53,6 +53,7 @@ class MiningReport:
     rows: int  #: pairs that were written
     dropped: int  #: pairs that were not, for too few negatives
     missing: int  #: relevant documents left out before, as the corpus does not have them
+    own: int = 0  #: queries that are documents themselves; those are no negatives of theirs
 
 
 def mine(
@@ -203,17 +204,9 @@ def mine_collection(
     data, output = local_path(data), local_path(output)
     with hold_output(output, "is mining there"):
         return _mine_collection(
-            model,
-            data,
-            output,
-            split,
-            columns,
-            index_folder,
-            settings,
-            batch_size,
-            trust_remote_code,
+            model, data, output, split, columns, index_folder, settings, batch_size, trust_remote_code,
             progress,
-        )
+        )  # fmt: skip
 
 
 def _mine_collection(
@@ -268,7 +261,8 @@ def _mine_collection(
         if not written:
             problem = f"{data}: none of {pairs:,} pairs has {settings.number} negatives"
             raise InputError(f"{problem}; ask for fewer, look deeper or loosen margin or max_ratio")
-        report = MiningReport(len(positives), pairs, written, pairs - written, known.missing)
+        own = sum(id in corpus and is_own(id, queries[id], corpus[id]) for id in positives)
+        report = MiningReport(len(positives), pairs, written, pairs - written, known.missing, own)
         content: dict[str, object] = {"model": name and str(name), "fingerprint": encoder.fingerprint()}
         content |= {"data": str(data), "split": split if known.judged else None}
         content |= {"index": str(index_folder or output / "index"), **asdict(settings), **asdict(report)}
