@@ -18,6 +18,7 @@ from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.locks import hold
+from st_l0.utils.paths import input_path
 from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
     record = encoding_record(folder)
     if not model.has_fingerprint(record["fingerprint"]):
         raise InputError(
-            f"{Path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
+            f"{input_path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
             "use that one, or encode again"
         )
     added = 0
