@@ -58,10 +58,7 @@ def assert_same(path: Path, corpus: sp.csr_matrix) -> None:
     """The index holds exactly the postings of scipy's transposition."""
     columns = corpus.tocsc()
     segments = EmbeddedIndex(path)._snapshot.segments
-    blocks = [
-        sp.csc_matrix((live.segment.weights, live.segment.rows, live.segment.indptr), (len(live), VOCABULARY))
-        for live in segments
-    ]
+    blocks = [live.segment.vectors.block(0, VOCABULARY).T for live in segments]
     stored = sp.vstack(blocks, format="csc")
     np.testing.assert_array_equal(stored.indptr, columns.indptr)
     np.testing.assert_array_equal(stored.indices, columns.indices)

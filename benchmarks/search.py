@@ -182,7 +182,7 @@ def copy_bandwidth() -> float:
 def bytes_touched(index: EmbeddedIndex, queries: sp.csr_matrix) -> float:
     """Bytes a query must read or write: 8 a posting, and the scores zeroed, read twice and added to."""
     segments = index._snapshot.segments
-    lengths = sum(np.diff(live.segment.indptr) for live in segments)
+    lengths = sum(np.diff(live.segment.vectors.indptr) for live in segments)
     return float(8 * lengths[queries.indices].sum() / queries.shape[0] + 3 * 4 * len(index))
 
 
@@ -199,8 +199,8 @@ def _memory(path: Path, queries: sp.csr_matrix, sink: Any) -> None:
     before = _resident()
     index = EmbeddedIndex(path)
     for live in index._snapshot.segments:
-        live.segment.rows.max()
-        live.segment.weights.max()
+        live.segment.vectors.rows.max()
+        live.segment.vectors.values.max()
         assert len(live.segment.all_ids)
     for row in range(20):
         index.search(queries[row])
@@ -296,7 +296,7 @@ def measure(index: EmbeddedIndex, path: Path, queries: sp.csr_matrix, bandwidth:
         torch.set_num_threads(threads)
         claim = f"{some.shape[0]:,} queries, top {k}, {size:,} documents: {several} threads against 1"
         report(claim, ours=times["two"], stock=times["one"], unit="s", threads=several, goal=None)
-    postings = sum(len(live.segment.rows) for live in index._snapshot.segments)
+    postings = sum(len(live.segment.vectors.rows) for live in index._snapshot.segments)
     disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     show(f"on the disk, {size:,} documents", disk / postings, "bytes a posting", threads, 9)
     grown = memory(path, some)

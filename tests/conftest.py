@@ -28,6 +28,12 @@ def pytest_addoption(parser):
     group.addoption("--fuzz-case", metavar="SUBJECT/NUMBER", help="Only this one, whose folder stays.")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "opensearch" in getattr(item, "fixturenames", ()):
+            item.add_marker("opensearch")
+
+
 def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
@@ -85,6 +91,26 @@ def tiny_encoder(mlm_folder, idf_weights):
         return SparseEncoder.from_mlm(base_model, **{"idf": idf_weights, "device": "cpu", **options})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def opensearch():
+    """The URL of a real OpenSearch with its plugins, started once a run; skipped where none can be had.
+
+    ``ST_L0_OPENSEARCH_URL`` names one that runs already, as by ``make opensearch``.
+    """
+    from opensearch_server import UnavailableError, can_be_had, running
+
+    if os.environ.get("ST_L0_OPENSEARCH_URL"):
+        yield os.environ["ST_L0_OPENSEARCH_URL"]
+        return
+    try:
+        with running() as cluster:
+            yield cluster.url
+    except UnavailableError as error:
+        if os.environ.get("CI") and can_be_had():
+            raise
+        pytest.skip(f"no OpenSearch: {error}")
 
 
 @pytest.fixture(autouse=True)

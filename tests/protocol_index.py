@@ -37,9 +37,21 @@ class ProtocolIndex:
         self.calls.append("delete")
         self._inner.delete(ids)
 
-    def search(self, queries, k=10, *, ids=None):
-        self.calls.append("search")
-        return self._inner.search(queries, k, ids=ids)
+    @property
+    def bm25(self):
+        return self._inner.bm25
 
-    def explain(self, query, id):
-        return self._inner.explain(query, id)
+    @property
+    def bm25_weight(self):
+        return self._inner.bm25_weight
+
+    @bm25_weight.setter
+    def bm25_weight(self, weight):
+        self._inner.bm25_weight = weight
+
+    def search(self, queries, k=10, *, ids=None, texts=None, bm25=0.0):
+        self.calls.append("search")
+        return self._inner.search(queries, k, ids=ids, texts=texts, bm25=bm25)
+
+    def explain(self, query, id, *, text=None, bm25=0.0):
+        return self._inner.explain(query, id, text=text, bm25=bm25)

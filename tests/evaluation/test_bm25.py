@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from st_l0.data import read_collection
-from st_l0.data.words import WordSplitter
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import quality
+from st_l0.utils.words import Analyzer
 
 pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
@@ -65,7 +65,7 @@ def test_languages_without_spaces():
     }  # fmt: skip
     # One pair, in one of five documents of 7, 9, 9, … pairs.
     (score,) = run["2"].values()
-    lengths = [len(pairs) for pairs in WordSplitter()(corpus.values())]
+    lengths = [len(pairs) for pairs in Analyzer()(corpus.values())]
     idf = math.log(1 + (5 - 1 + 0.5) / (1 + 0.5))
     assert score == pytest.approx(idf / (1 + 1.2 * (0.25 + 0.75 * 9 / (sum(lengths) / 5))), rel=1e-5)
     assert lengths[:3] == [7, 9, 9]

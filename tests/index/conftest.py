@@ -21,4 +21,4 @@ def small_segments(monkeypatch):
     monkeypatch.setattr("st_l0.index.embedded.merging.FAN_IN", 3)
     monkeypatch.setattr("st_l0.index.embedded.merging.SMALL", 40)
     monkeypatch.setattr("st_l0.index.embedded.merging.MAX_SIZE", 700)
-    monkeypatch.setattr("st_l0.index.embedded.segment._CHUNK_POSTINGS", 25)
+    monkeypatch.setattr("st_l0.index.embedded.postings._CHUNK_POSTINGS", 25)

@@ -43,7 +43,7 @@ def build(path, strings=True):
 @pytest.fixture(params=[True, False], ids=["str", "int"])
 def folder(request, tmp_path, monkeypatch):
     monkeypatch.setattr(checksums, "BLOCK", 64)  # so that these few documents have many blocks
-    monkeypatch.setattr("st_l0.index.embedded.segment._FEW_POSTINGS", 0)
+    monkeypatch.setattr("st_l0.index.embedded.postings._FEW_POSTINGS", 0)
     build(tmp_path / "index", request.param)
     return tmp_path / "index"
 
@@ -277,7 +277,7 @@ def test_checksums_of_pieces_are_those_of_the_whole(tmp_path, monkeypatch):
 
 
 def test_a_list_is_proven_when_it_is_first_used(tmp_path, monkeypatch):
-    monkeypatch.setattr("st_l0.index.embedded.segment._FEW_POSTINGS", 0)
+    monkeypatch.setattr("st_l0.index.embedded.postings._FEW_POSTINGS", 0)
     index, path = EmbeddedIndex(tmp_path / "index"), tmp_path / "index"
     index.add(["a", "b"], np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]))
     without_checksums(path)

@@ -170,7 +170,7 @@ def edit(manifest, **changes):
         (lambda m: m.write_bytes(b"\xff\xfe"), ["damaged", "not JSON"]),
         (lambda m: m.write_text("[]"), ["not the manifest of an index"]),
         (lambda m: m.write_text('{"manifest_version": 3}'), ["not the manifest of an index"]),
-        (lambda m: edit(m, version=2), ["version 2 is not supported"]),
+        (lambda m: edit(m, version=3), ["version 3 is not supported"]),
         (lambda m: edit(m, segments=None), ["damaged"]),
         (lambda m: edit(m, segments=[{}]), ["damaged"]),
         (lambda m: edit(m, metadata=[]), ["damaged"]),

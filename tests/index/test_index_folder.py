@@ -228,8 +228,8 @@ def test_open_maps_the_files(tmp_path):
     path = tmp_path / "index"
     EmbeddedIndex(path).add(["a", "b"], EYE[:2], ["A", "B"])
     (live,) = EmbeddedIndex(path)._snapshot.segments
-    segment = live.segment
-    arrays = [segment.indptr, segment.rows, segment.weights, segment.ids.blob, segment.texts.offsets]
+    segment, vectors = live.segment, live.segment.vectors
+    arrays = [vectors.indptr, vectors.rows, vectors.values, segment.ids.blob, segment.texts.offsets]
     assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
     assert [array.dtype.str for array in arrays] == ["<i8", "<i4", "<f4", "|u1", "<i8"]
     assert "row_of" not in vars(segment)  # nothing that grows with the index is made at open

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from st_l0.index.embedded import merging
-from st_l0.index.embedded.segment import LiveSegment, Segment, Strings, write_segment
+from st_l0.index.embedded.segment import LiveSegment, Segment, Strings
+from st_l0.index.embedded.writing import write_segment
 from st_l0.utils.sparse import as_csr
 
 
@@ -79,8 +80,8 @@ def test_merge_gives_the_arrays_worked_out_by_hand():
     first = Segment.build(["a", "b"], as_csr(np.array([[1, 0, 2], [0, 3, 4]])), ["A", "B"])
     second = Segment.build(["c"], as_csr(np.array([[5, 0, 6]])))
     merged = write_segment([LiveSegment(first).without(np.array([0])), LiveSegment(second)], None)
-    assert merged.indptr.tolist() == [0, 1, 2, 4]
-    assert merged.rows.tolist() == [1, 0, 0, 1]
-    assert merged.weights.tolist() == [5, 3, 4, 6]
+    assert merged.vectors.indptr.tolist() == [0, 1, 2, 4]
+    assert merged.vectors.rows.tolist() == [1, 0, 0, 1]
+    assert merged.vectors.values.tolist() == [5, 3, 4, 6]
     assert merged.all_ids.tolist() == ["b", "c"]
     assert merged.texts.take(np.arange(2)) == ["B", None]

@@ -9,10 +9,10 @@ from typing import Any
 from st_l0.errors import InputError
 from st_l0.index.embedded.index import EmbeddedIndex
 from st_l0.index.embedded.storage import Folder
-from st_l0.index.protocol import Hit, Hits, Index
+from st_l0.index.protocol import BM25, Hit, Hits, Index
 from st_l0.utils.files import check_writable
 
-__all__ = ["EmbeddedIndex", "Hit", "Hits", "Index", "check_target", "open_index"]
+__all__ = ["BM25", "EmbeddedIndex", "Hit", "Hits", "Index", "check_target", "open_index"]
 
 
 def open_index(
@@ -21,6 +21,7 @@ def open_index(
     vocabulary_size: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     create: bool = True,
+    bm25: str | BM25 | None = None,
 ) -> Index:
     """Open an index, or create it.
 
@@ -31,10 +32,14 @@ def open_index(
         metadata: A small JSON object, such as the model's name, stored with a new index; an index that
             exists already keeps its own.
         create: Create the index if there is none.
+        bm25: Keep the words of the documents beside their vectors, so that a search can count them too: the
+            language of stop words and stemmer ("english"), or a `BM25`. If None, a new index holds no words
+            and an existing one keeps what it has.
 
     Raises:
-        InputError: ``target`` is something else than an index, is damaged, has vectors of another length,
-            does not exist while ``create`` is off, or names an engine that is not supported.
+        InputError: ``target`` is something else than an index, is damaged, has vectors of another length or
+            words of another ``bm25``, does not exist while ``create`` is off, or names an engine that is not
+            supported.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -46,7 +51,7 @@ def open_index(
         'a'
     """
     _refuse_engines(target)
-    return EmbeddedIndex(target, vocabulary_size=vocabulary_size, metadata=metadata, create=create)
+    return EmbeddedIndex(target, vocabulary_size=vocabulary_size, metadata=metadata, create=create, bm25=bm25)
 
 
 def check_target(target: str | Path) -> None:

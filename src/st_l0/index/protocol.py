@@ -2,21 +2,89 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol, TypeAlias, overload, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from st_l0.errors import InputError
 from st_l0.utils.sparse import Vectors
+from st_l0.utils.words import K1, B
 
 Id: TypeAlias = "str | int"
 Ids: TypeAlias = "Iterable[str] | Iterable[int] | NDArray[Any]"
 
 
+@dataclass(frozen=True)
+class BM25:
+    """How an index weighs words: Lucene's variant of BM25, without its constant factor (k1 + 1).
+
+    The score of a document is the sum over the query's words of
+    ``ln(1 + (N - n + .5) / (n + .5)) * tf / (tf + k1 * (1 - b + b * length / mean))``: N documents, of which
+    n have the word, and the mean of their lengths in words.
+
+    Args:
+        language: Of the stop words and the stemmer; see `st_l0.utils.words.Analyzer`.
+        k1: How slowly repetitions lose weight, at least 0.
+        b: How much a document's length counts, 0 to 1.
+        lengths: "exact", or "lucene": as Lucene's one byte keeps them (up to 9 % low above 40 words), while N
+            and the mean leave documents without words out, so that scores equal OpenSearch's.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    language: str = "english"
+    k1: float = K1
+    b: float = B
+    lengths: Literal["exact", "lucene"] = "exact"
+
+    def __post_init__(self) -> None:
+        for name, highest in (("k1", math.inf), ("b", 1.0)):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= highest or math.isinf(value):
+                raise InputError(f"{name} of BM25 must be a number of 0 to {highest:g}, not {value!r:.40}")
+            object.__setattr__(self, name, float(value))
+        if self.lengths not in ("exact", "lucene"):
+            raise InputError(f"lengths of BM25 must be 'exact' or 'lucene', not {self.lengths!r:.40}")
+        if not isinstance(self.language, str):
+            raise InputError(f"language of BM25 must be a name such as 'english', not {self.language!r:.40}")
+
+    @classmethod
+    def of(cls, given: Any) -> BM25:
+        """What a caller means: a language alone, with the usual settings, or all of them."""
+        if isinstance(given, BM25):
+            return given
+        if not isinstance(given, str):
+            raise InputError(f"bm25 must be a language such as 'english', or a BM25, not {given!r:.40}")
+        return cls(given)
+
+
+def as_weight(given: Any, stored: float | None = None) -> float:
+    """How much BM25 counts in a search; "auto" is what the index has ``stored``.
+
+    Raises:
+        InputError: It is no finite number of at least 0, or nothing is stored.
+    """
+    if isinstance(given, str) and given == "auto":
+        if stored is None:
+            raise InputError("bm25='auto', but the index has no weight stored: set bm25_weight, or give one")
+        return stored
+    if not _is_number(given) or not 0 <= given < math.inf:
+        raise InputError(f"the weight of BM25 must be a finite number of at least 0, not {given!r:.40}")
+    return float(given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
 class Hit(NamedTuple):
-    """One document found: its id, its score (the dot product with the query) and its text, if stored."""
+    """One document found: its id, its score (see `Index.search`) and its text, if stored."""
 
     id: Id
     score: float
@@ -95,13 +163,24 @@ class Index(Protocol):
     def metadata(self) -> dict[str, Any]:
         """A small JSON object stored with the index, such as the model's name."""
 
+    @property
+    def bm25(self) -> BM25 | None:
+        """How the index weighs words; None if it holds none."""
+
+    @property
+    def bm25_weight(self) -> float | None:
+        """How much BM25 counts where a search says "auto"; None if nothing is stored. It can be set."""
+
+    @bm25_weight.setter
+    def bm25_weight(self, weight: float | None) -> None: ...
+
     def __len__(self) -> int: ...
 
     def missing(self, ids: Ids) -> list[Id]:
         """Those of ``ids`` that are not in the index, in their order; an id of the other kind is missing."""
 
     def add(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
-        """Add documents whose ids are new."""
+        """Add documents whose ids are new. An index with words needs a text of each."""
 
     def update(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
         """Add documents, replacing those whose ids are known."""
@@ -109,12 +188,34 @@ class Index(Protocol):
     def delete(self, ids: Ids) -> None:
         """Remove documents; every id must be known."""
 
-    def search(self, queries: Vectors, k: int = 10, *, ids: Ids | None = None) -> list[Hits]:
+    def search(
+        self,
+        queries: Vectors | None,
+        k: int = 10,
+        *,
+        ids: Ids | None = None,
+        texts: Sequence[str] | None = None,
+        bm25: float | Literal["auto"] = 0.0,
+    ) -> list[Hits]:
         """Find the ``k`` best documents of each query, among ``ids`` if given; unknown ids are ignored.
+
+        The score is the dot product of vectors, plus ``bm25`` times `BM25` of the query's text, in an index
+        with words. With ``bm25`` 0 texts count for nothing. ``queries`` None: words alone.
 
         A hit scores above zero. Hits come by falling score. Equal scores come in an order that is the
         engine's, and the same for the same documents; `EmbeddedIndex` keeps the order of addition.
         """
 
-    def explain(self, query: Vectors, id: Id) -> dict[int, tuple[float, float]]:
-        """Token id → (query weight, document weight) of the tokens that both have, largest product first."""
+    def explain(
+        self,
+        query: Vectors | None,
+        id: Id,
+        *,
+        text: str | None = None,
+        bm25: float | Literal["auto"] = 0.0,
+    ) -> dict[int | str, tuple[float, float]]:
+        """The parts of a score, largest product first; the products add up to it.
+
+        A token id → (query weight, document weight) of each token that both have; a word →
+        (``bm25`` times its IDF and its count in the query, what its count in the document makes of that).
+        """

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import Side, SparseScores
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.inputs import text_batches
 from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_json
+from st_l0.utils.words import K1, Analyzer, B
 
 _CHUNK = 4096
 
@@ -45,11 +45,11 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         0
     """
     check_file(path, _STATISTICS)
-    split = WordSplitter()
+    analyze = Analyzer()
     frequencies: Counter[str] = Counter()
     documents = words = 0
     for chunk in text_batches(texts, _CHUNK):
-        for row in split(chunk):
+        for row in analyze(chunk):
             frequencies.update(list(dict.fromkeys(row)))  # not a set, whose order changes from run to run
             words += len(row)
         documents += len(chunk)
@@ -70,7 +70,7 @@ _STATISTICS = FileKind("statistics of a corpus", _is_statistics)
 class BM25Teacher(SparseScores):
     """BM25 of any texts by the statistics of one corpus, so that a score depends on the pair alone.
 
-    Lucene's variant with k1 1.2, b 0.75 and the words of `st_l0.data.words`, as `st_l0.evaluation` has it. A
+    Lucene's variant with k1 1.2, b 0.75 and the words of `st_l0.utils.words`, as `st_l0.evaluation` has it. A
     word that the corpus does not have counts as one of no document.
 
     Args:
@@ -84,7 +84,7 @@ class BM25Teacher(SparseScores):
 
     def __init__(self, name: str, path: str | Path) -> None:
         self.name = name
-        self._split = WordSplitter()
+        self._analyze = Analyzer()
         mend = "st_l0.teachers.write_bm25 makes one"
         content = read_json(local_path(path), mend)
         try:
@@ -104,7 +104,7 @@ class BM25Teacher(SparseScores):
         values: list[float] = []
         columns: list[int] = []
         ends = [0]
-        for words in self._split(texts):
+        for words in self._analyze(texts):
             norm = K1 * (1 - B + B * len(words) / self._mean)
             for word, count in Counter(words).items():
                 columns.append(self._columns.setdefault(word, len(self._columns)))

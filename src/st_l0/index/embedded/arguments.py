@@ -88,6 +88,15 @@ def _kind(value: Any) -> str | None:
     return "str" if isinstance(value, str) else "int" if isinstance(value, int | np.integer) else None
 
 
+def unique(ids: list[Id]) -> list[Id]:
+    """The same ids; InputError if one is there twice."""
+    if len(set(ids)) < len(ids):
+        seen: set[Id] = set()
+        twice = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise InputError(f"id {twice!r} is given more than once")
+    return ids
+
+
 def as_stored_texts(texts: Any) -> list[str | None]:
     """Texts to keep beside documents; None where there is none. Lone surrogates are kept too.
 

@@ -25,6 +25,14 @@ DTYPES = {
     "id_offsets": "<i8",
     "text_bytes": "|u1",
     "text_offsets": "<i8",
+    "word_bytes": "|u1",
+    "word_offsets": "<i4",
+    "word_indptr": "<i4",
+    "word_rows": "<i4",
+    "word_counts": "|u1",
+    "word_large_places": "<i4",
+    "word_large_counts": "<i4",
+    "word_lengths": "<i4",
 }
 
 

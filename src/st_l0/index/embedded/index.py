@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 
 from st_l0.errors import InputError
 from st_l0.index.embedded import merging
-from st_l0.index.embedded.arguments import as_count, as_ids, as_json, as_path, as_stored_texts
+from st_l0.index.embedded.arguments import as_count, as_ids, as_json, as_path, as_stored_texts, unique
+from st_l0.index.embedded.asking import as_queries, visible, words_of
+from st_l0.index.embedded.bm25 import WordSettings
+from st_l0.index.embedded.building import new_segments
+from st_l0.index.embedded.explaining import explain
 from st_l0.index.embedded.searching import find
-from st_l0.index.embedded.segment import LiveSegment, Segment
+from st_l0.index.embedded.segment import LiveSegment
 from st_l0.index.embedded.snapshot import Snapshot
 from st_l0.index.embedded.storage import Folder, Memory, Store
-from st_l0.index.protocol import Hits, Id, Ids
+from st_l0.index.protocol import BM25, Hits, Id, Ids, as_weight
+from st_l0.utils.inputs import as_texts
 from st_l0.utils.sparse import Vectors, as_csr
 
 
@@ -41,10 +46,13 @@ class EmbeddedIndex:
             from the first documents.
         metadata: A small JSON object stored with a new index; one that exists already keeps its own.
         create: Make a new index if there is none at ``path``.
+        bm25: Keep words beside vectors: their language, or a `BM25`; if None, a new index holds none and an
+            existing one keeps what it has. Every document then needs a text.
 
     Raises:
         InputError: there is no index and ``create`` is off; ``path`` is something else, cannot be written,
-            is damaged, or holds vectors of another length; ``metadata`` is not JSON.
+            is damaged, or holds vectors of another length or words of another ``bm25``; ``metadata`` is not
+            JSON.
 
     Example:
         >>> index = EmbeddedIndex()
@@ -60,19 +68,24 @@ class EmbeddedIndex:
         vocabulary_size: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         create: bool = True,
+        bm25: str | BM25 | None = None,
     ) -> None:
         if vocabulary_size is not None:
             vocabulary_size = as_count(vocabulary_size, "vocabulary_size")
         self.path: Path | None = None
+        wanted = None if bm25 is None else BM25.of(bm25)
         empty = Snapshot(
             vocabulary_size=vocabulary_size, metadata=as_json({} if metadata is None else metadata)
         )
-        if path is None:
+        folder = None if path is None else Folder(as_path(path))
+        new = folder is None or (create and not folder.exists())
+        if new and wanted is not None:
+            empty = replace(empty, words=WordSettings.new(wanted))
+        if folder is None:
             self._store: Store = Memory(empty)
         else:
-            folder = Folder(as_path(path))
             self.path = folder.path
-            if create and not folder.exists():
+            if new:
                 folder.create(empty)
             self._store = folder
         self._snapshot = self._store.load(empty)
@@ -81,6 +94,11 @@ class EmbeddedIndex:
             raise InputError(
                 f"{path}: the index holds vectors of {known} dimensions, not {vocabulary_size}: "
                 "use the model that it was built with, or another index"
+            )
+        if wanted not in (None, self.bm25):
+            has = "no words" if self.bm25 is None else f"words of {self.bm25}"
+            raise InputError(
+                f"{path}: the index holds {has}, not of {wanted}: open it without bm25, or another"
             )
         self._told = vocabulary_size
 
@@ -103,6 +121,29 @@ class EmbeddedIndex:
     def metadata(self) -> dict[str, Any]:
         """The JSON object that was given when the index was made."""
         return dict(self._snapshot.metadata)
+
+    @property
+    def bm25(self) -> BM25 | None:
+        """How the index weighs words; None if it holds none."""
+        words = self._snapshot.words
+        return None if words is None else words.bm25
+
+    @property
+    def bm25_weight(self) -> float | None:
+        """How much BM25 counts in a search that says "auto"; None if nothing is stored.
+
+        Setting it stores it with the index; InputError if that holds no words, or it is no weight.
+        """
+        words = self._snapshot.words
+        return None if words is None else words.weight
+
+    @bm25_weight.setter
+    def bm25_weight(self, weight: float | None) -> None:
+        value = None if weight is None else as_weight(weight)
+        with self._store.writing():
+            snapshot = self._store.load(self._snapshot)
+            words = replace(words_of(snapshot), weight=value)
+            self._snapshot = self._store.publish(replace(snapshot, words=words))
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -141,7 +182,8 @@ class EmbeddedIndex:
 
         Raises:
             InputError: an id is in the index already or given twice, ids are mixed or not of the index's
-                kind, lengths differ, a weight is NaN or infinite, or another process writes for long.
+                kind, lengths differ, a weight is NaN or infinite, the index holds words and a text is missing
+                or its words are of another analyzer, or another process writes for long.
             OSError: the disk is full.
         """
         self._write(ids, vectors, texts, replacing=False)
@@ -156,7 +198,7 @@ class EmbeddedIndex:
         Raises:
             InputError: an id is unknown or given twice, or another process writes for long.
         """
-        values = _unique(as_ids(ids))
+        values = unique(as_ids(ids))
         with self._store.writing():
             snapshot = self._store.load(self._snapshot)
             found = snapshot.locate(values)
@@ -166,7 +208,14 @@ class EmbeddedIndex:
             self._commit(snapshot, snapshot.without(found.values()))
 
     def search(
-        self, queries: Vectors, k: int = 10, *, ids: Ids | None = None, mask: NDArray[np.bool_] | None = None
+        self,
+        queries: Vectors | None,
+        k: int = 10,
+        *,
+        ids: Ids | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        texts: Sequence[str] | None = None,
+        bm25: float | Literal["auto"] = 0.0,
     ) -> list[Hits]:
         """Find the ``k`` best documents of each query, exactly.
 
@@ -174,56 +223,64 @@ class EmbeddedIndex:
         ``OMP_NUM_THREADS``, else a thread for each core.
 
         Args:
-            queries: Shape ``(queries, vocabulary_size)``; weights may be negative.
+            queries: Shape ``(queries, vocabulary_size)``; weights may be negative. None: words alone.
             k: At least 1.
             ids: Only these documents may be returned; unknown ids are ignored.
             mask: Only documents where it is True may be returned: bool, in the order of `ids()`, shape
                 ``(documents,)``. With ``ids``, both must allow a document.
+            texts: The text of each query, for its words.
+            bm25: How much BM25 counts beside the vectors; "auto" is `bm25_weight`. At 0 ``texts`` count for
+                nothing.
 
         Returns:
             One result a query, best first, with at most ``k`` hits, all of a score above zero.
 
         Raises:
             InputError: ``k`` is below 1, the queries have another length than the documents or a weight that
-                is not finite, ``ids`` are of the wrong kind, or ``mask`` has another shape.
+                is not finite, ``ids`` are of the wrong kind, or ``mask`` has another shape; ``bm25`` is no
+                weight, or there are no texts or no words for it; the words are of another analyzer.
         """
         k = as_count(k, "k")
         snapshot = self._snapshot
-        matrix = self._check(queries, snapshot)
-        found = find(snapshot, matrix, k, _visible(snapshot, ids, mask))
+        vectors = None if queries is None else self._check(queries, snapshot)
+        matrix, words = as_queries(snapshot, vectors, texts, bm25)
+        found = find(snapshot, matrix, k, visible(snapshot, ids, mask), words)
         return list(snapshot.as_hits(found))
 
-    def explain(self, query: Vectors, id: Id) -> dict[int, tuple[float, float]]:
+    def explain(
+        self,
+        query: Vectors | None,
+        id: Id,
+        *,
+        text: str | None = None,
+        bm25: float | Literal["auto"] = 0.0,
+    ) -> dict[int | str, tuple[float, float]]:
         """Why a document has its score, as the index stores it.
 
         Args:
-            query: One vector, shape ``(vocabulary_size,)`` or ``(1, vocabulary_size)``.
+            query: One vector, shape ``(vocabulary_size,)`` or ``(1, vocabulary_size)``; None: words alone.
             id: A document of the index.
+            text: The text of the query, for its words.
+            bm25: How much BM25 counts, as for `search`.
 
         Returns:
-            Token id → (query weight, document weight) of the tokens that both have, largest product first;
-            the products add up to the score.
+            The parts, largest product first; the products add up to the score. A token id → (query weight,
+            document weight) of each token that both have. A word, as stemmed → (``bm25`` times its IDF and
+            its count in the query, count / (count + norm) of the document).
 
         Raises:
-            InputError: ``id`` is unknown, or ``query`` is not one vector of the index's length.
+            InputError: ``id`` is unknown, ``query`` is not one vector of the index's length, or what
+                `search` refuses.
         """
         snapshot = self._snapshot
-        matrix = self._check(query, snapshot)
+        vector = None if query is None else self._check(query, snapshot)
+        matrix, words = as_queries(snapshot, vector, None if text is None else [text], bm25)
         if matrix.shape[0] != 1:
             raise InputError(f"explain takes one query, not {matrix.shape[0]}")
         position = next(iter(snapshot.locate(as_ids(cast(Ids, [id]))).values()), None)
         if position is None:
             raise InputError(f"id {id!r} is not in the index")
-        ((number, _, (row,)),) = snapshot.split(np.array([position]))
-        segment = snapshot.segments[number].segment
-        segment.prove_lists(matrix.indices)
-        shared = {}
-        for token, weight in zip(matrix.indices.tolist(), matrix.data.tolist(), strict=True):
-            start, stop = segment.indptr[token : token + 2].tolist()
-            place = start + int(np.searchsorted(segment.rows[start:stop], row))
-            if place < stop and segment.rows[place] == row:
-                shared[token] = (weight, float(segment.weights[place]))
-        return dict(sorted(shared.items(), key=lambda item: -item[1][0] * item[1][1]))
+        return explain(snapshot, position, matrix, () if words is None else words[0])
 
     def save(self, path: str | Path) -> None:
         """Write a compact copy of what the index shows to another folder, replacing an index there.
@@ -241,7 +298,7 @@ class EmbeddedIndex:
             target.publish(replace(snapshot, segments=tuple(target.write(group) for group in groups)))
 
     def _write(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None, replacing: bool) -> None:
-        values = _unique(as_ids(ids, ordered=True))
+        values = unique(as_ids(ids, ordered=True))
         matrix = self._check(vectors, self._snapshot)
         if len(values) != matrix.shape[0]:
             raise InputError(f"{len(values)} ids were given for {matrix.shape[0]} vectors")
@@ -249,8 +306,12 @@ class EmbeddedIndex:
             texts = as_stored_texts(texts)
             if len(texts) != len(values):
                 raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
+        settings = self._snapshot.words
+        if settings is not None and texts is None:
+            raise InputError("the index holds words, so it needs the texts of its documents: give texts")
         if not values:
             return
+        words = None if settings is None else settings.split(as_texts(texts))
         with self._store.writing():
             snapshot = self._store.load(self._snapshot)
             self._check_length(matrix, snapshot)
@@ -259,11 +320,14 @@ class EmbeddedIndex:
                 raise InputError(
                     f"the index has {snapshot.id_kind} ids, but {values[0]!r} is {kind}: use one kind"
                 )
+            if settings != snapshot.words:
+                raise InputError("the index was replaced by one of other words meanwhile: open it again")
             found = snapshot.locate(values)
             if found and not replacing:
                 raise InputError(f"id {next(iter(found))!r} is in the index already: update() replaces it")
             snapshot = replace(snapshot, vocabulary_size=matrix.shape[1], id_kind=kind)
-            self._commit(snapshot, [*snapshot.without(found.values()), *_new_segments(values, matrix, texts)])
+            new = new_segments(values, matrix, texts, words)
+            self._commit(snapshot, [*snapshot.without(found.values()), *new])
 
     def _commit(self, snapshot: Snapshot, segments: list[LiveSegment]) -> None:
         settled = tuple(self._store.settle(group) for group in merging.plan(segments))
@@ -281,57 +345,3 @@ class EmbeddedIndex:
                 f"the vectors have {matrix.shape[1]} dimensions, those of the index {expected}: "
                 "encode with the model that the index was built with"
             )
-
-
-def _visible(
-    snapshot: Snapshot, ids: Ids | None, mask: NDArray[np.bool_] | None
-) -> NDArray[np.float32] | None:
-    """1 for positions that may be returned and 0 for others; None if all may."""
-    if ids is None and mask is None:
-        return snapshot.visible
-    allowed = snapshot.kept
-    if ids is not None:
-        values = as_ids(ids)
-        if values and snapshot.id_kind not in (None, "str" if isinstance(values[0], str) else "int"):
-            raise InputError(f"the index has {snapshot.id_kind} ids, but {values[0]!r} is not one")
-        allowed = np.zeros(len(snapshot.kept), dtype=bool)
-        allowed[list(snapshot.locate(values).values())] = True
-    if mask is not None:
-        mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.shape != (len(snapshot),):
-            raise InputError(
-                f"mask must be {len(snapshot)} booleans, one a document in the order of ids(), "
-                f"not {mask.dtype} of shape {mask.shape}"
-            )
-        allowed = allowed.copy()
-        allowed[np.flatnonzero(snapshot.kept)[~mask]] = False
-    return allowed.astype(np.float32)
-
-
-def _unique(ids: list[Id]) -> list[Id]:
-    if len(set(ids)) < len(ids):
-        seen: set[Id] = set()
-        twice = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
-        raise InputError(f"id {twice!r} is given more than once")
-    return ids
-
-
-def _new_segments(
-    ids: list[Id], matrix: sp.csr_matrix, texts: Sequence[str | None] | None
-) -> Iterator[LiveSegment]:
-    """The documents as segments in memory, each small enough for int32 positions."""
-    sizes = np.cumsum(np.diff(matrix.indptr).astype(np.int64) + 1)
-    start, before = 0, 0
-    while start < len(ids):
-        stop = max(int(np.searchsorted(sizes, before + merging.MAX_SIZE, side="right")), start + 1)
-        chunk = None if texts is None else texts[start:stop]
-        yield LiveSegment(Segment.build(ids[start:stop], _rows(matrix, start, stop), chunk))
-        start, before = stop, int(sizes[stop - 1])
-
-
-def _rows(matrix: sp.csr_matrix, start: int, stop: int) -> sp.csr_matrix:
-    """Some rows, without copying them."""
-    first, last = matrix.indptr[[start, stop]].tolist()
-    indptr = matrix.indptr[start : stop + 1] - first
-    arrays = (matrix.data[first:last], matrix.indices[first:last], indptr)
-    return sp.csr_matrix(arrays, shape=(stop - start, matrix.shape[1]))

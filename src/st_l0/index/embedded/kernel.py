@@ -56,6 +56,17 @@ def accumulate(
     csc_matvec(len(scores), len(columns), spans.ravel(), rows, weights, columns, scores)
 
 
+def accumulate_list(
+    rows: NDArray[np.int32], values: NDArray[np.float32], weight: float, scores: NDArray[np.float32]
+) -> None:
+    """Add one list of postings, times a weight, to ``scores`` in place; shapes as for `accumulate`."""
+    if csc_matvec is None:
+        np.add.at(scores, rows, values * np.float32(weight))
+        return
+    ends = np.array([0, len(rows)], dtype=np.int32)
+    csc_matvec(len(scores), 1, ends, rows, values, np.array([weight], dtype=np.float32), scores)
+
+
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Positions of the ``k`` largest scores above zero, best first; equal scores in order of position.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -11,17 +12,23 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from st_l0.index.embedded.kernel import accumulate, top_k
+from st_l0.index.embedded.bm25 import Word
+from st_l0.index.embedded.kernel import accumulate, accumulate_list, top_k
 from st_l0.index.embedded.snapshot import Snapshot
 
 Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+Weighed: TypeAlias = "Sequence[tuple[str, Word, float]]"
 
 _QUERIES = 16  # that many at a time go to a thread
 _ROWS = 1 << 15  # per thread: with fewer rows the threads wait for Python's lock longer than they walk
 
 
 def find(
-    snapshot: Snapshot, queries: sp.csr_matrix, k: int, visible: NDArray[np.float32] | None
+    snapshot: Snapshot,
+    queries: sp.csr_matrix,
+    k: int,
+    visible: NDArray[np.float32] | None,
+    words: Sequence[Weighed] | None = None,
 ) -> list[Found]:
     """The positions and scores of each query's hits, best first.
 
@@ -34,6 +41,7 @@ def find(
         queries: Shape ``(queries, vocabulary_size)``, sorted.
         k: Hits a query.
         visible: 1 for positions that may be returned and 0 for others, shape ``(rows,)``; None if all may.
+        words: Those of each query, if they count: what `Statistics.weigh` gave.
     """
     starts = range(0, queries.shape[0], _QUERIES)
     threads = min(_threads(), len(starts), int(snapshot.bases[-1]) // _ROWS)
@@ -41,7 +49,10 @@ def find(
     def work(start: int) -> list[Found]:
         with snapshot.sums() as scores:
             stop = min(start + _QUERIES, queries.shape[0])
-            return [_search(snapshot, queries, row, k, visible, scores) for row in range(start, stop)]
+            return [
+                _search(snapshot, queries, row, k, visible, () if words is None else words[row], scores)
+                for row in range(start, stop)
+            ]
 
     if threads < 2:
         groups = list(map(work, starts))
@@ -68,6 +79,7 @@ def _search(
     row: int,
     k: int,
     visible: NDArray[np.float32] | None,
+    words: Weighed,
     scores: NDArray[np.float32],
 ) -> Found:
     """One query; what ``scores`` holds is overwritten."""
@@ -75,11 +87,17 @@ def _search(
     tokens, weights = queries.indices[start:stop], queries.data[start:stop]
     scores.fill(0)
     base = 0
-    for live in snapshot.segments:
-        segment = live.segment
+    for number, live in enumerate(snapshot.segments):
+        segment, vectors = live.segment, live.segment.vectors
         view = scores[base : base + len(segment)]
-        segment.prove_lists(tokens)
-        accumulate(segment.indptr, segment.rows, segment.weights, tokens, weights, view)
+        vectors.prove_lists(tokens)
+        accumulate(vectors.indptr, vectors.rows, vectors.values, tokens, weights, view)
+        for _, word, weight in words:
+            start, stop = word.spans[number]
+            if start < stop:
+                assert segment.words is not None
+                parts = snapshot.statistics.parts(number, start, stop)
+                accumulate_list(segment.words.postings.rows[start:stop], parts, weight, view)
         base += len(segment)
     if visible is not None:
         scores *= visible  # several times faster than assigning zeros through a mask

@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from st_l0.index.embedded.bm25 import Statistics, WordSettings
 from st_l0.index.embedded.segment import LiveSegment
 from st_l0.index.protocol import Hits, Id
 
@@ -23,6 +24,7 @@ class Snapshot:
     id_kind: str | None = None  # "str", "int", or None before the first document
     metadata: dict[str, Any] = field(default_factory=dict)
     segments: tuple[LiveSegment, ...] = ()
+    words: WordSettings | None = None
     _spare: list[NDArray[np.float32]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -32,6 +34,12 @@ class Snapshot:
     def bases(self) -> NDArray[np.int64]:
         """Position of each segment's first row; the last entry is the number of all rows."""
         return np.cumsum([0] + [len(live.segment) for live in self.segments])
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Those of the words, in an index that has words."""
+        assert self.words is not None
+        return Statistics(self.segments, self.words.bm25)
 
     @contextmanager
     def sums(self) -> Iterator[NDArray[np.float32]]:

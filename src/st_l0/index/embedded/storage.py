@@ -27,8 +27,9 @@ from st_l0.index.embedded import manifests
 from st_l0.index.embedded.arrays import open_array, write_array
 from st_l0.index.embedded.checksums import damaged
 from st_l0.index.embedded.manifests import OURS
-from st_l0.index.embedded.segment import LiveSegment, Segment, write_segment
+from st_l0.index.embedded.segment import LiveSegment, Segment
 from st_l0.index.embedded.snapshot import Snapshot
+from st_l0.index.embedded.writing import write_segment
 from st_l0.utils.files import replace_file, sync
 from st_l0.utils.locks import hold
 from st_l0.utils.paths import local_path
@@ -192,12 +193,14 @@ class Folder:
         ]
         manifest = {
             "format": manifests.FORMAT,
-            "version": manifests.VERSION,
+            "version": manifests.VERSION if snapshot.words is None else manifests.WITH_WORDS,
             "vocabulary_size": snapshot.vocabulary_size,
             "id_kind": snapshot.id_kind,
             "metadata": snapshot.metadata,
             "segments": entries,
         }
+        if snapshot.words is not None:
+            manifest["words"] = manifests.describe_words(snapshot.words)
         sync(self.path)
         with replace_file(self._manifest) as temporary:
             temporary.write_bytes(manifests.seal(manifest))
@@ -257,7 +260,11 @@ class Folder:
                 live = LiveSegment(live.segment, deleted, entry["deleted"], entry.get("deleted_checksums"))
             segments.append(live)
         return Snapshot(
-            manifest["vocabulary_size"], manifest["id_kind"], dict(manifest["metadata"]), tuple(segments)
+            manifest["vocabulary_size"],
+            manifest["id_kind"],
+            dict(manifest["metadata"]),
+            tuple(segments),
+            manifests.read_words(manifest["words"]) if "words" in manifest else None,
         )
 
 

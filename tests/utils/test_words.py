@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from st_l0.data.words import WordSplitter
+from st_l0.utils.words import Analyzer
 
 bm25s = pytest.importorskip("bm25s")
 Stemmer = pytest.importorskip("Stemmer")
 
 
 def _words(text):
-    (words,) = WordSplitter()([text])
+    (words,) = Analyzer()([text])
     return words
 
 
@@ -63,7 +63,7 @@ def test_other_languages(text, words):
 
 
 def test_words_are_the_same_in_every_process():
-    code = "from st_l0.data.words import WordSplitter; print(WordSplitter()(['cats dogs 首都的 zebra cats']))"
+    code = "from st_l0.utils.words import Analyzer; print(Analyzer()(['cats dogs 首都的 zebra cats']))"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},

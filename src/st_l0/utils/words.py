@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, cached_property
+from hashlib import sha256
 from itertools import chain, pairwise
 from typing import NamedTuple
 from unicodedata import category, normalize
 
 from tqdm import tqdm
 
-from st_l0.errors import require
+from st_l0.errors import InputError, require
 
 K1, B = 1.2, 0.75
 
@@ -31,7 +33,7 @@ _FORMS = re.compile("[\u2f00-\u2fd5\uff01-\uffee]+")
 _PLAIN = re.compile(r"\w\w+")
 
 
-class WordSplitter:
+class Analyzer:
     """Texts into words for BM25: lower case, without English stop words, stemmed as English by Snowball.
 
     A word is what letters, digits and their accents make together, of at least two characters. Where a script
@@ -42,7 +44,10 @@ class WordSplitter:
         MissingExtraError: the extra ``eval`` is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, language: str = "english") -> None:
+        if language != "english":
+            raise InputError(f"language {language!r} is none that words can be analyzed in; give english")
+        self.language = language
         self._stop_words = frozenset(require("bm25s.stopwords", "eval").STOPWORDS_EN)
         self._stem = require("Stemmer", "eval").Stemmer("english").stemWords
 
@@ -53,6 +58,14 @@ class WordSplitter:
         distinct = list(dict.fromkeys(chain.from_iterable(rows)))
         stems = dict(zip(distinct, self._stem(distinct), strict=True))
         return [[stems[word] for word in row] for row in rows]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells analyzers apart: a hash of what some texts become, equal in every process."""
+        return sha256(json.dumps(self(_PROBES), ensure_ascii=True).encode()).hexdigest()[:16]
+
+
+_PROBES = ("The cats' running universities, vitamin C x² cafe\u0301 ＡＢ1 機械学習 ไทย भारत की İstanbul",)
 
 
 def _words(text: str) -> list[str]:
