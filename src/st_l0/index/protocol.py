@@ -226,7 +226,8 @@ class Index(Protocol):
 class Add(Protocol):
     """What adds documents, as `Index.add`."""
 
-    def __call__(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None: ...
+    def __call__(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
+        """Add documents."""
 
 
 @runtime_checkable

@@ -97,7 +97,10 @@ def index_corpus(
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
     disable = None if progress else True  # to tqdm, None means: no bar where there is no terminal
-    with tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar, _adding(index, refused) as add:
+    with (
+        tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar,
+        _adding(index, refused) as add,
+    ):
         for chunk in batched(documents, chunk_size):
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
@@ -149,7 +152,10 @@ def index_encoded(
     added = 0
     disable = None if progress else True
     total = record["documents"]
-    with tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar, _adding(index, refused) as add:
+    with (
+        tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar,
+        _adding(index, refused) as add,
+    ):
         for ids, texts, vectors in read_shards(folder):
             missing = set(index.missing(ids))
             new = [row for row, id in enumerate(ids) if id in missing]
