@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from loads import VOCABULARY, Numbered, ask, documents, expected, held
+
 from st_l0.errors import InputError, ServerError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.index.opensearch.pipeline import Pipeline
@@ -173,7 +173,7 @@ def test_a_full_disk_stops_the_load_and_the_next_one_goes_on(node, target):
     assert "\n" not in str(caught.value)
     left = len(index.missing([one.id for one in some]))
     assert left > 0
-    with pytest.raises(ServerError, match="index.blocks"):
+    with pytest.raises(ServerError, match=r"index\.blocks"):
         load(index, some)
     ask(node.url, f"/{name_of(target)}/_settings", {"index.blocks.read_only_allow_delete": None}, "PUT")
     assert load(index, some) == left
@@ -200,23 +200,24 @@ def test_a_node_that_is_killed_and_comes_back_has_every_document_once(node, targ
 
 
 def test_a_server_that_does_not_answer_in_time_has_every_document_once(node, target):
-    target = target.replace("timeout=5", "timeout=1")
-    index, some = opened(target), documents(4000)
+    opened(target)
+    index, some = opened(target.replace("timeout=5", "timeout=2")), documents(4000)
     calls = []
 
     def stop():
         calls.append(1)
         if len(calls) == 4:
             os.kill(node.pid, signal.SIGSTOP)
-            threading.Timer(3, os.kill, (node.pid, signal.SIGCONT)).start()
+            threading.Timer(5, os.kill, (node.pid, signal.SIGCONT)).start()
 
     assert load(index, some, Numbered(stop)) == 4000
     assert held(node.url, name_of(target)) == expected(some)
 
 
 def test_a_server_that_is_gone_is_given_up_after_a_while(node, target, monkeypatch):
-    index, some = opened(target.replace("timeout=5", "timeout=1")), documents(3000)
-    monkeypatch.setattr("st_l0.index.opensearch.engine._PATIENCE", 2.0)
+    opened(target)
+    index, some = opened(target.replace("timeout=5", "timeout=2")), documents(3000)
+    monkeypatch.setattr("st_l0.index.opensearch.pipeline._PATIENCE", 2.0)
     calls = []
 
     def stop():
