@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 from st_l0.errors import InputError
 
 PORT = 9200
-# What a request's path or an index expression could give another meaning is not in here: * , < > % / + : and a
-# leading - or _, or a dot, by which hidden indices begin.
+# What a request's path or an index expression could give another meaning is not in here: * , < > % / + : and
+# a leading - or _, or a dot, by which hidden indices begin.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _FIELD = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")

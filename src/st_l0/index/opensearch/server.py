@@ -41,7 +41,8 @@ class Server:
         """Make the client for an address; nothing is sent yet.
 
         ``OPENSEARCH_USERNAME`` and ``OPENSEARCH_PASSWORD``, ``OPENSEARCH_API_KEY``, or
-        ``OPENSEARCH_AWS_SERVICE`` ("es" or "aoss", with the usual credentials and region of AWS) say who asks.
+        ``OPENSEARCH_AWS_SERVICE`` ("es" or "aoss", with the usual credentials and region of AWS) say who
+        asks.
         ``SSL_CERT_FILE`` names other authorities than those of certifi.
 
         Raises:
@@ -116,7 +117,7 @@ class Server:
             nodes = self.request("GET", "/_nodes/http")["nodes"].values()
         except (InputError, ServerError):
             return None
-        return min(node["http"]["max_content_length_in_bytes"] for node in nodes if "http" in node)
+        return min(int(node["http"]["max_content_length_in_bytes"]) for node in nodes if "http" in node)
 
     def _passes(self, error: Any, errors: Any) -> bool:
         if isinstance(error, errors.SSLError):
@@ -129,8 +130,8 @@ class Server:
         place = self.place
         if isinstance(error, errors.SSLError):
             return InputError(
-                f"{place}: no encrypted connection: {reason(_cause(error))} (SSL_CERT_FILE names an authority "
-                "of your own; a server without TLS is opensearch+http://…)"
+                f"{place}: no encrypted connection: {reason(_cause(error))} (SSL_CERT_FILE names an "
+                "authority of your own; a server without TLS is opensearch+http://…)"
             )
         if isinstance(error, errors.ConnectionTimeout):
             return ServerError(f"{place}: no answer in time; ?timeout=… in the address waits longer")
@@ -168,8 +169,8 @@ def complaint(place: str, status: int, info: Any) -> InputError | ServerError:
         )
     if is_blocked(status, info):
         return ServerError(
-            f"{place}: the index is closed for writing, as by a disk that is nearly full ({said}): make room; "
-            "it opens by itself, or by index.blocks.read_only_allow_delete"
+            f"{place}: the index is closed for writing, as by a disk that is nearly full ({said}): make room;"
+            " it opens by itself, or by index.blocks.read_only_allow_delete"
         )
     text = f"{place}: {kind or status}: {said}"
     if status == 403:
@@ -206,7 +207,7 @@ def _kinds(error: Any) -> Iterator[str]:
 def _reason(info: Any) -> str:
     error = info.get("error", info) if isinstance(info, dict) else info
     if isinstance(error, dict):
-        inner = error.get("caused_by") or next(iter(error.get("root_cause", [])), {})
+        inner: Any = error.get("caused_by") or next(iter(error.get("root_cause", [])), {})
         error = (inner.get("reason") if isinstance(inner, dict) else None) or error.get("reason") or error
     return reason(ValueError(str(error)))
 
@@ -214,9 +215,9 @@ def _reason(info: Any) -> str:
 def _cause(error: Any) -> BaseException:
     """What a connection died of, of which opensearch-py and urllib3 make a long text."""
     inner = error.info if isinstance(getattr(error, "info", None), BaseException) else error
-    return (
-        getattr(inner, "reason", None) if isinstance(getattr(inner, "reason", None), BaseException) else inner
-    )
+    deeper = getattr(inner, "reason", None)
+    cause: BaseException = deeper if isinstance(deeper, BaseException) else inner
+    return cause
 
 
 def _param(value: Any) -> Any:
