@@ -37,8 +37,8 @@ class OpenSearchIndex(Bound):
     address.
 
     Who asks is said in the environment: ``OPENSEARCH_USERNAME`` and ``OPENSEARCH_PASSWORD``,
-    ``OPENSEARCH_API_KEY``, or ``OPENSEARCH_AWS_SERVICE`` (es or aoss). ``SSL_CERT_FILE`` names an authority of
-    one's own. For anything else make an ``opensearchpy.OpenSearch`` and give it as ``client``.
+    ``OPENSEARCH_API_KEY``, or ``OPENSEARCH_AWS_SERVICE`` (es or aoss). ``SSL_CERT_FILE`` names an authority
+    of one's own. For anything else make an ``opensearchpy.OpenSearch`` and give it as ``client``.
 
     Args:
         target: ``opensearch://HOST[:PORT][,HOST…]/NAME``, with ``?vectors=sparse_vector``, ``shards=``,
@@ -202,9 +202,9 @@ class OpenSearchIndex(Bound):
     def loading(self, refused: str | Path | None = None) -> AbstractContextManager[Add]:
         """Add many documents while the caller makes the next ones; see `LoadingIndex.loading`.
 
-        Threads check and send them, each until the server has it on all its copies, or refuses it. Where
-        there is a document of the same id, it is replaced. Settings for a load in bulk are put back at the end;
-        replicas stay, so that the end of a node loses nothing that was acknowledged.
+        Threads check and send them, each until the server has it on all its copies, or refuses it. A document
+        of the same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so that
+        the end of a node loses nothing that was acknowledged.
 
         Raises:
             InputError: As for `update`; or documents were refused, and all others are in the index.
