@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -101,7 +102,7 @@ def as_filter(given: Any) -> list[dict[str, Any]]:
     Raises:
         InputError: It is no such thing, or names what is no field.
     """
-    if not isinstance(given, dict):
+    if not isinstance(given, Mapping):
         raise InputError(f"filter must be a dictionary of fields and values, not {given!r:.40}")
     clauses = []
     for field, value in given.items():

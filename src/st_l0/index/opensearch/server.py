@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +44,7 @@ class Server:
 
         ``OPENSEARCH_USERNAME`` and ``OPENSEARCH_PASSWORD``, ``OPENSEARCH_API_KEY``, or
         ``OPENSEARCH_AWS_SERVICE`` ("es" or "aoss", with the usual credentials and region of AWS) say who
-        asks.
-        ``SSL_CERT_FILE`` names other authorities than those of certifi.
+        asks. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name other authorities than the system's and certifi's.
 
         Raises:
             InputError: The environment holds half of a credential or two kinds, or it would cross a network
@@ -54,7 +55,7 @@ class Server:
         options = _credentials(address)
         client = library.OpenSearch(
             hosts=[{"host": host, "port": port, "use_ssl": address.tls} for host, port in address.hosts],
-            verify_certs=True if address.tls else None,
+            **({"ssl_context": _trusted()} if address.tls else {}),
             timeout=address.timeout,
             # Attempts are ours; these two mark a node that failed, so that the next one goes to another.
             max_retries=0,
@@ -244,11 +245,23 @@ def _credentials(address: Address) -> dict[str, Any]:
             f"{address}: the environment holds credentials, which plain HTTP would show on the network: "
             "use opensearch://"
         )
+    if service is not None:
+        return {"http_auth": _aws(service)}
     if key is not None:
+        # What does not fit into a header would be shown by the error about it.
+        if not (key.isascii() and key.isprintable()):
+            raise InputError("OPENSEARCH_API_KEY holds what no key does, such as a line break")
         return {"headers": {"Authorization": f"ApiKey {key}"}}
-    if user is not None:
-        return {"http_auth": (user, password)}
-    return {"http_auth": _aws(str(service))}
+    both = base64.b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()
+    return {"headers": {"Authorization": f"Basic {both}"}}
+
+
+def _trusted() -> ssl.SSLContext:
+    """What checks the server's certificate; opensearch-py takes SSL_CERT_DIR for a file."""
+    context = ssl.create_default_context()
+    if not os.environ.get("SSL_CERT_FILE") and not os.environ.get("SSL_CERT_DIR"):
+        context.load_verify_locations(require("certifi", "opensearch").where())
+    return context
 
 
 def _aws(service: str) -> Any:
