@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart small-recipes prepared ablation mini test lint types unit test-oldest clean
+.PHONY: quickstart small-recipes prepared ablation mini test lint types unit test-oldest opensearch clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/st-l0 quickstart $(ARGS)
@@ -57,6 +57,11 @@ unit: $(VENV)/.dev
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest
 
+# A real OpenSearch on loopback until Ctrl-C, for trying things out; the tests start their own. Needs Maven and a
+# JDK of version 21 or later. ARGS such as --port 9201 --nodes 3.
+opensearch:
+	$(PYTHON) tests/opensearch_server.py $(ARGS)
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -66,12 +71,12 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[dev,eval,quickstart,report]'
+	$(PIP) -e '.[dev,eval,opensearch,quickstart,report]'
 	touch $@
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,quickstart,report]' pytest
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,opensearch,quickstart,report]' pytest
 	touch $@
 
 clean:

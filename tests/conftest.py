@@ -28,6 +28,15 @@ def pytest_addoption(parser):
     group.addoption("--fuzz-case", metavar="SUBJECT/NUMBER", help="Only this one, whose folder stays.")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if (
+            "opensearch" in getattr(item, "fixturenames", ())
+            and item.get_closest_marker("opensearch") is None
+        ):
+            item.add_marker("opensearch")
+
+
 def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
@@ -85,6 +94,38 @@ def tiny_encoder(mlm_folder, idf_weights):
         return SparseEncoder.from_mlm(base_model, **{"idf": idf_weights, "device": "cpu", **options})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def opensearch():
+    """The URL of a real OpenSearch with its plugins, started once a run; skipped where none can be had.
+
+    ``ST_L0_OPENSEARCH_URL`` names one that runs already, as by ``make opensearch``.
+    """
+    from opensearch_server import UnavailableError, can_be_had, running
+
+    if os.environ.get("ST_L0_OPENSEARCH_URL"):
+        yield os.environ["ST_L0_OPENSEARCH_URL"]
+        return
+    try:
+        with running() as cluster:
+            yield cluster.url
+    except UnavailableError as error:
+        if os.environ.get("CI") and can_be_had():
+            raise
+        pytest.skip(f"no OpenSearch: {error}")
+
+
+@pytest.fixture
+def opensearch_target(opensearch):
+    """An address of no index yet, whose indices are removed afterwards."""
+    import urllib.request
+    import uuid
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield f"opensearch+http://{opensearch.partition('://')[2]}/{name}"
+    request = urllib.request.Request(f"{opensearch}/{name}*?ignore_unavailable=true", method="DELETE")
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 @pytest.fixture(autouse=True)

@@ -114,10 +114,10 @@ def evaluate(
     from st_l0.evaluation import evaluate as run
     from st_l0.evaluation.report import own_documents_note
     from st_l0.indexing.identity import place
-    from st_l0.utils.paths import local_path
+    from st_l0.utils.paths import input_path
 
     if output is not None:
-        check_results(output, [local_path(folder).resolve().name for folder in data])
+        check_results(output, [input_path(folder).resolve().name for folder in data])
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):
         raise InputError(
@@ -143,7 +143,7 @@ def evaluate(
             say(note)
     if output is not None:
         with writing(output):
-            folders = [str(local_path(folder).resolve()) for folder in data]
+            folders = [str(input_path(folder).resolve()) for folder in data]
             write_json(reports, output, made_with={"model": place(model), "data": folders, "split": split})
             write_results(found, output)
 
@@ -170,14 +170,20 @@ def _check_index(folder: Path | None) -> None:
 def index(
     model: ModelName,
     corpus: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="CORPUS",
-            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or what encode wrote.",
+            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or what encode wrote; "
+            "or an address of one, such as s3://bucket/corpus.jsonl.gz.",
         ),
     ],
     to: Annotated[
-        str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            help="The index, or opensearch://HOST:PORT/NAME; one that exists is added to.",
+        ),
     ],
     bm25: Language = None,
     bm25_weight: IndexWeight = None,
@@ -186,6 +192,14 @@ def index(
     max_active_dims: MaxActiveDims = None,
     id_field: IdField = None,
     text_field: TextFields = None,
+    refused: Annotated[
+        Path | None,
+        typer.Option(
+            "--refused",
+            metavar="FILE",
+            help="Documents that a server refuses, with its reasons; NAME.refused.jsonl without this option.",
+        ),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     _check: Annotated[
         Path | None,
@@ -203,6 +217,7 @@ def index(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import check_target, open_index
     from st_l0.index.calibration import PseudoQueries
+    from st_l0.index.protocol import LoadingIndex
     from st_l0.indexing.identity import check_model, index_metadata
     from st_l0.indexing.index import encoded_limit, index_corpus, index_encoded
     from st_l0.indexing.shards import is_encoded, read_shards
@@ -222,9 +237,11 @@ def index(
         opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata, bm25=bm25)
         check_model(encoder, opened, to)
         before = len(opened)
+        if refused is None and isinstance(opened, LoadingIndex):
+            refused = Path(f"{to.partition('?')[0].rpartition('/')[2]}.refused.jsonl")
         drawn = PseudoQueries()
         if encoded:
-            added = index_encoded(encoder, corpus, opened, max_active_dims=limit)
+            added = index_encoded(encoder, corpus, opened, max_active_dims=limit, refused=refused)
             if opened.bm25 is not None:
                 for ids, texts, _ in read_shards(corpus):
                     list(drawn.watch(zip(ids, texts, strict=True)))
@@ -235,6 +252,7 @@ def index(
                 opened,
                 batch_size=batch_size,
                 max_active_dims=limit,
+                refused=refused,
             )
         store_weight(opened, encoder, to, bm25_weight, data, drawn)
     say(f"{to}: {added} documents added, {len(opened)} in all{pruned(limit)}")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded.storage import FILLING
+from st_l0.index.protocol import LoadingIndex
 from st_l0.indexing.identity import LIMIT, OTHER, check_limit, smaller_limit
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.locks import hold
+from st_l0.utils.paths import input_path
 from st_l0.utils.progress import show_progress
 from st_l0.utils.sparse import keep_largest, silence_empty
 
@@ -23,17 +25,27 @@ if TYPE_CHECKING:
     from st_l0.data import Document
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Index
+    from st_l0.index.protocol import Add
 
 
 @contextmanager
-def _alone(index: Index) -> Iterator[None]:
-    """Of several processes that fill one folder the others wait, and then see what this one has added."""
+def _adding(index: Index, refused: str | Path | None) -> Iterator[Add]:
+    """What adds documents: an index's own way to load many, or its `Index.add`.
+
+    Of several processes that fill one folder the others wait, and then see what this one has added.
+    """
+    if isinstance(index, LoadingIndex):
+        with index.loading(refused) as add:
+            yield add
+        return
+    if refused is not None:
+        raise InputError(f"{refused}: only a server refuses single documents; leave refused out")
     if not isinstance(index, EmbeddedIndex) or index.path is None:
-        yield
+        yield index.add
         return
     with hold(index.path / FILLING, "is filling the index", seconds=math.inf):
         index.refresh()
-        yield
+        yield index.add
 
 
 def index_corpus(
@@ -44,11 +56,13 @@ def index_corpus(
     batch_size: int = 32,
     chunk_size: int = 2048,
     max_active_dims: int | None = None,
+    refused: str | Path | None = None,
     progress: bool = True,
 ) -> int:
     """Encode documents and add them, with their texts, to an index.
 
-    Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
+    In the embedded engine each chunk is added in one atomic step; a server takes the last ones while the next
+    ones are encoded. Documents whose ids the index has are not encoded again: after
     an interruption the same call goes on where the last one stopped. A document whose text has changed is
     therefore not updated; use ``index.update`` for that. Of several processes that index into one folder one
     does so at a time; the others wait, and then find nothing to add.
@@ -64,6 +78,7 @@ def index_corpus(
             all. Fewer make a smaller index and quicker searches, at some cost in quality. The index has to
             say the same of itself: make it with ``metadata=index_metadata(model, name, max_active_dims=…)``
             of `st_l0.indexing.identity`.
+        refused: File for the documents that a server refuses, see `st_l0.index.protocol.LoadingIndex`.
         progress: Whether to show progress, see `st_l0.utils.progress`.
 
     Returns:
@@ -87,7 +102,10 @@ def index_corpus(
     check_limit(index, max_active_dims)
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
-    with _alone(index), show_progress("indexing", total, unit="documents", shown=progress) as bar:
+    with (
+        show_progress("indexing", total, unit="documents", shown=progress) as bar,
+        _adding(index, refused) as add,
+    ):
         for chunk in batched(documents, chunk_size):
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
@@ -97,7 +115,7 @@ def index_corpus(
                     texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=progress
                 )
                 vectors = keep_largest(silence_empty(vectors, texts), max_active_dims)
-                index.add([document.id for document in new], vectors, texts)
+                add([document.id for document in new], vectors, texts)
                 added += len(new)
             bar.update(len(chunk))
     return added
@@ -116,7 +134,9 @@ def encoded_limit(model: SparseEncoder, folder: str | Path, max_active_dims: int
     """
     encoded = encoding_record(folder).get(LIMIT)
     if encoded is not None and max_active_dims is not None and max_active_dims > encoded:
-        raise InputError(f"{Path(folder) / RECORD}: encoded with max_active_dims {encoded}; give no more")
+        raise InputError(
+            f"{input_path(folder) / RECORD}: encoded with max_active_dims {encoded}; give no more"
+        )
     limit = smaller_limit(encoded, max_active_dims)
     return None if limit == model.max_active_dims else limit
 
@@ -127,11 +147,13 @@ def index_encoded(
     index: Index,
     *,
     max_active_dims: int | None = None,
+    refused: str | Path | None = None,
     progress: bool = True,
 ) -> int:
     """Add documents that were encoded before, with their texts, to an index.
 
-    Each part is added in one atomic step, and documents whose ids the index has are left as they are: after
+    In the embedded engine each part is added in one atomic step; a server takes one while the next one is
+    read. Documents whose ids the index has are left as they are: after
     an interruption the same call goes on where the last one stopped.
 
     Args:
@@ -140,6 +162,7 @@ def index_encoded(
         index: Where they go.
         max_active_dims: As in `index_corpus`; ``None`` keeps what the documents were encoded to, which the
             index has to say of itself too (`encoded_limit`).
+        refused: As for `index_corpus`.
         progress: Whether to show progress, see `st_l0.utils.progress`.
 
     Returns:
@@ -153,21 +176,22 @@ def index_encoded(
     record = encoding_record(folder)
     if not model.has_fingerprint(record["fingerprint"]):
         raise InputError(
-            f"{Path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
+            f"{input_path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
             "use that one, or encode again"
         )
     limit = encoded_limit(model, folder, max_active_dims)
     check_limit(index, limit)
     added = 0
     total = record["documents"]
-    with _alone(index), show_progress("indexing", total, unit="documents", shown=progress) as bar:
+    with (
+        show_progress("indexing", total, unit="documents", shown=progress) as bar,
+        _adding(index, refused) as add,
+    ):
         for ids, texts, vectors in read_shards(folder):
             missing = set(index.missing(ids))
             new = [row for row, id in enumerate(ids) if id in missing]
             if new:
-                index.add(
-                    [ids[row] for row in new], keep_largest(vectors[new], limit), [texts[row] for row in new]
-                )
+                add([ids[row] for row in new], keep_largest(vectors[new], limit), [texts[row] for row in new])
                 added += len(new)
             bar.update(len(ids))
     return added
