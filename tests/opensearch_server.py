@@ -291,6 +291,20 @@ def running(
         yield cluster
 
 
+@contextmanager
+def running_or_skipped(nodes: int = 1, **options: object) -> Iterator[Cluster]:
+    """The same for a test, which is skipped, with the reason, where none can be had; in CI that is a fault."""
+    import pytest
+
+    try:
+        with running(nodes, **options) as cluster:  # type: ignore[arg-type]
+            yield cluster
+    except UnavailableError as error:
+        if os.environ.get("CI") and can_be_had():
+            raise
+        pytest.skip(f"no OpenSearch: {error}")
+
+
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-
 from loads import VOCABULARY, Numbered, ask, documents, expected, held
+
 from st_l0.errors import ServerError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.index import index_corpus
@@ -17,16 +17,11 @@ pytestmark = pytest.mark.opensearch
 
 @pytest.fixture(scope="module")
 def cluster():
-    from opensearch_server import UnavailableError, can_be_had, running
+    from opensearch_server import running_or_skipped
 
     settings = {"cluster.fault_detection.follower_check.timeout": "5s"}
-    try:
-        with running(3, plugins=False, heap="256m", settings=settings) as nodes:
-            yield nodes
-    except UnavailableError as error:
-        if os.environ.get("CI") and can_be_had():
-            raise
-        pytest.skip(f"no OpenSearch: {error}")
+    with running_or_skipped(3, plugins=False, heap="256m", settings=settings) as nodes:
+        yield nodes
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ class Server:
             nodes = self.request("GET", "/_nodes/http")["nodes"].values()
         except (InputError, ServerError):
             return None
-        return min(node["http"]["max_content_length_in_bytes"] for node in nodes if "http" in node)
+        return min(int(node["http"]["max_content_length_in_bytes"]) for node in nodes if "http" in node)
 
     def _passes(self, error: Any, errors: Any) -> bool:
         if isinstance(error, errors.SSLError):
