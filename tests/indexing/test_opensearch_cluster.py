@@ -17,16 +17,11 @@ pytestmark = pytest.mark.opensearch
 
 @pytest.fixture(scope="module")
 def cluster():
-    from opensearch_server import UnavailableError, can_be_had, running
+    from opensearch_server import running_or_skipped
 
     settings = {"cluster.fault_detection.follower_check.timeout": "5s"}
-    try:
-        with running(3, plugins=False, heap="256m", settings=settings) as nodes:
-            yield nodes
-    except UnavailableError as error:
-        if os.environ.get("CI") and can_be_had():
-            raise
-        pytest.skip(f"no OpenSearch: {error}")
+    with running_or_skipped(3, plugins=False, heap="256m", settings=settings) as nodes:
+        yield nodes
 
 
 @pytest.fixture

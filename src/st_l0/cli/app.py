@@ -211,3 +211,4 @@ def _silence_libraries() -> None:
         for switch in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):  # bars of libraries that do not ask
             os.environ.setdefault(switch, "1")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # each attempt, with a traceback
