@@ -95,7 +95,7 @@ def test_unigram_names_tokens_but_not_ids():
         "▁": 1.0,
         "<unk>": NO_WEIGHT,
     }
-    with pytest.raises(InputError, match="Unigram.*tokens as names"):
+    with pytest.raises(InputError, match=r"Unigram.*tokens as names"):
         query_archive(encoder, "model", ids=True)
 
 

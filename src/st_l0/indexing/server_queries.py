@@ -11,12 +11,11 @@ import numpy as np
 
 from st_l0.encoder.queries import QueryEncoder
 from st_l0.errors import InputError, ServerError
-from st_l0.index import open_index
 from st_l0.index.opensearch.address import Address
 from st_l0.index.opensearch.models import check_pipeline, deploy, make_default, predict
 from st_l0.index.opensearch.record import VECTORS, read
 from st_l0.index.opensearch.server import Server
-from st_l0.indexing.identity import load_query_encoder
+from st_l0.indexing.identity import OTHER
 from st_l0.indexing.query_archive import NO_WEIGHT, query_archive
 
 ANALYZER = "bert-uncased"
@@ -80,13 +79,17 @@ def register(
         raise InputError(f"{target}: is no index on OpenSearch; give opensearch://host:9200/name")
     address = Address.parse(str(target))
     server = Server.connect(address)
-    encoder = load_query_encoder(str(model), open_index(target, create=False), str(address))
-    if not isinstance(encoder, QueryEncoder):
-        raise InputError(f"{model}: its tokenizer is read by transformers alone: save the model again")
     state = read(server, address.name)
-    assert state is not None  # it was opened
-    by_id = state.record.tokens is None
-    seismic = state.record.vectors == "sparse_vector"  # for which the server asks a model for ids by itself
+    if state is None:
+        raise InputError(f"{address}: there is no such index; make it first")
+    record = state.record
+    encoder = QueryEncoder.from_pretrained(model)
+    if record.metadata.get("query_fingerprint") not in (None, encoder.query_fingerprint()):
+        raise InputError(
+            f"{address} was made with a model of {OTHER} (then at {record.metadata.get('model')}): use that one"
+        )
+    by_id = record.tokens is None
+    seismic = record.vectors == "sparse_vector"  # for which the server asks a model for ids by itself
     if analyzer and pipeline is not None:
         raise InputError("a pipeline has a default model, not an analyzer: give one of the two")
     if analyzer:
@@ -99,7 +102,7 @@ def register(
         return ServerQueries(None, True, None, _search(analyzer=ANALYZER), f"/{address.name}/_search")
     if pipeline is not None:
         check_pipeline(server, pipeline)
-    archive = query_archive(encoder, str(model), ids=by_id and not seismic)
+    archive = query_archive(encoder, str(model), ids=by_id)
     deployed = deploy(
         server, archive, function="SPARSE_TOKENIZE", name="st-l0-queries", on_data_nodes=on_data_nodes
     )
