@@ -84,10 +84,10 @@ def register(
         raise InputError(f"{address}: there is no such index; make it first")
     record = state.record
     encoder = QueryEncoder.from_pretrained(model)
-    if record.metadata.get("query_fingerprint") not in (None, encoder.query_fingerprint()):
-        raise InputError(
-            f"{address} was made with a model of {OTHER} (then at {record.metadata.get('model')}): use that one"
-        )
+    made_with = record.metadata.get("query_fingerprint")
+    if made_with not in (None, encoder.query_fingerprint()):
+        place = record.metadata.get("model")
+        raise InputError(f"{address} was made with a model of {OTHER} (then at {place}): use that one")
     by_id = record.tokens is None
     seismic = record.vectors == "sparse_vector"  # for which the server asks a model for ids by itself
     if analyzer and pipeline is not None:
