@@ -30,7 +30,10 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "opensearch" in getattr(item, "fixturenames", ()):
+        if (
+            "opensearch" in getattr(item, "fixturenames", ())
+            and item.get_closest_marker("opensearch") is None
+        ):
             item.add_marker("opensearch")
 
 
@@ -111,6 +114,18 @@ def opensearch():
         if os.environ.get("CI") and can_be_had():
             raise
         pytest.skip(f"no OpenSearch: {error}")
+
+
+@pytest.fixture
+def opensearch_target(opensearch):
+    """An address of no index yet, whose indices are removed afterwards."""
+    import urllib.request
+    import uuid
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield f"opensearch+http://{opensearch.partition('://')[2]}/{name}"
+    request = urllib.request.Request(f"{opensearch}/{name}*?ignore_unavailable=true", method="DELETE")
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,13 @@ def is_machines(error: OSError) -> bool:
     return error.errno in _FAILED
 
 
+class ServerError(OSError):
+    """A server did not do what it was asked, or not all of it, and no other input would mend that.
+
+    The message is one line. The command line exits with code 1.
+    """
+
+
 class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message holds the exact pip command."""
 

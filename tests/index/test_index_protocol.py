@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from protocol_index import ProtocolIndex
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, Hit, Hits, Index
+from st_l0.index.opensearch import OpenSearchIndex
 
 # Name → function: a folder and what a new index is made with → the new, empty index.
 ENGINES = {
@@ -14,14 +15,27 @@ ENGINES = {
     "folder": lambda folder, **options: EmbeddedIndex(folder / "index", **options),
     "protocol": lambda folder, **options: ProtocolIndex(**options),
 }
+ON_SERVERS = {
+    "opensearch": lambda target, **options: OpenSearchIndex(target, **options),
+    "opensearch-core": lambda target, **options: without_plugin(OpenSearchIndex(target, **options)),
+}
 # Token 0 is in a and c, token 1 in b, token 2 in a; "empty" has none.
 VECTORS = np.array([[1, 0, 2], [0, 3, 0], [2, 0, 0], [0, 0, 0]], dtype=np.float32)
 IDS = ["a", "b", "c", "empty"]
 
 
-@pytest.fixture(params=ENGINES)
+def without_plugin(index):
+    """As it is on a server of the core alone; test_opensearch_core.py has such a server."""
+    index._neural = False
+    return index
+
+
+@pytest.fixture(params=[*ENGINES, *(pytest.param(name, marks=pytest.mark.opensearch) for name in ON_SERVERS)])
 def make(request, tmp_path):
-    return lambda **options: ENGINES[request.param](tmp_path, **options)
+    if request.param in ENGINES:
+        return lambda **options: ENGINES[request.param](tmp_path, **options)
+    target = request.getfixturevalue("opensearch_target")
+    return lambda **options: ON_SERVERS[request.param](target, **options)
 
 
 @pytest.fixture
@@ -80,8 +94,15 @@ def test_hits_come_by_falling_score_and_score_above_zero(index):
     best = [Hit("c", 8.0, None), Hit("a", 4.0, "A"), Hit("b", 3.0, "B")]
     assert found(index, [4, 1, 0]) == best
     assert found(index, [4, 1, 0], k=2) == best[:2]
-    assert found(index, [-1, 1, 0]) == [Hit("b", 3.0, "B")]
     assert found(index, [0, 0, 0]) == []
+
+
+def test_a_score_below_zero_is_no_hit(index):
+    if isinstance(index, OpenSearchIndex):
+        with pytest.raises(InputError, match="negative weight"):
+            found(index, [-1, 1, 0])
+    else:
+        assert found(index, [-1, 1, 0]) == [Hit("b", 3.0, "B")]
 
 
 def test_a_batch_has_a_result_for_each_query(index):

@@ -1,4 +1,4 @@
-"""Where documents are kept and found again: one protocol, an embedded exact engine."""
+"""Where documents are kept and found again: one protocol, an embedded exact engine, and OpenSearch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def open_index(
     """Open an index, or create it.
 
     Args:
-        target: A folder, for the embedded engine.
+        target: A folder, for the embedded engine; or ``opensearch://HOST:PORT/NAME``, see `OpenSearchIndex`
+            in `st_l0.index.opensearch`.
         vocabulary_size: Length of the vectors; if None, an existing index knows it and a new one learns it
             from the first documents.
         metadata: A small JSON object, such as the model's name, stored with a new index; an index that
@@ -50,7 +51,13 @@ def open_index(
         ...     index.search(np.array([[1.0, 0.0, 1.0]]))[0][0].id
         'a'
     """
-    _refuse_engines(target)
+    address = _server_address(target)
+    if address is not None:
+        from st_l0.index.opensearch import OpenSearchIndex
+
+        return OpenSearchIndex(
+            address, vocabulary_size=vocabulary_size, metadata=metadata, create=create, bm25=bm25
+        )
     return EmbeddedIndex(target, vocabulary_size=vocabulary_size, metadata=metadata, create=create, bm25=bm25)
 
 
@@ -61,14 +68,26 @@ def check_target(target: str | Path) -> None:
         InputError: ``target`` is something else than an index, names an engine that is not supported, or
             nothing can be written there.
     """
-    _refuse_engines(target)
+    address = _server_address(target)
+    if address is not None:
+        from st_l0.index.opensearch.opening import check
+
+        check(address)
+        return
     check_writable(Folder(target).path, "manifest.json")
 
 
-def _refuse_engines(target: str | Path) -> None:
+def _server_address(target: str | Path) -> str | None:
+    """The address of an index on a server; None for a folder."""
     if target is None:
         raise InputError("target is None; give a folder, or EmbeddedIndex() for an index in memory")
-    if str(target).startswith("opensearch:"):
-        raise InputError(f"{target}: OpenSearch is not supported by this version yet; give a folder instead")
-    if "://" in str(target):
-        raise InputError(f"{target}: no engine of that name; give a folder instead")
+    address = str(target)
+    if isinstance(target, str) and address.startswith(("opensearch://", "opensearch+")):
+        return address
+    if address.startswith("opensearch:"):  # as a path it has lost a slash
+        raise InputError("an address of OpenSearch is a str such as opensearch://localhost:9200/papers")
+    if "://" in address:
+        raise InputError(
+            f"{address.partition('://')[0]}: no engine of that name; give a folder, or opensearch://…"
+        )
+    return None

@@ -1,0 +1,154 @@
+"""Opening an index, making it, and putting a new one in its place; and what a server can do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from st_l0.errors import InputError, ServerError
+from st_l0.index.opensearch.address import Address
+from st_l0.index.opensearch.record import VECTORS, Record, State, create, read
+from st_l0.index.opensearch.server import USUAL_CLAUSES, Server
+
+BLOCKED = (
+    "{}: the index takes no documents (index.blocks), as when a disk was nearly full: make room, or lift it"
+)
+
+
+def open_or_create(
+    server: Server, address: Address, wanted: Record, *, make: bool, seismic: Mapping[str, Any] | None
+) -> State:
+    """The index of an address.
+
+    Args:
+        server: Where.
+        address: Which.
+        wanted: What a new one is made with; an existing one must not contradict it.
+        make: Whether to make one if there is none.
+        seismic: Parameters of a new index of ``sparse_vector``.
+
+    Raises:
+        InputError: There is none, or it has other vectors or words.
+    """
+    state = read(server, address.name)
+    if state is None:
+        if not make:
+            raise InputError(f"{address}: there is no index of that name")
+        if wanted.vectors == "sparse_vector" and wanted.words is not None:
+            raise InputError(
+                f"{address}: words need vectors=rank_features: beside sparse_vector most hits would lose "
+                "the score of their vectors"
+            )
+        create(server, address, wanted, seismic=seismic)
+        state = read(server, address.name)
+        if state is None:
+            raise InputError(
+                f"{address}: the index {address.name}-000001 exists without its alias: remove it"
+            )
+    _check(address, wanted, state.record)
+    return state
+
+
+def check(target: str) -> None:
+    """Refuse an address that `open_or_create` could not open, or where nothing can be written.
+
+    Raises:
+        InputError: It is none, nobody is there, or the index was made by something else.
+        ServerError: The index takes no documents, or the server fails.
+    """
+    address = Address.parse(target)
+    server = Server.connect(address)
+    state = read(server, address.name)
+    if state is not None and state.blocked:
+        raise ServerError(BLOCKED.format(address))
+
+
+def _check(address: Address, wanted: Record, found: Record) -> None:
+    if None not in (wanted.vocabulary_size, found.vocabulary_size) and (
+        wanted.vocabulary_size != found.vocabulary_size
+    ):
+        raise InputError(
+            f"{address}: the index holds vectors of {found.vocabulary_size} dimensions, not "
+            f"{wanted.vocabulary_size}: use the model that it was built with, or another index"
+        )
+    if wanted.words is not None and (found.words is None or found.words.bm25 != wanted.words.bm25):
+        has = "no words" if found.words is None else f"words of {found.words.bm25}"
+        raise InputError(
+            f"{address}: the index holds {has}, not of {wanted.words.bm25}: open it without bm25, or another"
+        )
+    if wanted.vectors != found.vectors and wanted.vectors != Record.vectors:
+        raise InputError(f"{address}: the index has {found.vectors}: leave vectors out, or give another name")
+    if wanted.tokens != found.tokens and (found.tokens is None or wanted.tokens is not None):
+        raise InputError(
+            f"{address}: the features of the index have other names: "
+            f"{'they are token ids' if found.tokens is None else 'give the tokens that it was built with'}"
+        )
+
+
+def successor(server: Server, address: Address, state: State, seismic: Mapping[str, Any] | None) -> State:
+    """Make the index that is to take another's place, empty and with its settings; no alias shows it yet."""
+    pattern = re.compile(rf"{re.escape(address.name)}-(\d{{6}})")
+    there = server.request(
+        "GET", f"/{address.name}-*/_settings", filter_path="*.settings.index.number_of_shards"
+    )
+    numbers = [int(found[1]) for found in map(pattern.fullmatch, there) if found]
+    place = replace(address, shards=address.shards or state.shards, replicas=address.replicas)
+    record = replace(state.record, id_kind=None, loading=None)
+    name = create(server, place, record, number=max(numbers, default=0) + 1, alias=False, seismic=seismic)
+    made = read(server, name)
+    if made is None:
+        raise InputError(f"{address}: the index {name} was removed as it was made")
+    return made
+
+
+def switch(server: Server, alias: str, old: str, new: str) -> None:
+    """Have an alias show another index, for every search at the same moment.
+
+    Raises:
+        InputError: It is not an alias but the index itself, or shows something else by now.
+    """
+    if alias == old:
+        raise InputError(
+            f"{server.place}: this is an index and no alias, so that no other can take its place"
+        )
+    server.request(
+        "POST",
+        "/_aliases",
+        {
+            "actions": [
+                {"remove": {"index": old, "alias": alias, "must_exist": True}},
+                {"add": {"index": new, "alias": alias}},
+            ]
+        },
+    )
+
+
+def has_neural_sparse(server: Server, state: State) -> bool:
+    """Whether the server knows `neural_sparse`; asked by a search, which takes no other right than searching."""
+    probe = {"size": 0, "query": {"neural_sparse": {VECTORS: {"query_tokens": {"0": 1.0}}}}}
+    try:
+        server.request("POST", f"{state.root}/_search", probe)
+    except InputError as error:
+        if "neural_sparse" not in str(error):
+            raise
+        return False
+    return True
+
+
+def clause_limit(server: Server) -> int:
+    """How many clauses a query may have; the usual number where one may not ask."""
+    try:
+        answer = server.request(
+            "GET",
+            "/_cluster/settings",
+            include_defaults=True,
+            filter_path="*.indices.query.bool.max_clause_count",
+        )
+    except InputError:
+        return USUAL_CLAUSES
+    for kind in ("transient", "persistent", "defaults"):
+        if kind in answer:
+            return int(answer[kind]["indices"]["query"]["bool"]["max_clause_count"])
+    return USUAL_CLAUSES

@@ -1,0 +1,226 @@
+"""The connection to a cluster: credentials from the environment, retries, and errors in one line."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from st_l0.errors import InputError, ServerError, reason, require
+from st_l0.index.opensearch.address import Address
+
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # seconds between attempts; a node's failure is over by then
+_TIMEOUTS = 2  # a request that no node answers in time is not tried for minutes
+_PASSING = (429, 502, 503, 504)
+CLAUSES = "indices.query.bool.max_clause_count"
+USUAL_CLAUSES = 1024
+
+
+class Server:
+    """A cluster, asked through `opensearchpy`'s own transport; may be used by several threads.
+
+    Args:
+        client: An ``opensearchpy.OpenSearch``.
+        place: What complaints call it.
+    """
+
+    def __init__(self, client: Any, place: str) -> None:
+        self.place = place
+        self._transport = client.transport
+        self._answered = False
+
+    @classmethod
+    def connect(cls, address: Address) -> Server:
+        """Make the client for an address; nothing is sent yet.
+
+        ``OPENSEARCH_USERNAME`` and ``OPENSEARCH_PASSWORD``, ``OPENSEARCH_API_KEY``, or
+        ``OPENSEARCH_AWS_SERVICE`` ("es" or "aoss", with the usual credentials and region of AWS) say who asks.
+        ``SSL_CERT_FILE`` names other authorities than those of certifi.
+
+        Raises:
+            InputError: The environment holds half of a credential or two kinds, or it would cross a network
+                unencrypted.
+            MissingExtraError: opensearch-py, or botocore for AWS, is not installed.
+        """
+        library = require("opensearchpy", "opensearch")
+        options = _credentials(address)
+        client = library.OpenSearch(
+            hosts=[{"host": host, "port": port, "use_ssl": address.tls} for host, port in address.hosts],
+            verify_certs=True if address.tls else None,
+            timeout=address.timeout,
+            # Attempts are ours; these two mark a node that failed, so that the next one goes to another.
+            max_retries=0,
+            retry_on_timeout=True,
+            retry_on_status=(),
+            pool_maxsize=16,
+            **options,
+        )
+        return cls(client, str(address))
+
+    def request(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
+        """Ask, again where that may help, and give the answer as JSON has it.
+
+        What is sent must bear to be done twice: an answer may be lost after the work.
+
+        Raises:
+            InputError: The server refuses it, or was never there.
+            ServerError: The server failed, or does not answer.
+            NotFoundError: There is no such thing (404), as an `InputError`.
+        """
+        errors = require("opensearchpy.exceptions", "opensearch")
+        timeouts = 0
+        for pause in (*_PAUSES, None):
+            try:
+                answer = self._transport.perform_request(
+                    method, path, body=body, params={name: _param(value) for name, value in params.items()}
+                )
+            except errors.OpenSearchException as error:
+                timeouts += isinstance(error, errors.ConnectionTimeout)
+                if pause is None or timeouts >= _TIMEOUTS or not self._passes(error, errors):
+                    raise self._told(error, errors) from error
+                time.sleep(pause * random.uniform(0.5, 1))
+            else:
+                self._answered = True
+                return answer
+        raise AssertionError  # the last attempt raises
+
+    def _passes(self, error: Any, errors: Any) -> bool:
+        if isinstance(error, errors.SSLError):
+            return False
+        if isinstance(error, errors.ConnectionError):
+            return self._answered  # a server that was never there is a wrong address
+        return error.status_code in _PASSING and kind_of(error.info) != "cluster_block_exception"
+
+    def _told(self, error: Any, errors: Any) -> InputError | ServerError:
+        place = self.place
+        if isinstance(error, errors.SSLError):
+            return InputError(
+                f"{place}: no encrypted connection: {reason(_cause(error))} (SSL_CERT_FILE names an authority "
+                "of your own; a server without TLS is opensearch+http://…)"
+            )
+        if isinstance(error, errors.ConnectionTimeout):
+            return ServerError(f"{place}: no answer in time; ?timeout=… in the address waits longer")
+        if isinstance(error, errors.ConnectionError):
+            text = f"{place}: no connection: {reason(_cause(error))}"
+            return ServerError(text) if self._answered else InputError(f"{text} (is this the address?)")
+        if not isinstance(error, errors.TransportError) or not isinstance(error.status_code, int):
+            return ServerError(f"{place}: {reason(error)}")
+        return complaint(place, error.status_code, error.info)
+
+
+class NotFoundError(InputError):
+    """There is no such index, or no such document."""
+
+
+def complaint(place: str, status: int, info: Any) -> InputError | ServerError:
+    """An error that the server gave, as ours: of the input where another one would do.
+
+    Args:
+        place: What it is about.
+        status: Of HTTP, or of one item of many.
+        info: What the server said.
+    """
+    kind = kind_of(info)
+    said = _reason(info)
+    if "clauses" in kind:
+        return InputError(
+            f"{place}: a query has more tokens, words and filters than the server allows: "
+            f"raise {CLAUSES}, or leave small weights out (prune=)"
+        )
+    if status == 401:
+        return InputError(
+            f"{place}: the server does not know who asks: set OPENSEARCH_USERNAME and OPENSEARCH_PASSWORD, "
+            "OPENSEARCH_API_KEY, or OPENSEARCH_AWS_SERVICE"
+        )
+    if kind == "cluster_block_exception":
+        return ServerError(
+            f"{place}: the index is closed for writing, as by a disk that is nearly full ({said}): make room; "
+            "it opens by itself, or by index.blocks.read_only_allow_delete"
+        )
+    text = f"{place}: {kind or status}: {said}"
+    if status == 403:
+        return InputError(f"{text} (the user may not do that)")
+    if status == 404:
+        return NotFoundError(text)
+    return InputError(text) if 400 <= status < 500 and status not in _PASSING else ServerError(text)
+
+
+def kind_of(info: Any) -> str:
+    """The type of an error; of several that a search has from its shards, the one that says why."""
+    error = info.get("error", info) if isinstance(info, dict) else None
+    kinds = list(_kinds(error))
+    telling = [kind for kind in kinds if "clauses" in kind or kind == "cluster_block_exception"]
+    return next(iter([*telling, *kinds[1:2], *kinds]), "")
+
+
+def _kinds(error: Any) -> Iterator[str]:
+    """The types of an error and of its causes, from the outside in."""
+    if not isinstance(error, dict):
+        return
+    yield str(error.get("type", ""))
+    for inner in [*error.get("root_cause", []), error.get("caused_by")]:
+        yield from _kinds(inner)
+    for shard in error.get("failed_shards", []):
+        yield from _kinds(shard.get("reason"))
+
+
+def _reason(info: Any) -> str:
+    error = info.get("error", info) if isinstance(info, dict) else info
+    if isinstance(error, dict):
+        inner = error.get("caused_by") or next(iter(error.get("root_cause", [])), {})
+        error = (inner.get("reason") if isinstance(inner, dict) else None) or error.get("reason") or error
+    return reason(ValueError(str(error)))
+
+
+def _cause(error: Any) -> BaseException:
+    """What a connection died of, of which opensearch-py and urllib3 make a long text."""
+    inner = error.info if isinstance(getattr(error, "info", None), BaseException) else error
+    return (
+        getattr(inner, "reason", None) if isinstance(getattr(inner, "reason", None), BaseException) else inner
+    )
+
+
+def _param(value: Any) -> Any:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
+
+
+def _credentials(address: Address) -> dict[str, Any]:
+    user, password, key, service = (
+        os.environ.get(f"OPENSEARCH_{name}") or None
+        for name in ("USERNAME", "PASSWORD", "API_KEY", "AWS_SERVICE")
+    )
+    if (user is None) != (password is None):
+        raise InputError("OPENSEARCH_USERNAME and OPENSEARCH_PASSWORD go together: set both, or none")
+    given = [one for one in (user, key, service) if one is not None]
+    if not given:
+        return {}
+    if len(given) > 1:
+        raise InputError(
+            "the environment holds several credentials: set one of OPENSEARCH_USERNAME with "
+            "OPENSEARCH_PASSWORD, OPENSEARCH_API_KEY and OPENSEARCH_AWS_SERVICE"
+        )
+    if not address.tls and not address.is_local:
+        raise InputError(
+            f"{address}: the environment holds credentials, which plain HTTP would show on the network: "
+            "use opensearch://"
+        )
+    if key is not None:
+        return {"headers": {"Authorization": f"ApiKey {key}"}}
+    if user is not None:
+        return {"http_auth": (user, password)}
+    return {"http_auth": _aws(str(service))}
+
+
+def _aws(service: str) -> Any:
+    if service not in ("es", "aoss"):
+        raise InputError(f"OPENSEARCH_AWS_SERVICE must be es or aoss, not {service!r:.40}")
+    session = require("botocore.session", "aws").get_session()
+    credentials, region = session.get_credentials(), session.get_config_variable("region")
+    if credentials is None or region is None:
+        raise InputError(
+            "OPENSEARCH_AWS_SERVICE is set, but AWS's credentials or region are not: "
+            "see `aws configure`, or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION"
+        )
+    return require("opensearchpy", "opensearch").Urllib3AWSV4SignerAuth(credentials, region, service)
