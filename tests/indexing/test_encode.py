@@ -199,6 +199,29 @@ def test_what_is_there_is_not_encoded_again(tmp_path):
     assert content(tmp_path) == whole
 
 
+def test_shards_are_read_at_an_address(tmp_path):
+    import fsspec
+
+    encode(corpus(), tmp_path)
+    fsspec.filesystem("memory").put(f"{tmp_path}/", "memory://shards/", recursive=True)
+    try:
+        assert is_encoded("memory://shards") and not is_encoded("memory://elsewhere")
+        found = [
+            (shard.ids, shard.texts, shard.vectors.toarray().tolist())
+            for shard in read_shards("memory://shards")
+        ]
+        assert found == [
+            (shard.ids, shard.texts, shard.vectors.toarray().tolist()) for shard in read_shards(tmp_path)
+        ]
+        with fsspec.open("memory://shards/part-000001.parquet", "ab") as file:
+            file.write(b"more")
+        assert str(_refusal(read_shards, "memory://shards")).startswith(
+            "memory://shards/part-000001.parquet: is not the part that was written there"
+        )
+    finally:
+        fsspec.filesystem("memory").rm("/shards", recursive=True)
+
+
 def test_killed_runs_and_several_processes_give_the_same_bytes(tmp_path, launch, real):
     whole = tmp_path / "whole"
     done = launch(1, whole)

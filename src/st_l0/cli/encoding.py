@@ -20,9 +20,10 @@ def encode(
         str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
     ],
     corpus: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="CORPUS", help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip."
+            metavar="CORPUS",
+            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or an address of one.",
         ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of the encoded documents.")],

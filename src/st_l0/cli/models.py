@@ -64,10 +64,10 @@ def evaluate(
     from st_l0.evaluation import evaluate as run
     from st_l0.index import open_index
     from st_l0.indexing.identity import check_model
-    from st_l0.utils.paths import local_path
+    from st_l0.utils.paths import input_path
 
     if output is not None:
-        check_results(output, [local_path(folder).resolve().name for folder in data])
+        check_results(output, [input_path(folder).resolve().name for folder in data])
     collections = [read_collection(folder, split) for folder in data]
     if len({collection.name for collection in collections}) < len(collections):
         raise InputError(
@@ -123,10 +123,11 @@ def _check_index(folder: Path | None) -> None:
 def index(
     model: ModelName,
     corpus: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="CORPUS",
-            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or what encode wrote.",
+            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or what encode wrote; "
+            "or an address of one, such as s3://bucket/corpus.jsonl.gz.",
         ),
     ],
     to: Annotated[

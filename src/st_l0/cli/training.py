@@ -97,9 +97,10 @@ def recipes(
 @app.command()
 def idf(
     corpus: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="CORPUS", help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip."
+            metavar="CORPUS",
+            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or an address of one.",
         ),
     ],
     tokenizer: Annotated[

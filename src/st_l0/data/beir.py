@@ -18,7 +18,7 @@ from st_l0.data.qrels import read_qrels
 from st_l0.data.records import Fields, Kind
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
-from st_l0.utils.paths import local_path
+from st_l0.utils.paths import input_path, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     Judged documents that are not in the corpus are kept and counted in a warning: no run can find them.
 
     Args:
-        folder: The collection's folder or archive; its name becomes the collection's.
+        folder: The collection's folder or archive, or the address of one for fsspec; its name becomes the
+            collection's.
         split: Which judgements to read.
 
     Raises:
@@ -72,7 +73,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         ...     read_collection(f"{folder}/toy") == written
         True
     """
-    folder = located(local_path(folder))
+    folder = located(input_path(folder))
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = find_judgements(folder, split)

@@ -17,7 +17,7 @@ from st_l0.data.records import CORPUS, Document, Fields, document_of, identifier
 from st_l0.data.sources import is_dataset, python_rows
 from st_l0.data.tables import is_table, read_table
 from st_l0.errors import InputError
-from st_l0.utils.paths import local_path
+from st_l0.utils.paths import input_path
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -44,6 +44,7 @@ def read_documents(
             (empty lines are empty documents); each of these with ``.gz`` or without; ``.parquet``,
             ``.arrow``; a folder of parquet files; a collection, see `read_collection`; a folder written by
             ``datasets.Dataset.save_to_disk``; or a ``.zip`` of one of them but the last.
+            Each of them may lie at an address that fsspec opens, such as ``s3://bucket/corpus.jsonl.gz``.
             Or a ``Dataset``, an ``IterableDataset`` or a list of dictionaries.
         text_fields: Fields that make up the text, in order. Those that a record has are joined by one space;
             null counts as absent, an empty string adds nothing. ``None``: see `st_l0.data.records.Fields`.
@@ -62,7 +63,7 @@ def read_documents(
     texts = (text_fields,) if isinstance(text_fields, str) else text_fields
     fields = Fields("corpus", id_field, None if texts is None else tuple(texts))
     if isinstance(path, (str, Path)):
-        return read_source(local_path(path), fields)
+        return read_source(input_path(path), fields)
     if is_dataset(path) or (isinstance(path, Sequence) and not isinstance(path, bytes)):
         return _read(Path("row"), partial(python_rows, path), fields, numbered=True)
     raise InputError(
@@ -101,9 +102,9 @@ def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: b
 
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
-    if "://" in str(path):  # an engine's address, perhaps
+    if str(path).startswith("opensearch:"):  # an engine's address
         return False
-    path = local_path(path)
+    path = input_path(path)
     is_file = archive_of(path) == path or (is_there(path) and not is_folder(path))
     return is_file or is_saved(path) or find_part(path, "corpus") is not None
 

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 from st_l0.data.parts import archive_of, is_folder, is_there, open_bytes
 from st_l0.errors import InputError, reason
-from st_l0.utils.paths import local_path
+from st_l0.utils.paths import input_path, is_remote
 from st_l0.utils.reading import refuse_device
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -26,7 +26,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Stream the lines of a UTF-8 text file, compressed if its name ends in ``.gz``.
 
-    It may be in a zip archive, see `st_l0.data.parts`.
+    It may be in a zip archive, or at an address, see `st_l0.data.parts`.
 
     Yields:
         Line number, from 1, and the line without its end. Only line feeds end a line.
@@ -35,7 +35,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         InputError: there is no such file, it is a folder, or it is not UTF-8 or not valid gzip. The message
             starts with ``path:line``.
     """
-    path = local_path(path)
+    path = input_path(path)
     if not is_there(path):
         raise InputError(f"{path}: no such file; check the path")
     if is_folder(path):
@@ -50,7 +50,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
     except (EOFError, zlib.error, OSError, BadZipFile, RuntimeError) as error:  # the last: a password
-        raise InputError(f"{path}:{number + 1}: cannot be read ({error}); the file may be damaged") from None
+        cure = "start again" if is_remote(path) and isinstance(error, OSError) else "the file may be damaged"
+        raise InputError(f"{path}:{number + 1}: cannot be read ({error}); {cure}") from None
 
 
 def read_records(path: str | Path) -> Rows:
@@ -68,7 +69,7 @@ def read_records(path: str | Path) -> Rows:
             one JSON object. The message starts with ``path:line``.
     """
     lines: Iterator[tuple[int, Any]] = read_lines(path)
-    if Path(path).name.lower().removesuffix(".gz").endswith(".json"):
+    if str(path).lower().removesuffix(".gz").endswith(".json"):
         first = next(((number, line) for number, line in lines if line and not line.isspace()), None)
         lines = chain([] if first is None else [first], lines)
         if first is not None and first[1].lstrip().startswith("["):
@@ -130,13 +131,15 @@ def read_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = local_path(path)
+    path = input_path(path)
     if not is_there(path) or is_folder(path):
         raise InputError(f"{path}: no such file; check the path")
     number = 0
     try:
         # Which part is read next is not known, so what is in an archive is read at once.
-        with pq.ParquetFile(BytesIO(open_bytes(path).read()) if archive_of(path) else path) as file:
+        packed = archive_of(path) is not None
+        source = BytesIO(open_bytes(path).read()) if packed else open_bytes(path) if is_remote(path) else path
+        with pq.ParquetFile(source) as file:
             columns = choose(file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 for record in batch.to_pylist():
@@ -150,12 +153,12 @@ def read_arrow(path: str | Path) -> Rows:
     """Stream the rows of an Arrow file, such as ``datasets`` keeps in its cache; errors as `read_parquet`."""
     import pyarrow as pa
 
-    path = Path(path)
+    path = input_path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     number = 0
     try:
-        with pa.OSFile(str(path)) as file:
+        with pa.PythonFile(open_bytes(path)) if is_remote(path) else pa.OSFile(str(path)) as file:
             try:
                 reader = pa.ipc.open_stream(file)
             except pa.ArrowInvalid:  # the other of the two layouts

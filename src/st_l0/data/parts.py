@@ -1,17 +1,21 @@
 """Where the files of a collection are: in a folder, or in a zip archive as it was downloaded.
 
-A file in an archive is a path through it, ``scifact.zip/scifact/corpus.jsonl``, and is never unpacked.
+A file in an archive is a path through it, ``scifact.zip/scifact/corpus.jsonl``, and is never unpacked. Paths
+are what `st_l0.utils.paths.input_path` gives, so all of it may lie at an address of fsspec.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import zipfile
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from st_l0.errors import InputError
+from st_l0.utils.paths import is_remote
 
+_BLOCK = 1 << 20
 _ENDS = (".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".parquet")
 _JUDGEMENT_ENDS = (".tsv", ".txt", ".trec", ".qrels", ".csv", ".jsonl", ".json", ".parquet")
 
@@ -31,19 +35,19 @@ def located(path: Path) -> Path:
     if archive_of(path) != path:
         return path
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(_source(path)) as archive:
             names = [Path(name) for name in archive.namelist() if not name.endswith("/")]
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as zip ({error}); the file may be damaged") from None
     files = [name for name in names if name.parts[0] != "__MACOSX" and not name.name.startswith(".")]
     corpora = _names("corpus", _ENDS)
-    folders = sorted({path / name.parent for name in files if name.name in corpora})
+    folders = sorted({path / name.parent.as_posix() for name in files if name.name in corpora})
     if len(folders) > 1:
         raise InputError(f"{path}: holds several collections; give one, such as {folders[0]}")
     if folders:
         return folders[0]
     if len(files) == 1:
-        return path / files[0]
+        return path / files[0].as_posix()
     raise InputError(f"{path}: holds no corpus.jsonl, and {len(files)} files; give a collection or one file")
 
 
@@ -62,7 +66,16 @@ def open_bytes(path: Path) -> BinaryIO:
     if archive_of(path) is not None:
         stream = cast(BinaryIO, _entry(path).open("rb"))
         return cast(BinaryIO, gzip.open(stream)) if path.suffix == ".gz" else stream
-    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(_source(path)))
+    return cast(BinaryIO, _source(path)) if is_remote(path) else path.open("rb")
+
+
+def _source(path: Path) -> Path | BinaryIO:
+    """What opens a file: its path; or, at an address, a stream, with a buffer since fsspec's reads slowly."""
+    if not is_remote(path):
+        return path
+    return cast(BinaryIO, io.BufferedReader(path.open("rb"), _BLOCK))
 
 
 def find_part(folder: Path, name: str) -> Path | None:
@@ -110,7 +123,7 @@ def _entry(path: Path) -> Path | zipfile.Path:
     if archive is None:
         return path
     try:
-        whole = zipfile.Path(archive)
+        whole = zipfile.Path(_source(archive))
         return whole if path == archive else whole.joinpath(path.relative_to(archive).as_posix())
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{archive}: cannot be read as zip ({error}); the file may be damaged") from None

@@ -18,7 +18,7 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 def is_table(path: str | Path) -> bool:
     """Whether a file is a table, by its name: ``.tsv`` or ``.csv``, perhaps with ``.gz``."""
-    return Path(path).name.lower().removesuffix(".gz").endswith((".tsv", ".csv"))
+    return str(path).lower().removesuffix(".gz").endswith((".tsv", ".csv"))
 
 
 def read_table(
@@ -43,11 +43,10 @@ def read_table(
         InputError: the file cannot be read, its first line holds no known name or one twice, or a row has
             more or fewer fields. The message starts with ``path:line``.
     """
-    path = Path(path)
     csv.field_size_limit(_LARGEST_FIELD)  # documents are longer than its 131,072
     lines = read_lines(path)
     number, first = next(lines, (1, ""))
-    if path.name.lower().removesuffix(".gz").endswith(".csv"):
+    if str(path).lower().removesuffix(".gz").endswith(".csv"):
         separator = next((mark for mark in ",;\t" if any(map(is_known, _names(first, mark)))), None)
         if separator is None:
             raise InputError(
@@ -80,7 +79,7 @@ def _names(line: str, separator: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
 
 
-def _named(path: Path, names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Rows:
+def _named(path: str | Path, names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Rows:
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{path}:1: two columns are called {twice[0]!r:.40}; give each its own name")
     for number, fields in rows:
@@ -91,7 +90,9 @@ def _named(path: Path, names: Sequence[str], rows: Iterator[tuple[int, list[str]
         yield number, dict(zip(names, fields, strict=True))
 
 
-def _quoted(path: Path, lines: Iterator[tuple[int, str]], separator: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted(
+    path: str | Path, lines: Iterator[tuple[int, str]], separator: str
+) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=separator, strict=True)
     number = 2
     try:

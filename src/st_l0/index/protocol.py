@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import repeat
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
@@ -218,4 +220,32 @@ class Index(Protocol):
 
         A token id → (query weight, document weight) of each token that both have; a word →
         (``bm25`` times its IDF and its count in the query, what its count in the document makes of that).
+        """
+
+
+class Add(Protocol):
+    """What adds documents, as `Index.add`."""
+
+    def __call__(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
+        """Add documents."""
+
+
+@runtime_checkable
+class LoadingIndex(Index, Protocol):
+    """An index that takes many documents in a way of its own; an engine need not have one.
+
+    Who fills an index uses it where it is there, and `Index.add` otherwise.
+    """
+
+    def loading(self, refused: str | Path | None = None) -> AbstractContextManager[Add]:
+        """Give, for a ``with`` block, what adds documents; at its end all of them are there, and are found.
+
+        It returns before they are there, and waits while too many are under way: the caller encodes the next
+        ones while the index takes the last ones. What went wrong is raised by a later call or at the end.
+        Of an id that is given twice one document remains. Where a process was killed, the ids that
+        `Index.missing` then gives are those to add.
+
+        Args:
+            refused: File for the documents that cannot be taken, a JSON object a line, with the reasons; all
+                others are added. None: the complaint at the end names the first one.
         """

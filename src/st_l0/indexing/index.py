@@ -13,28 +13,40 @@ from tqdm import tqdm
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded.storage import FILLING
+from st_l0.index.protocol import LoadingIndex
 from st_l0.indexing.identity import OTHER
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.locks import hold
+from st_l0.utils.paths import input_path
 from st_l0.utils.sparse import silence_empty
 
 if TYPE_CHECKING:
     from st_l0.data import Document
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Index
+    from st_l0.index.protocol import Add
 
 
 @contextmanager
-def _alone(index: Index) -> Iterator[None]:
-    """Of several processes that fill one folder the others wait, and then see what this one has added."""
+def _adding(index: Index, refused: str | Path | None) -> Iterator[Add]:
+    """What adds documents: an index's own way to load many, or its `Index.add`.
+
+    Of several processes that fill one folder the others wait, and then see what this one has added.
+    """
+    if isinstance(index, LoadingIndex):
+        with index.loading(refused) as add:
+            yield add
+        return
+    if refused is not None:
+        raise InputError(f"{refused}: only a server refuses single documents; leave refused out")
     if not isinstance(index, EmbeddedIndex) or index.path is None:
-        yield
+        yield index.add
         return
     with hold(index.path / FILLING, "is filling the index", seconds=math.inf):
         index.refresh()
-        yield
+        yield index.add
 
 
 def index_corpus(
@@ -44,11 +56,13 @@ def index_corpus(
     *,
     batch_size: int = 32,
     chunk_size: int = 2048,
+    refused: str | Path | None = None,
     progress: bool = True,
 ) -> int:
     """Encode documents and add them, with their texts, to an index.
 
-    Each chunk is added in one atomic step, and documents whose ids the index has are not encoded again: after
+    In the embedded engine each chunk is added in one atomic step; a server takes the last ones while the next
+    ones are encoded. Documents whose ids the index has are not encoded again: after
     an interruption the same call goes on where the last one stopped. A document whose text has changed is
     therefore not updated; use ``index.update`` for that. Of several processes that index into one folder one
     does so at a time; the others wait, and then find nothing to add.
@@ -60,6 +74,7 @@ def index_corpus(
         batch_size: Documents encoded at once.
         chunk_size: Documents added at once. Texts of like length are batched together within a chunk, so
             small chunks are slower.
+        refused: File for the documents that a server refuses, see `st_l0.index.protocol.LoadingIndex`.
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
@@ -82,7 +97,10 @@ def index_corpus(
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
     disable = None if progress else True  # to tqdm, None means: no bar where there is no terminal
-    with _alone(index), tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar:
+    with (
+        tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar,
+        _adding(index, refused) as add,
+    ):
         for chunk in batched(documents, chunk_size):
             missing = set(index.missing([document.id for document in chunk]))
             new = [document for document in chunk if document.id in missing]
@@ -91,22 +109,31 @@ def index_corpus(
                 vectors = model.encode_document(
                     texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
                 )
-                index.add([document.id for document in new], silence_empty(vectors, texts), texts)
+                add([document.id for document in new], silence_empty(vectors, texts), texts)
                 added += len(new)
             bar.update(len(chunk))
     return added
 
 
-def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, progress: bool = True) -> int:
+def index_encoded(
+    model: SparseEncoder,
+    folder: str | Path,
+    index: Index,
+    *,
+    refused: str | Path | None = None,
+    progress: bool = True,
+) -> int:
     """Add documents that were encoded before, with their texts, to an index.
 
-    Each part is added in one atomic step, and documents whose ids the index has are left as they are: after
+    In the embedded engine each part is added in one atomic step; a server takes one while the next one is
+    read. Documents whose ids the index has are left as they are: after
     an interruption the same call goes on where the last one stopped.
 
     Args:
         model: The encoder that made them, which queries will go through; it encodes nothing here.
         folder: What `st_l0.indexing.encode.encode_corpus` wrote.
         index: Where they go.
+        refused: As for `index_corpus`.
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
@@ -119,17 +146,21 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
     record = encoding_record(folder)
     if not model.has_fingerprint(record["fingerprint"]):
         raise InputError(
-            f"{Path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
+            f"{input_path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
             "use that one, or encode again"
         )
     added = 0
     disable = None if progress else True
-    with _alone(index), tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
+    total = record["documents"]
+    with (
+        tqdm(total=total, desc="documents", unit="doc", disable=disable) as bar,
+        _adding(index, refused) as add,
+    ):
         for ids, texts, vectors in read_shards(folder):
             missing = set(index.missing(ids))
             new = [row for row, id in enumerate(ids) if id in missing]
             if new:
-                index.add([ids[row] for row in new], vectors[new], [texts[row] for row in new])
+                add([ids[row] for row in new], vectors[new], [texts[row] for row in new])
                 added += len(new)
             bar.update(len(ids))
     return added

@@ -7,16 +7,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_file
-from st_l0.utils.paths import local_path
-from st_l0.utils.records import PARTS, check_part, read_record, shard_path
+from st_l0.utils.paths import input_path
+from st_l0.utils.records import PARTS, read_part, read_record, shard_path
 
 RECORD = "encoding.json"
 RECORD_KEYS = frozenset({"model", "fingerprint", "vocabulary_size", "part_size", "documents"})
@@ -34,20 +35,20 @@ class Shard(NamedTuple):
 
 def is_encoded(folder: str | Path) -> bool:
     """Whether the folder holds an encoded corpus, or the beginning of one."""
-    return (local_path(folder) / RECORD).exists()
+    return (input_path(folder) / RECORD).exists()
 
 
 def read_shards(folder: str | Path) -> Iterator[Shard]:
     """Stream an encoded corpus, shard by shard, in the order of the corpus.
 
     Args:
-        folder: What `st_l0.indexing.encode.encode_corpus` wrote.
+        folder: What `st_l0.indexing.encode.encode_corpus` wrote, or the address of a copy for fsspec.
 
     Raises:
         InputError: the corpus is not encoded to its end, or a shard is missing, damaged, not the one that was
             written there, or one too many.
     """
-    folder = local_path(folder)
+    folder = input_path(folder)
     record = encoding_record(folder)
     documents, size = record["documents"], record["part_size"]
     if documents is None:
@@ -61,8 +62,8 @@ def read_shards(folder: str | Path) -> Iterator[Shard]:
         raise InputError(f"{stranger}: is no part of these {documents} documents; {_AGAIN}")
     for number, start in enumerate(starts):
         path = shard_path(folder, number, SUFFIX)
-        check_part(path, number, record, _AGAIN)
-        shard, expected = read_shard(path, record["vocabulary_size"]), min(size, documents - start)
+        content = BytesIO(read_part(path, number, record, _AGAIN))
+        shard, expected = read_shard(path, record["vocabulary_size"], content), min(size, documents - start)
         if len(shard.ids) != expected:
             raise InputError(f"{path}: holds {len(shard.ids)} documents, not {expected}; {_AGAIN}")
         yield shard
@@ -77,7 +78,7 @@ def encoding_record(folder: str | Path) -> dict[str, Any]:
     Raises:
         InputError: there is no record, or it is none of an encoded corpus.
     """
-    path = local_path(folder) / RECORD
+    path = input_path(folder) / RECORD
     if not path.exists():
         raise InputError(f"{folder}: holds no {RECORD}; give a folder written by st-l0 encode")
     record = read_record(path, RECORD_KEYS)
@@ -121,8 +122,8 @@ def _schema() -> Any:
     return pa.schema({"id": pa.string(), "text": pa.string(), **lists})
 
 
-def read_shard(path: Path, vocabulary_size: int) -> Shard:
-    """Read a shard.
+def read_shard(path: Path, vocabulary_size: int, content: BinaryIO | None = None) -> Shard:
+    """Read a shard, from its path or from what it holds.
 
     Raises:
         InputError: it is missing or damaged, or holds something else.
@@ -131,7 +132,7 @@ def read_shard(path: Path, vocabulary_size: int) -> Shard:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path if content is None else content, page_checksum_verification=True) as file:
             table = file.read()
         if not table.schema.remove_metadata().equals(_schema()):
             raise ValueError("other columns than id, text, indices and weights")

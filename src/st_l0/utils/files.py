@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from st_l0.errors import InputError
 from st_l0.utils.locks import hold
-from st_l0.utils.paths import local_path
+from st_l0.utils.paths import is_address, local_path
 
 MARK = ".st_l0.json"  # in a folder, says which kind of output it is
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -71,7 +71,7 @@ def check_file(path: str | Path, kind: FileKind, *, inputs: Iterable[str | Path]
     target = _file_place(path)
     if target.exists():
         for one in inputs:
-            if (place := _resolved(one)).exists() and target.samefile(place):
+            if not is_address(one) and (place := _resolved(one)).exists() and target.samefile(place):
                 raise InputError(f"{path}: is what the output is made of; give another path")
         try:
             ours = not target.stat().st_size or kind.is_one(target)
@@ -168,7 +168,7 @@ def check_folder(path: str | Path, kind: str, *, inputs: Iterable[str | Path] = 
         kind: What it is, such as ``"trained model"``. It may replace an empty folder, or an earlier output of
             its kind, as `replace_folder` marked it.
         inputs: What the output is made of: files and folders that it must not replace. What is no path does
-            not count, such as a name of the Hub.
+            not count, such as a name of the Hub or an address.
 
     Returns:
         The path, with links resolved.
@@ -193,7 +193,8 @@ def check_folder(path: str | Path, kind: str, *, inputs: Iterable[str | Path] = 
             )
         if os.path.ismount(target):
             raise InputError(f"{target}: is where a disk is mounted, and stays; give a folder in it")
-        if any(place.exists() and place.is_relative_to(target) for place in map(_resolved, inputs)):
+        places = [_resolved(one) for one in inputs if not is_address(one)]
+        if any(place.exists() and place.is_relative_to(target) for place in places):
             raise InputError(f"{path}: is or holds what the output is made of; give another folder")
     check_writable(target.parent, target.name)
     return target

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any, cast
 
-from st_l0.errors import InputError
+from st_l0.errors import InputError, reason
 
 # Path makes "gs:/bucket" of "gs://bucket". One letter alone is a drive of Windows.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_PACKAGES = {"smbclient": "smbprotocol", "libarchive": "libarchive-c"}  # not called as their modules
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))" + (r"|%(\w+)%" if os.name == "nt" else ""))
 
 
@@ -32,8 +34,7 @@ def local_name(name: str | Path) -> str:
         raise InputError(f"{name!r:.40} is no path; give a str or a Path")
     if not given or "\0" in given:
         raise InputError(f"{given!r}: is no path; give one")
-    if scheme := _SCHEME.match(given):
-        url = f"{scheme[0]}/{given[scheme.end() :].lstrip('/')}"
+    if url := _address(given):
         raise InputError(f"{url}: is no path on this machine; give one, and copy to or from there apart")
 
     def value(found: re.Match[str]) -> str:
@@ -53,3 +54,71 @@ def local_name(name: str | Path) -> str:
 def local_path(path: str | Path) -> Path:
     """The same of what can only be a path."""
     return Path(local_name(path))
+
+
+def input_path(path: str | Path) -> Path:
+    """The same of what is only read, which may also lie at an address that fsspec opens, such as ``s3://``.
+
+    Args:
+        path: A path, an address, or what this function gave.
+
+    Returns:
+        A path; or what has its methods for reading, and no ``__fspath__``: see `is_remote`.
+
+    Raises:
+        InputError: As `local_name`; nothing opens addresses of that scheme, a package for it is missing, or
+            the place cannot be reached. That there is nothing is no error here.
+    """
+    if is_remote(path):
+        return path  # type: ignore[return-value]
+    address = _address(path)
+    if address is None:
+        return local_path(path)
+    scheme = address.split(":")[0]
+    if scheme in ("file", "local"):
+        return local_path(os.fspath(path).removeprefix(f"{scheme}:").removeprefix("//"))
+    return cast(Path, _reached(address, scheme))
+
+
+def is_address(name: str | Path) -> bool:
+    """Whether a name is the URL of something, which need not be of this machine."""
+    return _address(name) is not None
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether something that `input_path` gave is not of this machine's files."""
+    return hasattr(path, "fs")
+
+
+def _address(name: str | Path) -> str | None:
+    given = os.fspath(name) if isinstance(name, str | os.PathLike) else ""
+    scheme = _SCHEME.match(given)
+    if scheme is None:
+        return None
+    rest = given[scheme.end() :]
+    return f"{scheme[0]}/{rest[1:] if rest.startswith('/') else rest}"
+
+
+def _reached(address: str, scheme: str) -> Any:
+    if "@" in address.split("/")[2]:
+        raise InputError(f"{scheme}://…: give no names and passwords in an address, but in fsspec's settings")
+    from fsspec import available_protocols
+    from upath import UPath
+
+    try:
+        place = UPath(address)
+        place.stat()  # `exists` takes every failure for a no
+    except FileNotFoundError:
+        pass
+    except ImportError as error:
+        module = getattr(error.__cause__ or error, "name", None) or scheme
+        package = _PACKAGES.get(module, module)
+        raise InputError(
+            f"{address}: this needs {package!r}, which is not installed: pip install {package}"
+        ) from error
+    except Exception as error:  # each file system has errors of its own
+        if scheme not in available_protocols():
+            raise InputError(f"{address}: fsspec knows no {scheme}://; give a path") from error
+        problem = f"cannot be reached ({reason(error)})"
+        raise InputError(f"{address}: {problem}; check address, network and credentials") from error
+    return place

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from st_l0.errors import InputError, is_machines, reason
+from st_l0.utils.paths import is_remote
 
 
 def refuse_device(path: str | Path) -> None:
@@ -15,11 +16,11 @@ def refuse_device(path: str | Path) -> None:
     Raises:
         InputError: It is one.
     """
-    if Path(path).is_char_device() or Path(path).is_block_device():
+    if not is_remote(path) and (Path(path).is_char_device() or Path(path).is_block_device()):
         raise InputError(f"{path}: is a device; give a file")
 
 
-def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
+def read_json(path: Path, mend: str, kind: type = dict) -> Any:
     """Read a file that holds one JSON value.
 
     Args:
@@ -32,7 +33,7 @@ def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
     """
     refuse_device(path)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         if is_machines(error):
             raise

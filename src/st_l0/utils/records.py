@@ -93,9 +93,9 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def shard_path(folder: str | Path, number: int, suffix: str) -> Path:
+def shard_path(folder: Path, number: int, suffix: str) -> Path:
     """Where shard ``number``, from 0, is or belongs."""
-    return Path(folder) / f"part-{number:06d}.{suffix}"
+    return folder / f"part-{number:06d}.{suffix}"
 
 
 def digest(path: Path) -> str:
@@ -105,6 +105,14 @@ def digest(path: Path) -> str:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
+
+
+def read_part(path: Path, number: int, record: Mapping[str, Any], cure: str) -> bytes:
+    """What a part holds, read once, if it is the one that was noted; see `check_part`."""
+    _check_present(path, cure)
+    content = path.read_bytes()
+    _check_digest(path, hashlib.sha256(content).hexdigest(), number, record, cure)
+    return content
 
 
 def check_part(path: Path, number: int, record: Mapping[str, Any], cure: str) -> None:
@@ -119,8 +127,17 @@ def check_part(path: Path, number: int, record: Mapping[str, Any], cure: str) ->
     Raises:
         InputError: It is so.
     """
+    _check_present(path, cure)
+    if record.get(PARTS) is not None:
+        _check_digest(path, digest(path), number, record, cure)
+
+
+def _check_present(path: Path, cure: str) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such part; {cure}")
+
+
+def _check_digest(path: Path, found: str, number: int, record: Mapping[str, Any], cure: str) -> None:
     noted = record.get(PARTS)
-    if noted is not None and noted[number : number + 1] != [digest(path)]:
+    if noted is not None and noted[number : number + 1] != [found]:
         raise InputError(f"{path}: is not the part that was written there, or has changed; {cure}")

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import scipy.sparse as sp
@@ -13,13 +14,13 @@ import scipy.sparse as sp
 from st_l0.errors import InputError, ServerError
 from st_l0.index.embedded.arguments import as_count, as_ids, as_json, as_stored_texts, unique
 from st_l0.index.embedded.bm25 import WordSettings
-from st_l0.index.opensearch import documents, loading, opening, writing
+from st_l0.index.opensearch import documents, loading, opening, pipeline, writing
 from st_l0.index.opensearch.address import Address, as_name
 from st_l0.index.opensearch.asking import Question, ask, explain
 from st_l0.index.opensearch.record import Record, State, read, write_record
 from st_l0.index.opensearch.searching import Searcher
 from st_l0.index.opensearch.server import NotFoundError, Server
-from st_l0.index.protocol import BM25, Hits, Id, Ids, as_weight
+from st_l0.index.protocol import BM25, Add, Hits, Id, Ids, as_weight
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.sparse import Vectors, as_csr
 
@@ -270,6 +271,19 @@ class OpenSearchIndex:
             failed = writing.send(self.server, self._state, group)
             if failed:
                 raise failed[0].as_error(self.server.place)
+
+    def loading(self, refused: str | Path | None = None) -> AbstractContextManager[Add]:
+        """Add many documents while the caller makes the next ones; see `LoadingIndex.loading`.
+
+        Threads check and send them, each until the server has it on all its copies, or refuses it. Where there
+        is a document of the same id, it is replaced. Settings for a load in bulk are put back at the end;
+        replicas stay, so that the end of a node loses nothing that was acknowledged.
+
+        Raises:
+            InputError: As for `update`; or documents were refused, and all others are in the index.
+            ServerError: The server fails for minutes, or its disk is full; what was written stays.
+        """
+        return pipeline.load(self, refused)
 
     def bulk_settings(self, *, replicas: bool = True) -> AbstractContextManager[None]:
         """While the body runs nothing is refreshed; see `st_l0.index.opensearch.loading.bulk_settings`."""

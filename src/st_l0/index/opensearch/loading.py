@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from st_l0.errors import InputError, ServerError
 from st_l0.index.opensearch.record import State, read, write_record
 from st_l0.index.opensearch.server import Server
 
@@ -41,8 +42,10 @@ def bulk_settings(server: Server, state: State, *, replicas: bool = True) -> Ite
     server.request("PUT", f"{state.root}/_settings", {"index": changed})
     try:
         yield
-    finally:
-        put_back(server, state)
+    except BaseException:
+        _try_to_put_back(server, state)  # what went wrong first is what counts
+        raise
+    put_back(server, state)
 
 
 def put_back(server: Server, state: State) -> None:
@@ -57,6 +60,18 @@ def put_back(server: Server, state: State) -> None:
     write_record(server, state, loading=None)
 
 
+def _try_to_put_back(server: Server, state: State) -> None:
+    try:
+        put_back(server, state)
+    except (InputError, ServerError) as error:  # also of a server that takes nothing, as with a full disk
+        logger.warning(
+            "%s: settings for loading in bulk are still set (%s); the next load puts them back, and so does "
+            "opening the index when this process has ended",
+            server.place,
+            error,
+        )
+
+
 def put_back_after_a_crash(server: Server, state: State) -> None:
     """Do so if who loaded it was a process of this machine, and is no more; else say who does or did."""
     loading = state.record.loading
@@ -64,7 +79,7 @@ def put_back_after_a_crash(server: Server, state: State) -> None:
         return
     if loading.get("host") == socket.gethostname() and not _runs(int(loading["process"])):
         logger.warning("%s: a load was interrupted; its settings are put back", server.place)
-        put_back(server, state)
+        _try_to_put_back(server, state)
     elif loading.get("host") != socket.gethostname():
         logger.warning(
             "%s: process %s on %s is loading documents, which are not found yet; if it has ended, "

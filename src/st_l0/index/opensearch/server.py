@@ -6,6 +6,8 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from st_l0.errors import InputError, ServerError, reason, require
@@ -13,7 +15,7 @@ from st_l0.index.opensearch.address import Address
 
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # seconds between attempts; a node's failure is over by then
 _TIMEOUTS = 2  # a request that no node answers in time is not tried for minutes
-_PASSING = (429, 502, 503, 504)
+PASSING = (429, 502, 503, 504)
 CLAUSES = "indices.query.bool.max_clause_count"
 USUAL_CLAUSES = 1024
 
@@ -24,12 +26,15 @@ class Server:
     Args:
         client: An ``opensearchpy.OpenSearch``.
         place: What complaints call it.
+        seconds: That an answer may take.
     """
 
-    def __init__(self, client: Any, place: str) -> None:
+    def __init__(self, client: Any, place: str, seconds: float = 60.0) -> None:
         self.place = place
+        self.seconds = seconds
         self._transport = client.transport
         self._answered = False
+        self._patience = 0.0
 
     @classmethod
     def connect(cls, address: Address) -> Server:
@@ -57,7 +62,24 @@ class Server:
             pool_maxsize=16,
             **options,
         )
-        return cls(client, str(address))
+        return cls(client, str(address), address.timeout)
+
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """While the body runs, a server that does not answer is asked again for so long."""
+        before, self._patience = self._patience, seconds
+        try:
+            yield
+        finally:
+            self._patience = before
+
+    def once(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
+        """Ask a single time, for a caller who asks again by himself; errors as for `request`."""
+        errors = require("opensearchpy.exceptions", "opensearch")
+        try:
+            return self._perform(method, path, body, params)
+        except errors.OpenSearchException as error:
+            raise self._told(error, errors) from error
 
     def request(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
         """Ask, again where that may help, and give the answer as JSON has it.
@@ -70,28 +92,38 @@ class Server:
             NotFoundError: There is no such thing (404), as an `InputError`.
         """
         errors = require("opensearchpy.exceptions", "opensearch")
-        timeouts = 0
-        for pause in (*_PAUSES, None):
+        timeouts, end = 0, time.monotonic() + self._patience
+        for attempt in count():
             try:
-                answer = self._transport.perform_request(
-                    method, path, body=body, params={name: _param(value) for name, value in params.items()}
-                )
+                return self._perform(method, path, body, params)
             except errors.OpenSearchException as error:
                 timeouts += isinstance(error, errors.ConnectionTimeout)
-                if pause is None or timeouts >= _TIMEOUTS or not self._passes(error, errors):
+                enough = attempt >= len(_PAUSES) or timeouts >= _TIMEOUTS
+                if (enough and time.monotonic() > end) or not self._passes(error, errors):
                     raise self._told(error, errors) from error
-                time.sleep(pause * random.uniform(0.5, 1))
-            else:
-                self._answered = True
-                return answer
-        raise AssertionError  # the last attempt raises
+                time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)] * random.uniform(0.5, 1))
+        raise AssertionError  # an attempt returns or raises
+
+    def _perform(self, method: str, path: str, body: Any, params: dict[str, Any]) -> Any:
+        values = {name: _param(value) for name, value in params.items()}
+        answer = self._transport.perform_request(method, path, body=body, params=values)
+        self._answered = True
+        return answer
+
+    def largest_body(self) -> int | None:
+        """Bytes that a request may have at every node; None if this user may not know."""
+        try:
+            nodes = self.request("GET", "/_nodes/http")["nodes"].values()
+        except (InputError, ServerError):
+            return None
+        return min(node["http"]["max_content_length_in_bytes"] for node in nodes if "http" in node)
 
     def _passes(self, error: Any, errors: Any) -> bool:
         if isinstance(error, errors.SSLError):
             return False
         if isinstance(error, errors.ConnectionError):
             return self._answered  # a server that was never there is a wrong address
-        return error.status_code in _PASSING and kind_of(error.info) != "cluster_block_exception"
+        return error.status_code in PASSING and not is_blocked(error.status_code, error.info)
 
     def _told(self, error: Any, errors: Any) -> InputError | ServerError:
         place = self.place
@@ -134,7 +166,7 @@ def complaint(place: str, status: int, info: Any) -> InputError | ServerError:
             f"{place}: the server does not know who asks: set OPENSEARCH_USERNAME and OPENSEARCH_PASSWORD, "
             "OPENSEARCH_API_KEY, or OPENSEARCH_AWS_SERVICE"
         )
-    if kind == "cluster_block_exception":
+    if is_blocked(status, info):
         return ServerError(
             f"{place}: the index is closed for writing, as by a disk that is nearly full ({said}): make room; "
             "it opens by itself, or by index.blocks.read_only_allow_delete"
@@ -144,7 +176,12 @@ def complaint(place: str, status: int, info: Any) -> InputError | ServerError:
         return InputError(f"{text} (the user may not do that)")
     if status == 404:
         return NotFoundError(text)
-    return InputError(text) if 400 <= status < 500 and status not in _PASSING else ServerError(text)
+    return InputError(text) if 400 <= status < 500 and status not in PASSING else ServerError(text)
+
+
+def is_blocked(status: Any, info: Any) -> bool:
+    """Whether somebody has to lift a block; a cluster that has just started lifts its own (503)."""
+    return status != 503 and kind_of(info) == "cluster_block_exception"
 
 
 def kind_of(info: Any) -> str:
