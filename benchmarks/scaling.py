@@ -3,7 +3,8 @@
     python benchmarks/scaling.py [--active-dims 175] [--text-bytes 700] [--replicas 1] [prices]
 
 Constants of OpenSearch are those of ``results/opensearch.json`` (see ``opensearch.py``); the others stand
-below with their source. Everything is proportional to the number of documents, but for a fixed cost of a query.
+below with their source. Everything is proportional to the number of documents, but for a fixed cost of a
+query.
 """
 
 from __future__ import annotations

@@ -84,6 +84,23 @@ def test_an_evaluation(filled, texts, opensearch_target):
     assert quality(own) == quality(report)
 
 
+def test_an_address_may_say_two_phases(filled, texts, opensearch_target):
+    model, _, index, _ = filled
+    index.refresh()
+    target = f"{opensearch_target}?two_phase=true"
+    query = model.encode_query(["the red house"], convert_to_scipy=True)
+    index = open_index(target, create=False)
+    assert index.search(query, 5)[0].as_run() == index.search(query, 5, two_phase=True)[0].as_run()
+    # Its first phase finds five times as many, and no more than 10,000.
+    with pytest.raises(InputError, match="two phases of 2001 hits need max_window_size"):
+        index.search(query, 2001)
+    assert index.search(query, 2001, two_phase=False)[0]
+    with pytest.raises(InputError, match="two_phase is true or false, not 'yes'"):
+        open_index(f"{opensearch_target}?two_phase=yes")
+    report = evaluate(model, texts, index=index, bm25=False, progress=False)
+    assert report["model"]["ndcg@10"] > 0
+
+
 def test_indexes_of_a_measurement_go(opensearch_target):
     with pytest.raises(RuntimeError), scratch(f"{opensearch_target}?replicas=0") as make_index:
         index = make_index()
