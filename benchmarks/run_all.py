@@ -17,7 +17,8 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _ONE_THREAD_ONLY = ("logging_cost.py", "fused_head_gpu.py", "evaluation.py")
-_NO_CLAIM = ("common.py", "pruning.py", "run_all.py")
+_NO_CLAIM = ("common.py", "run_all.py", "scaling.py")
+_OWN_RESULTS = ("opensearch.py", "pruning.py", "words_beside.py")  # they write their own
 
 
 def run(script: Path, threads: int) -> list[dict[str, object]]:
@@ -44,7 +45,9 @@ def main() -> None:
     parser.add_argument("scripts", nargs="*", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    scripts = given.scripts or [path for path in sorted(_HERE.glob("*.py")) if path.name not in _NO_CLAIM]
+    scripts = given.scripts or [
+        path for path in sorted(_HERE.glob("*.py")) if path.name not in (*_NO_CLAIM, *_OWN_RESULTS)
+    ]
     results = [result for script in scripts for result in run(script, given.threads)]
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| claim | ours | stock | ratio | threads | command |\n|---|---|---|---|---|---|")

@@ -1,6 +1,7 @@
 """Another engine: an index that has what the protocol promises, and nothing else."""
 
 from st_l0.index import EmbeddedIndex
+from st_l0.utils.sparse import as_csr
 
 
 class ProtocolIndex:
@@ -55,3 +56,14 @@ class ProtocolIndex:
 
     def explain(self, query, id, *, text=None, bm25=0.0):
         return self._inner.explain(query, id, text=text, bm25=bm25)
+
+
+class TruncatedIndex(EmbeddedIndex):
+    """An embedded index of weights as OpenSearch keeps them, so that scores can be compared."""
+
+    def add(self, ids, vectors, texts=None):
+        from st_l0.index.opensearch.documents import truncate
+
+        vectors = as_csr(vectors).copy()
+        vectors.data = truncate(vectors.data)
+        super().add(ids, vectors, texts)

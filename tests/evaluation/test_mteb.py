@@ -12,7 +12,7 @@ import sentence_transformers
 from drawn_tasks import COLLECTION
 from drawn_tasks import draw_task as task
 
-from protocol_index import ProtocolIndex
+from protocol_index import ProtocolIndex, TruncatedIndex
 from st_l0.data import Collection
 from st_l0.errors import InputError
 from st_l0.evaluation import MtebModel, evaluate
@@ -137,6 +137,15 @@ def test_another_engine_one_index_a_corpus(models):
         assert search(other, COLLECTION, 10) == expected
         assert [len(index) for index in made] == [60] * corpora
     assert made[0].calls == ["add", "search"]
+
+
+def test_on_a_cluster(models, opensearch_target):
+    from st_l0.index.opensearch.scratch import scratch
+
+    with scratch(opensearch_target) as make_index:
+        found = metrics(run(MtebModel(models[0], "us/model", make_index=make_index), task()))
+    expected = metrics(run(MtebModel(models[0], "us/model", make_index=TruncatedIndex), task()))
+    assert found == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_deepest_hits_are_cut(models):

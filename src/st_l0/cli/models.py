@@ -64,6 +64,10 @@ def evaluate(
             help="Write the numbers to this JSON file, and beside it those of each query and TREC run files.",
         ),
     ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="An index of the documents that exists already, for one --data."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which relevance judgements to take.")] = "test",
     batch_size: BatchSize = 32,
     bm25: Annotated[
@@ -113,7 +117,8 @@ def evaluate(
     from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
     from st_l0.evaluation.report import own_documents_note
-    from st_l0.indexing.identity import place
+    from st_l0.index import open_index
+    from st_l0.indexing.identity import check_model, place
     from st_l0.utils.paths import input_path
 
     if output is not None:
@@ -123,13 +128,19 @@ def evaluate(
         raise InputError(
             "two collections have the same name: rename the folder of one"
         )  # before the long part
+    if index is not None and len(collections) > 1:
+        raise InputError(f"--index {index}: holds the documents of one collection; give one --data")
+    searched = None if index is None else open_index(index, create=False)
     encoder = SparseEncoder.from_pretrained(
         model,
         inference_free=False,  # siamese ones as baselines
         trust_remote_code=trust_remote_code,
     )
+    if searched is not None:
+        check_model(encoder, searched, str(index))
     weight = read_weight(bm25_weight, "--bm25-weight")
     options: dict[str, Any] = {"batch_size": batch_size, "bm25": bm25 and language, "bm25_weight": weight}
+    options["index"] = searched
     found: dict[str, dict[str, Any]] = {collection.name: {} for collection in collections}
     with encoder_precision(encoder, dtype):
         reports = [

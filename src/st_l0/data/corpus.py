@@ -102,7 +102,7 @@ def _read(source: Path, rows: Callable[[], Rows], fields: Fields, *, numbered: b
 
 def is_corpus(path: str | Path) -> bool:
     """Whether there is a file, or a folder of one of the layouts that `read_documents` reads."""
-    if str(path).startswith("opensearch:"):  # an engine's address
+    if str(path).startswith(("opensearch:", "opensearch+")):  # an engine's address
         return False
     path = input_path(path)
     is_file = archive_of(path) == path or (is_there(path) and not is_folder(path))

@@ -31,6 +31,7 @@ class Address:
         shards: Of a new index; None: as the server has it.
         replicas: Of a new index; None: as the server has it.
         timeout: Seconds that an answer may take.
+        two_phase: Whether searches that do not say are in two phases; see `OpenSearchIndex.search`.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -40,6 +41,7 @@ class Address:
     shards: int | None = None
     replicas: int | None = None
     timeout: float = 60.0
+    two_phase: bool = False
 
     def __str__(self) -> str:
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
@@ -149,11 +151,11 @@ def _is_loopback(host: str) -> bool:
 def _settings(query: str, place: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in ("vectors", "shards", "replicas", "timeout"):
+        if name not in ("vectors", "shards", "replicas", "timeout", "two_phase"):
             # Its value is not repeated: it may be a key.
             raise InputError(
-                f"{place}: {name!r:.40} is no setting of an address; there are vectors, shards, replicas and "
-                "timeout, and keys and passwords are set in the environment"
+                f"{place}: {name!r:.40} is no setting of an address; there are vectors, shards, replicas, "
+                "timeout and two_phase, and keys and passwords are set in the environment"
             )
         if name in found:
             raise InputError(f"{place}: {name} is given twice")
@@ -161,6 +163,11 @@ def _settings(query: str, place: str) -> dict[str, Any]:
             if value not in ("rank_features", "sparse_vector"):
                 raise InputError(f"{place}: vectors is rank_features or sparse_vector, not {value!r:.40}")
             found[name] = value
+            continue
+        if name == "two_phase":
+            if value not in ("true", "false"):
+                raise InputError(f"{place}: two_phase is true or false, not {value!r:.40}")
+            found[name] = value == "true"
             continue
         if not value.isascii() or not value.isdigit() or int(value) < (name != "replicas"):
             raise InputError(f"{place}: {name} must be a whole number, not {value!r:.40}")

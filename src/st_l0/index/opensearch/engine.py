@@ -42,7 +42,7 @@ class OpenSearchIndex(Bound):
 
     Args:
         target: ``opensearch://HOST[:PORT][,HOST…]/NAME``, with ``?vectors=sparse_vector``, ``shards=``,
-            ``replicas=`` of a new index and ``timeout=`` (seconds) behind it; ``opensearch+http://`` for a
+            ``replicas=`` of a new index, ``timeout=`` (seconds) and ``two_phase=true`` behind it; ``opensearch+http://`` for a
             server without TLS. With ``client``, the name alone.
         vocabulary_size: Length of the vectors; if None, an existing index knows it and a new one learns it
             from the first documents.
@@ -247,7 +247,7 @@ class OpenSearchIndex(Bound):
         bm25: float | Literal["auto"] = 0.0,
         filter: Mapping[str, Any] | None = None,
         prune: float = 0.0,
-        two_phase: bool | Mapping[str, Any] = False,
+        two_phase: bool | Mapping[str, Any] | None = None,
         seismic: Mapping[str, Any] | None = None,
     ) -> list[Hits]:
         """Find the ``k`` best documents of each query; see `Index.search`.
@@ -262,7 +262,7 @@ class OpenSearchIndex(Bound):
             filter: Field → the value, or values of which one, that a document has to have; see `add`.
             prune: Leave out weights of a query below this share of its heaviest, 0 to 1.
             two_phase: Search with the heavier tokens first (OpenSearch's two-phase pipeline, faster and not
-                exact); a dictionary changes ``prune_ratio``, ``expansion_rate`` or ``max_window_size``.
+                exact); if None, as the address says. A dictionary changes ``prune_ratio``, ``expansion_rate`` or ``max_window_size``.
             seismic: Parameters of a search of ``sparse_vector``: ``heap_factor``, ``top_n``, ``k``.
 
         Returns:
@@ -280,7 +280,7 @@ class OpenSearchIndex(Bound):
             ids=ids,
             filter=filter,
             prune=prune,
-            two_phase=two_phase,
+            two_phase=self.address.two_phase if two_phase is None else two_phase,
             seismic=seismic,
         )
         return self.ask(lambda: answer(self, question, k))
