@@ -1,6 +1,6 @@
 """The command line ``st-l0``."""
 
-from st_l0.cli import encoding, models, training  # importing them registers their commands
+from st_l0.cli import encoding, models, publishing, training  # importing them registers their commands
 from st_l0.cli.app import app, main
 
-__all__ = ["app", "encoding", "main", "models", "training"]
+__all__ = ["app", "encoding", "main", "models", "publishing", "training"]
