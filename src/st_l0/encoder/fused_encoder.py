@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -187,7 +188,7 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         """What a card tells of: settings, and weights by a sum over their bits."""
         poolings = [one.get_config_dict() for one in self.modules() if isinstance(one, SpladePooling)]
         settings = [self.prompts, self.max_active_dims, self.max_seq_length, poolings]
-        return [settings, *(_bits(parameter) for parameter in self.parameters())]
+        return [json.dumps(settings, default=str), *(_bits(parameter) for parameter in self.parameters())]
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run a batch; documents take the fused head where they can (same values as stock)."""

@@ -99,7 +99,7 @@ class ModelCardData(SparseEncoderModelCardData):
         values["widget"] = None
         return {key: plain(value) for key, value in values.items()}
 
-    def to_yaml(self, line_break: str | None = None) -> str:
+    def to_yaml(self, line_break: Any = None, original_order: list[str] | None = None) -> str:
         """The head of the card."""
         return _head(self.to_dict(), line_break)
 
@@ -177,7 +177,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _head(values: Mapping[str, Any], line_break: str | None = None) -> str:
+def _head(values: Mapping[str, Any], line_break: Any = None) -> str:
     known = {
         key: value for key, value in values.items() if key in YAML_FIELDS and value not in (None, [], ())
     }

@@ -6,15 +6,16 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from st_l0.encoder.model_card import write_training
+from st_l0.encoder.model_card import ModelCardData, write_training
 from st_l0.encoder.sparse_encoder import SparseEncoder
-from st_l0.errors import InputError
+from st_l0.errors import InputError, reason
 from st_l0.hub.describing import describe
 from st_l0.hub.exporting import write_copy
+from st_l0.hub.notes import read_notes
 from st_l0.hub.preflight import check_upload
-from st_l0.hub.results import hub_results
+from st_l0.hub.results import hub_results, read_results
 from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_text
@@ -97,14 +98,20 @@ def publish(
     model = run / "model" if (run / "model" / "modules.json").exists() else run
     if not model.is_dir():
         raise InputError(f"{run}: no such folder; give the output of a training, or a checkpoint")
-    evaluation = list(evaluation) or [one for one in [run / "evaluation.json"] if one.exists()]
-    card = card or next((one for one in [run / "card.yaml"] if one.exists()), None)
+    if card is None and (run / "card.yaml").exists():
+        card = run / "card.yaml"
+    finished = None if card is None or local_path(card).suffix != ".md" else _read_card(local_path(card))
+    notes = {} if card is None or finished else read_notes(card)
+    measured = list(evaluation) or [one for one in [run / "evaluation.json"] if one.exists()]
+    results = read_results(measured, notes.get("benchmarks", {}))
     with hold_folder(run.with_name(f"{run.resolve().name}-upload"), _KIND, inputs=[run]) as target:
         encoder = SparseEncoder.from_pretrained(
             str(model), device="cpu", inference_free=False, trust_remote_code=trust_remote_code
         )
         with replace_folder(target, _KIND) as folder:
-            _put_together(encoder, model, folder, repo, evaluation, card)
+            data = describe(encoder, str(model), evaluation=results, notes=notes)
+            data.model_id = repo
+            _put_together(encoder, model, folder, finished)
         files = _listed(target, trust_remote_code)
         _check_texts(target, files, [run])
         with tempfile.TemporaryDirectory() as work:
@@ -113,29 +120,17 @@ def publish(
     return Published(repo, commit, target, files, difference)
 
 
-def _put_together(
-    encoder: SparseEncoder,
-    model: Path,
-    folder: Path,
-    repo: str,
-    evaluation: Iterable[str | Path],
-    card: str | Path | None,
-) -> None:
-    finished = card is not None and local_path(card).suffix == ".md"
-    data = describe(encoder, str(model), evaluation=evaluation, notes=None if finished else card)
-    data.model_id = repo
+def _put_together(encoder: SparseEncoder, model: Path, folder: Path, finished: str | None) -> None:
+    data = cast(ModelCardData, encoder.model_card_data)
     write_copy(encoder, folder, half=_is_half(model), layout="root")
     if data.training:
         write_training(folder, data.training)
     for name, text in hub_results(data.evaluation).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    if finished:
-        text = read_text(local_path(card or ""), "give a card in Markdown")
-    else:
-        data.size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        text = data.render()
-    _check_card(text)
+    data.size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    text = finished or data.render()
+    _check_card("the card", text)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -169,7 +164,8 @@ def _check_texts(folder: Path, files: Iterable[str], inputs: Iterable[Path]) -> 
     """
     places = {str(Path.home()), str(Path.cwd()), *(str(one.resolve().parent) for one in inputs)}
     places |= {tempfile.gettempdir(), str(folder.parent)}
-    local = re.compile("|".join(f"{re.escape(place)}[/\\\\]" for place in places if len(place) > 2))
+    names = "|".join(re.escape(place) for place in sorted(places, key=len, reverse=True) if len(place) > 2)
+    local = re.compile(rf"(?<![\w.:/-])({names})[/\\]")  # no part of an address
     for name in files:
         if _VOCABULARIES.fullmatch(name):
             continue
@@ -181,7 +177,13 @@ def _check_texts(folder: Path, files: Iterable[str], inputs: Iterable[Path]) -> 
                 raise InputError(f"{name}:{number}: holds a token of the Hub: leave it out, and revoke it")
 
 
-def _check_card(text: str) -> None:
+def _read_card(path: Path) -> str:
+    text = read_text(path, "give a card in Markdown")
+    _check_card(path, text)
+    return text
+
+
+def _check_card(place: str | Path, text: str) -> None:
     """Refuse a card that huggingface_hub cannot read.
 
     Raises:
@@ -192,7 +194,7 @@ def _check_card(text: str) -> None:
     try:
         ModelCard(text)
     except Exception as error:  # of YAML, and the hub's own
-        raise InputError(f"the head of the card cannot be read ({error}): correct it") from None
+        raise InputError(f"{place}: its head cannot be read ({reason(error)}): correct it") from None
 
 
 def _check_name(repo: str) -> None:
@@ -216,7 +218,7 @@ def _send(folder: Path, files: Iterable[str], repo: str, private: bool, token: s
     api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo).private:
+        if private and not api.model_info(repo).private:  # it was there
             raise InputError(f"{repo} is public: make it private in its settings, or leave --private out")
         sent = api.upload_folder(
             repo_id=repo,
