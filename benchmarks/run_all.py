@@ -17,7 +17,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _ONE_THREAD_ONLY = ("logging_cost.py", "fused_head_gpu.py", "evaluation.py")
-_NO_CLAIM = ("common.py", "run_all.py")
+_NO_CLAIM = ("common.py", "pruning.py", "run_all.py")
 
 
 def run(script: Path, threads: int) -> list[dict[str, object]]:

@@ -18,6 +18,7 @@ from st_l0 import cli
 from st_l0.cli.fields import as_columns
 from st_l0.encoder.idf import TABLE
 from st_l0.errors import InputError, MissingExtraError
+from st_l0.index import EmbeddedIndex
 from st_l0.indexing import identity
 from tiny_models import save_model
 
@@ -165,9 +166,9 @@ def test_only_the_first_process_of_many_reports(run, trains, monkeypatch):
 ERRORS = [
     (InputError("pairs.jsonl:3: no 'query'"), 2, "error: pairs.jsonl:3: no 'query'"),
     (
-        MissingExtraError("this needs 'bm25s': pip install 'st-l0[eval]'"),
+        MissingExtraError("this needs 'mteb': pip install 'st-l0[eval]'"),
         2,
-        "error: this needs 'bm25s': pip install",
+        "error: this needs 'mteb': pip install",
     ),
     (OSError(errno.ENOSPC, "No space left on device"), 1, "error: runs/one: No space left on device"),
     (OSError(errno.ENOSPC, "No space left on device", "x.bin"), 1, "error: x.bin: No space left on device"),
@@ -281,6 +282,24 @@ def test_index_goes_on_where_it_stopped(run, indexed, corpus):
     lines = run("index", "model", corpus, "--to", "my-index").stdout.splitlines()
     assert lines[0] == "my-index: 1 documents added, 4 in all"
     assert "left as they are" in lines[1]
+
+
+def test_pruned_documents(run, indexed, corpus):
+    options = ["--to", "pruned", "--max-active-dims", "1"]
+    found = run("index", "model", corpus, *options)
+    assert found.stdout == "pruned: 3 documents added, 3 in all, at most 1 weights each\n"
+    assert run("index", "model", corpus, *options).stdout.startswith("pruned: 0 documents added")
+    index = EmbeddedIndex("pruned")
+    assert index.metadata["max_active_dims"] == 1
+    # Fish twice; blue before tree, and green before tree.
+    found = [[hit.id for hit in hits] for hits in index.search(np.eye(5, dtype=np.float32))]
+    assert found == [[], ["c"], ["b"], ["a"], []]
+
+    refused = run("index", "model", corpus, "--to", "pruned")
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert "keeps 1 weights of a document at most; add to it with max_active_dims 1" in refused.stderr
+    refused = run("index", "model", corpus, "--to", indexed, "--max-active-dims", "1")
+    assert "keeps all weights of a document; add to it without max_active_dims" in refused.stderr
 
 
 def test_search_prints_rank_score_id_and_text(run, indexed, tmp_path):
@@ -476,12 +495,14 @@ def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch):
         monkeypatch,
         "encoder.idf",
         TABLE=TABLE,
-        compute_idf=lambda texts, tokenizer, progress: calls.append((next(iter(texts)), tokenizer)) or IDF,
+        compute_idf=lambda texts, tokenizer, punctuation, progress: (
+            calls.append((next(iter(texts)), tokenizer, punctuation)) or IDF
+        ),
         write_idf=lambda path, weights, tokenizer: calls.append((str(path), weights.tolist(), tokenizer)),
     )
     result = run("idf", corpus, "--tokenizer", "some/model", "--output", "idf.json")
     assert result.stdout == "idf.json: 5 tokens\n"
-    assert calls == [("red fish fish", "some/model"), ("idf.json", IDF.tolist(), "some/model")]
+    assert calls == [("red fish fish", "some/model", False), ("idf.json", IDF.tolist(), "some/model")]
 
 
 def test_idf_takes_the_tokenizer_of_a_checkpoint(run, corpus, tiny_encoder, mlm_folder, tmp_path):

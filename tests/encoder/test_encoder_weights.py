@@ -71,7 +71,7 @@ def test_what_training_moved_is_put_right_in_memory_and_on_disk(tiny_encoder, tm
 
 
 def test_query_weights_are_a_copy(tiny_encoder, idf_weights):
-    model = tiny_encoder()
+    model = tiny_encoder(punctuation=True)
     weights = model.query_weights
     assert weights.dtype == np.float32
     np.testing.assert_array_equal(weights[5:], idf_weights[5:])
@@ -82,8 +82,10 @@ def test_query_weights_are_a_copy(tiny_encoder, idf_weights):
 def test_the_idf_may_be_a_file_or_binary(tiny_encoder, idf_weights, tmp_path):
     write_idf(tmp_path / "idf.json", idf_weights, make_tokenizer())
     for path in (tmp_path / "idf.json", str(tmp_path / "idf.json")):
-        np.testing.assert_array_equal(tiny_encoder(idf=path).query_weights[5:], idf_weights[5:])
-    binary = tiny_encoder(idf="binary").query_weights
+        np.testing.assert_array_equal(
+            tiny_encoder(idf=path, punctuation=True).query_weights[5:], idf_weights[5:]
+        )
+    binary = tiny_encoder(idf="binary", punctuation=True).query_weights
     np.testing.assert_array_equal(binary, [0] * 5 + [1] * (len(VOCABULARY) - 5))
     for bad in (idf_weights[:-1], np.append(idf_weights, 1), idf_weights.reshape(1, -1)):
         with pytest.raises(InputError, match=f"tokenizer knows {len(VOCABULARY)} tokens"):

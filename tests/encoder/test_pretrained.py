@@ -306,7 +306,11 @@ def test_a_stock_table_is_mended_at_load(mlm_folder, idf_weights, tmp_path):
 
 
 def test_the_saved_weights_hold_what_was_silenced(tiny_encoder, tmp_path):
-    folder = Path(save_model(tiny_encoder(idf=np.ones(len(VOCABULARY), np.float32)), tmp_path / "model"))
+    folder = Path(
+        save_model(
+            tiny_encoder(idf=np.ones(len(VOCABULARY), np.float32), punctuation=True), tmp_path / "model"
+        )
+    )
     tables = [load_file(path) for path in folder.rglob("*.safetensors")]
     (query,) = [table["weight"] for table in tables if "weight" in table]
     assert query.tolist() == [0] * 5 + [1] * (len(VOCABULARY) - 5)

@@ -11,7 +11,8 @@ from st_l0.errors import InputError
 from st_l0.evaluation import evaluate
 from st_l0.index import EmbeddedIndex
 from st_l0.indexing.encode import encode_corpus, encode_stream
-from st_l0.indexing.index import index_corpus, index_encoded
+from st_l0.indexing.identity import index_metadata
+from st_l0.indexing.index import encoded_limit, index_corpus, index_encoded
 
 CORPUS = [Document(str(number), f"text {number}") for number in range(7)]
 
@@ -40,6 +41,7 @@ class DictIndex:
     """Keeps what was added, and how it came."""
 
     def __init__(self):
+        self.metadata = {}
         self.documents = {}
         self.commits = []
         self.asked = []
@@ -150,3 +152,79 @@ def test_of_two_processes_the_second_waits_and_has_nothing_to_add(tmp_path):
     query = sp.csr_matrix(np.ones((1, 7), np.float32))
     assert list(together.search(query)[0]) == list(alone.search(query)[0])
     assert not list(folder.glob(".*"))
+
+
+# Pruned documents
+
+
+class Counts:
+    """Weighs each token of its vocabulary by how often it is in the text."""
+
+    inference_free, max_active_dims, max_seq_length = False, None, 16
+
+    def encode_document(self, texts, **_):
+        return sp.csr_matrix([[text.count(letter) for letter in "abcd"] for text in texts], dtype=np.float32)
+
+    def fingerprint(self):
+        return "counts"
+
+    def has_fingerprint(self, found):
+        return found == "counts"
+
+    def get_embedding_dimension(self):
+        return 4
+
+
+LETTERS = [Document("1", "abbcccdddd"), Document("2", "abcd"), Document("3", "d"), Document("4", " ")]
+# The two largest weights of each; of equal ones those of lower tokens.
+PRUNED = [[0, 0, 3, 4], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+
+
+def vectors_of(index):
+    found = np.zeros((4, 4))
+    for query in np.eye(4, dtype=np.float32):
+        for hit in index.search(query, 4)[0]:
+            found[int(hit.id) - 1] += hit.score * query
+    return found.tolist()
+
+
+def pruned_index(limit=2):
+    return EmbeddedIndex(metadata=index_metadata(Counts(), "counts", max_active_dims=limit))
+
+
+def test_an_index_keeps_the_largest_weights_and_says_how_many(tmp_path):
+    index = pruned_index()
+    assert index.metadata["max_active_dims"] == 2
+    index_corpus(Counts(), LETTERS, index, max_active_dims=2, progress=False)
+    assert vectors_of(index) == PRUNED
+
+    whole, folder = tmp_path / "whole", tmp_path / "pruned"
+    encode_corpus(Counts(), LETTERS, whole, name="counts", progress=False)
+    encode_corpus(Counts(), LETTERS, folder, name="counts", max_active_dims=2, progress=False)
+    assert json.loads((folder / "encoding.json").read_text())["max_active_dims"] == 2
+    for encoded, wished in ((whole, 2), (folder, None), (folder, 2)):
+        assert encoded_limit(Counts(), encoded, wished) == 2
+        index = pruned_index()
+        index_encoded(Counts(), encoded, index, max_active_dims=wished, progress=False)
+        assert vectors_of(index) == PRUNED
+
+
+def test_another_number_of_weights_is_refused(tmp_path):
+    for held, given, message in (
+        (2, 3, "keeps 2 weights of a document at most; add to it with max_active_dims 2, or make a new one"),
+        (2, None, "with max_active_dims 2"),
+        (None, 2, "keeps all weights of a document; add to it without max_active_dims"),
+    ):
+        with pytest.raises(InputError, match=f"^the index: .*{message}"):
+            index_corpus(Counts(), LETTERS, pruned_index(held), max_active_dims=given, progress=False)
+
+    folder = tmp_path / "pruned"
+    encode_corpus(Counts(), LETTERS, folder, name="counts", max_active_dims=2, progress=False)
+    with pytest.raises(InputError, match="begun with max_active_dims 2, not 3; give a new folder"):
+        encode_corpus(Counts(), LETTERS, folder, name="counts", max_active_dims=3, progress=False)
+    with pytest.raises(InputError, match="begun with max_active_dims 2, not None"):
+        encode_corpus(Counts(), LETTERS, folder, name="counts", progress=False)
+    with pytest.raises(InputError, match=r"encoding\.json: encoded with max_active_dims 2; give no more"):
+        index_encoded(Counts(), folder, pruned_index(3), max_active_dims=3, progress=False)
+    with pytest.raises(InputError, match="max_active_dims is 0; give at least 1"):
+        encode_corpus(Counts(), LETTERS, tmp_path / "new", name="counts", max_active_dims=0, progress=False)

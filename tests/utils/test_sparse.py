@@ -4,7 +4,7 @@ import scipy.sparse as sp
 import torch
 
 from st_l0.errors import InputError
-from st_l0.utils.sparse import active_dims, as_csr, as_torch
+from st_l0.utils.sparse import active_dims, as_csr, as_torch, keep_largest
 
 DENSE = np.array([[0, 1.5, 0, 2], [0, 0, 0, 0], [0.25, 0, 0, 3], [0, 0, 7, 0]], dtype=np.float32)
 
@@ -141,3 +141,25 @@ def test_active_dims():
 def test_texts_are_no_vectors(text):
     with pytest.raises(InputError, match="is a text, no vector; encode it first"):
         as_csr(text)
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 20, 40])
+def test_the_largest_weights_of_a_row_by_sorting(most):
+    generator = np.random.default_rng(0)
+    dense = generator.integers(0, 5, (30, 20)).astype(np.float32)  # many ties
+    dense[4] = 0
+    kept = keep_largest(sp.csr_matrix(dense), most)
+    expected = np.zeros_like(dense)
+    for row, weights in enumerate(dense):
+        for column in sorted(range(20), key=lambda column: (-weights[column], column))[:most]:
+            expected[row, column] = weights[column]
+    np.testing.assert_array_equal(kept.toarray(), expected)
+    assert kept.has_canonical_format and kept.data.all()
+
+
+def test_nothing_is_copied_where_no_row_has_more():
+    matrix = sp.csr_matrix(np.eye(3, dtype=np.float32))
+    assert keep_largest(matrix, None) is matrix
+    assert keep_largest(matrix, 1) is matrix
+    with pytest.raises(InputError, match="max_active_dims is 0; give at least 1"):
+        keep_largest(matrix, 0)

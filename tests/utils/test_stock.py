@@ -31,7 +31,9 @@ INHERITED = {
     "encoder.sparse_encoder:SparseEncoder": [
         "encode", "encode_document", "encode_query", "save", "similarity",
     ],
-    "encoder.fused_encoder:FusedEncoder": ["_create_model_card", "forward", "max_seq_length", "push_to_hub"],
+    "encoder.fused_encoder:FusedEncoder": [
+        "_create_model_card", "_get_model_config", "forward", "max_seq_length", "push_to_hub",
+    ],
     "encoder.model_card:ModelCardData": [
         "_render_examples_table", "generate_usage_snippet", "generate_widget_examples", "run_usage_snippet",
         "set_base_model", "set_losses", "set_widget_examples", "to_dict", "to_yaml", "try_to_set_base_model",

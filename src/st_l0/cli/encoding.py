@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
-from st_l0.cli.fields import IdField, TextFields
+from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned
 
 
 @app.command()
@@ -30,6 +30,7 @@ def encode(
         str, typer.Option(help="float32; or bfloat16 or int8: faster on most new processors, less exact.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Documents encoded at once.")] = 32,
+    max_active_dims: MaxActiveDims = None,
     id_field: IdField = None,
     text_field: TextFields = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -52,7 +53,13 @@ def encode(
     encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
     with writing(to):
         total = encode_corpus(
-            encoder, chain([first], documents), to, name=model, dtype=dtype, batch_size=batch_size
+            encoder,
+            chain([first], documents),
+            to,
+            name=model,
+            dtype=dtype,
+            batch_size=batch_size,
+            max_active_dims=max_active_dims,
         )
     if rank() == 0:
-        say(f"{to}: {total} documents encoded")
+        say(f"{to}: {total} documents encoded{pruned(max_active_dims)}")

@@ -1,4 +1,4 @@
-"""Options that say which fields and keys hold what, for data of other names."""
+"""Options of several commands: which fields and keys hold what, how many weights a document keeps."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ ColumnOption = Annotated[
 ]
 
 
+MaxActiveDims = Annotated[
+    int | None,
+    typer.Option(
+        "--max-active-dims", min=1, metavar="N", help="Largest weights that a document keeps; all by default."
+    ),
+]
+
+
 def refuse_fields(source: object, id_field: str | None, text_fields: Sequence[str] | None) -> None:
     """Refuse options about the fields of a corpus where there is none.
 
@@ -56,3 +64,8 @@ def as_columns(options: Sequence[str] | None) -> dict[str, list[str]]:
             raise InputError(f"--column {option}: give WORD=KEY, such as positive=passage_text")
         columns.setdefault(word, []).append(key)
     return columns
+
+
+def pruned(max_active_dims: int | None) -> str:
+    """What messages add of documents that were pruned."""
+    return "" if max_active_dims is None else f", at most {max_active_dims} weights each"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
-from st_l0.cli.fields import IdField, TextFields, refuse_fields
+from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned, refuse_fields
 from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
 
@@ -121,6 +121,7 @@ def index(
         str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
     ],
     batch_size: BatchSize = 32,
+    max_active_dims: MaxActiveDims = None,
     id_field: IdField = None,
     text_field: TextFields = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -140,7 +141,7 @@ def index(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import check_target, open_index
     from st_l0.indexing.identity import check_model, index_metadata
-    from st_l0.indexing.index import index_corpus, index_encoded
+    from st_l0.indexing.index import encoded_limit, index_corpus, index_encoded
     from st_l0.indexing.shards import is_encoded
 
     check_target(to)
@@ -151,16 +152,23 @@ def index(
     documents = iter(()) if encoded else read_documents(corpus, **fields)
     first = list(islice(documents, 1))  # an unusable corpus should leave no empty index behind
     encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
-    metadata = index_metadata(encoder, model)
+    limit = encoded_limit(encoder, corpus, max_active_dims) if encoded else max_active_dims
+    metadata = index_metadata(encoder, model, max_active_dims=limit)
     with writing(to):
         opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
         check_model(encoder, opened, to)
         before = len(opened)
         if encoded:
-            added = index_encoded(encoder, corpus, opened)
+            added = index_encoded(encoder, corpus, opened, max_active_dims=limit)
         else:
-            added = index_corpus(encoder, chain(first, documents), opened, batch_size=batch_size)
-    say(f"{to}: {added} documents added, {len(opened)} in all")
+            added = index_corpus(
+                encoder,
+                chain(first, documents),
+                opened,
+                batch_size=batch_size,
+                max_active_dims=limit,
+            )
+    say(f"{to}: {added} documents added, {len(opened)} in all{pruned(limit)}")
     if before:
         say("documents whose ids were in the index already were left as they are")
 
@@ -259,12 +267,17 @@ def export(
         str,
         typer.Option(help="root: transformer and idf.json at the root, for every tool; or folders."),
     ] = "root",
+    punctuation: Annotated[
+        bool,
+        typer.Option("--punctuation/--no-punctuation", help="Punctuation keeps its query weights, or 0."),
+    ] = True,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Copy a trained checkpoint for others to use."""
     from st_l0.hub.exporting import export as run
 
     options: dict[str, Any] = {"half": half, "max_seq_length": max_seq_length, "layout": layout}
+    options["punctuation"] = punctuation
     with writing(output):
         folder = run(model, output, trust_remote_code=trust_remote_code, **options)
     say(f"model: {folder}")

@@ -106,6 +106,10 @@ def idf(
         str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
     ],
     output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
+    punctuation: Annotated[
+        bool,
+        typer.Option("--punctuation/--no-punctuation", help="Punctuation weighs its IDF, or 0."),
+    ] = False,
     id_field: IdField = None,
     text_field: TextFields = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -134,7 +138,8 @@ def idf(
     except (OSError, ValueError) as error:  # their messages do not always name what was looked for
         raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
-    weights = compute_idf((document.text for document in documents), loaded, progress=is_terminal(sys.stderr))
+    texts = (document.text for document in documents)
+    weights = compute_idf(texts, loaded, punctuation=punctuation, progress=is_terminal(sys.stderr))
     with writing(output):
         write_idf(output, weights, loaded)
     say(f"{output}: {len(weights)} tokens")

@@ -25,6 +25,7 @@ from st_l0.encoder.modules import (
     state_length,
     text_tokenizer,
 )
+from st_l0.encoder.punctuation import has_punctuation
 from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.root_layout import to_root
 from st_l0.encoder.similarity import as_equally_many, as_pair, as_tensor, dot_scores, has_fast_scores
@@ -189,6 +190,13 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         poolings = [one.get_config_dict() for one in self.modules() if isinstance(one, SpladePooling)]
         settings = [self.prompts, self.max_active_dims, self.max_seq_length, poolings]
         return [json.dumps(settings, default=str), *(_bits(parameter) for parameter in self.parameters())]
+
+    def _get_model_config(self) -> dict[str, Any]:
+        """What stands in ``config_sentence_transformers.json``; stock reads it without the last entry."""
+        config = super()._get_model_config()
+        if self.inference_free:
+            config["query_punctuation"] = has_punctuation(self.query_weights, self.tokenizer)
+        return config
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run a batch; documents take the fused head where they can (same values as stock)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from st_l0.data import read_lines
+from st_l0.encoder.punctuation import silence_punctuation
 from st_l0.errors import InputError
 from st_l0.utils.files import FileKind, replace_file
 from st_l0.utils.inputs import text_batches
@@ -113,6 +114,7 @@ def compute_idf(
     texts: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,
     *,
+    punctuation: bool = False,
     batch_size: int = 1024,
     progress: bool = True,
 ) -> np.ndarray:
@@ -121,6 +123,8 @@ def compute_idf(
     Args:
         texts: The corpus; a stream is consumed as it comes.
         tokenizer: A fast tokenizer.
+        punctuation: Whether punctuation weighs what its IDF is, and not 0; see
+            `st_l0.encoder.punctuation.punctuation_ids`.
         batch_size: Texts tokenized at once.
         progress: Whether to show a progress bar.
 
@@ -133,6 +137,8 @@ def compute_idf(
     """
     weights = idf(*document_frequencies(texts, tokenizer, batch_size=batch_size, progress=progress))
     weights[tokenizer.all_special_ids] = 0.0
+    if not punctuation:
+        silence_punctuation(weights, tokenizer)
     return weights
 
 

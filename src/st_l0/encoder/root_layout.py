@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from st_l0.encoder.idf import write_idf
-
 _ROUTER = "router_config.json"
+# A token that weighs nothing: OpenSearch refuses queries with a weight of 0, and takes 1 where there is none.
+_NOTHING = 1e-9
 
 
 def to_root(folder: Path, query_weights: np.ndarray, tokenizer: Any) -> None:
@@ -38,7 +38,10 @@ def to_root(folder: Path, query_weights: np.ndarray, tokenizer: Any) -> None:
         route[:] = ["" if one == name else one for one in route]
     path.write_text(json.dumps(router, indent=4), encoding="utf-8")
     unknown = max(0, len(tokenizer) - len(query_weights))  # tokens that were added later weigh nothing
-    write_idf(folder / "idf.json", np.pad(query_weights, (0, unknown)), tokenizer)
+    weights = np.pad(query_weights, (0, unknown)).clip(min=_NOTHING).tolist()
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    table = {token: weights[number] for token, number in tokens}
+    (folder / "idf.json").write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -35,6 +35,7 @@ from st_l0.encoder.pretrained import (
     no_encoder,
     siamese,
 )
+from st_l0.encoder.punctuation import silence_punctuation
 from st_l0.encoder.structure import check_files, read_structure
 from st_l0.errors import InputError
 from st_l0.utils.inputs import as_texts, is_one_text
@@ -105,6 +106,7 @@ class SparseEncoder(FusedEncoder):
         pooling: str = "max",
         max_seq_length: int = 256,
         warm_start: Iterable[str] | None = None,
+        punctuation: bool = False,
         device: str | None = None,
         hub_options: HubOptions | None = None,
         trust_remote_code: bool = False,
@@ -124,6 +126,9 @@ class SparseEncoder(FusedEncoder):
                 query that runs no model is cut where the positions end.
             warm_start: Texts for a closed-form start of the head (see `st_l0.head.warm_start`). Needed where
                 ``base_model`` has no MLM head (MiniLM, E5, GTE …), refused where it has one.
+            punctuation: Whether punctuation keeps its weight in ``idf``. By default it weighs 0, which finds
+                as well at lower cost: models light "?" and the like in nearly every document. See
+                `st_l0.encoder.punctuation.punctuation_ids`.
             device: Where to put the model; ``None`` takes the best there is.
             hub_options: Token, revision and the like for the Hub.
             trust_remote_code: Whether code that comes with the base model may run; read it first.
@@ -136,6 +141,8 @@ class SparseEncoder(FusedEncoder):
         transformer = start_document_encoder(local_name(base_model), max_seq_length, warm_start, hub_options)
         tokenizer = text_tokenizer(transformer)
         table = None if idf is None else query_weights(idf, tokenizer)
+        if table is not None and not punctuation:
+            silence_punctuation(table, tokenizer)
         modules = make_modules(transformer, table, activation, pooling)
         model = cls(
             modules=modules,
@@ -184,6 +191,7 @@ class SparseEncoder(FusedEncoder):
                 idf=cast(Path, hub_options.find(name, "idf.json")),
                 activation="relu" if activation is None else activation,
                 max_seq_length=512,  # what OpenSearch serves them with
+                punctuation=True,  # a published table stays as it is
                 device=kwargs.get("device"),
                 hub_options=hub_options,
             )

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from st_l0.data import own_documents
-from st_l0.data.words import K1, B, WordSplitter
-from st_l0.errors import require
 from st_l0.evaluation.metrics import best
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.words import K1, Analyzer, B
 
 
 class BM25Result(NamedTuple):
@@ -35,7 +34,7 @@ def search_bm25(
     own: Set[str] | None = None,
     progress: bool = False,
 ) -> BM25Result:
-    """Search with BM25: Lucene's variant, k1 1.2, b 0.75, words as `st_l0.data.words.WordSplitter` has them.
+    """Search with BM25: Lucene's variant, k1 1.2, b 0.75, words as the English `st_l0.utils.words.Analyzer`.
 
     Args:
         corpus: Document id → text.
@@ -47,19 +46,19 @@ def search_bm25(
 
     Raises:
         InputError: one of the texts is no string.
-        MissingExtraError: the extra ``eval`` is not installed.
 
     Source: Lù, 2024, https://arxiv.org/abs/2407.03618 (bm25s)
     """
-    bm25s = require("bm25s", "eval")
-    split = WordSplitter()
+    import bm25s
+
+    analyze = Analyzer()
 
     start = time.perf_counter()
     texts = as_texts(corpus.values(), "document", corpus)
     vocabulary: dict[str, int] = {}
     documents = [
         [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-        for words in split(texts, progress=progress)
+        for words in analyze(texts, progress=progress)
     ]
     if not queries or not vocabulary:  # bm25s cannot index a corpus without words
         return BM25Result({query: {} for query in queries}, time.perf_counter() - start, 0.0)
@@ -68,7 +67,7 @@ def search_bm25(
     indexed = time.perf_counter()
     own = own_documents(corpus, queries) if own is None else own
     rows, scores = engine.retrieve(
-        split(as_texts(queries.values(), "query", queries)),
+        analyze(as_texts(queries.values(), "query", queries)),
         k=min(k + bool(own), len(corpus)),
         show_progress=progress,
         backend_selection="numpy",

@@ -10,6 +10,7 @@ from st_l0.encoder.fused_encoder import Layout
 from st_l0.encoder.model_card import write_training
 from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import position_limit
+from st_l0.encoder.punctuation import punctuation_ids
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.hub.describing import describe
@@ -28,6 +29,7 @@ def export(
     half: bool = True,
     max_seq_length: int | None = None,
     layout: Layout = "root",
+    punctuation: bool = True,
     trust_remote_code: bool = False,
 ) -> Path:
     """Copy a checkpoint for others to use.
@@ -44,6 +46,8 @@ def export(
         layout: ``"root"`` has the transformer at the root and the query weights as ``idf.json``, as
             OpenSearch publishes its models and every tool reads them; ``"folders"`` is that of plain
             sentence-transformers.
+        punctuation: Whether punctuation keeps its query weights; ``False`` sets them to 0, see
+            `st_l0.encoder.punctuation.punctuation_ids`.
         trust_remote_code: Whether code that comes with the checkpoint may run; read it first.
 
     Returns:
@@ -63,33 +67,32 @@ def export(
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r:.40}; give {' or '.join(get_args(Layout))}")
     with hold_folder(output, _KIND, inputs=[model]) as target:
-        _copy(local_name(model), target, half, max_seq_length, layout, trust_remote_code)
+        name = local_name(model)
+        encoder = SparseEncoder.from_pretrained(
+            name, device="cpu", inference_free=False, trust_remote_code=trust_remote_code
+        )
+        _change(encoder, name, max_seq_length, punctuation)
+        card = describe(encoder, name)
+        card.location = str(target)
+        with replace_folder(target, _KIND) as folder:
+            write_copy(encoder, folder, half=half, layout=layout)
+            if card.training:
+                write_training(folder, card.training)
     return local_path(output)
 
 
-def _copy(
-    model: str,
-    target: Path,
-    half: bool,
-    max_seq_length: int | None,
-    layout: Layout,
-    trust_remote_code: bool,
-) -> None:
-    encoder = SparseEncoder.from_pretrained(
-        model, device="cpu", inference_free=False, trust_remote_code=trust_remote_code
-    )
+def _change(encoder: SparseEncoder, name: str, max_seq_length: int | None, punctuation: bool) -> None:
     if max_seq_length is not None:
         transformer = encoder_modules(encoder).transformer
         most = position_limit(transformer.model.config)
         if not 8 <= max_seq_length <= most:
-            raise InputError(f"max_seq_length is {max_seq_length}; {model} takes 8 to {most} tokens")
+            raise InputError(f"max_seq_length is {max_seq_length}; {name} takes 8 to {most} tokens")
         encoder.max_seq_length = max_seq_length
-    card = describe(encoder, model)
-    card.location = str(target)
-    with replace_folder(target, _KIND) as folder:
-        write_copy(encoder, folder, half=half, layout=layout)
-        if card.training:
-            write_training(folder, card.training)
+    if not punctuation:
+        query = encoder_modules(encoder).query
+        if query is None:
+            raise InputError(f"{name}: its queries run the model, they have no table: leave punctuation out")
+        query.weight.data[punctuation_ids(encoder.tokenizer)] = 0
 
 
 def write_copy(encoder: SparseEncoder, folder: Path, *, half: bool, layout: Layout) -> None:

@@ -10,13 +10,13 @@ import scipy.sparse as sp
 
 from st_l0.encoder.precision import encoder_precision
 from st_l0.errors import InputError
-from st_l0.indexing.identity import OTHER, place
+from st_l0.indexing.identity import OTHER, place, smaller_limit
 from st_l0.indexing.shards import RECORD, RECORD_KEYS, SUFFIX, Shard, read_shard, write_shard
 from st_l0.utils.inputs import as_texts, text_batches
 from st_l0.utils.paths import local_path
 from st_l0.utils.records import PARTS, begin_record, check_begun, check_record
 from st_l0.utils.resumable import hold_output, write_shards
-from st_l0.utils.sparse import silence_empty
+from st_l0.utils.sparse import keep_largest, silence_empty
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -39,21 +39,21 @@ def encode_stream(
         batch_size: As in `st_l0.SparseEncoder.encode`.
         window: Documents of a matrix. Those of like length share a batch within a window, so small windows
             are slower.
-        max_active_dims: Largest weights that a document keeps; ``None`` takes the model's setting.
+        max_active_dims: Largest weights that a document keeps, at most as many as the model's own setting
+            leaves; ``None`` keeps all of those.
 
     Yields:
         ``(window, vocabulary)``, float32, in the order of ``texts``; the last one may have fewer rows.
 
     Raises:
-        InputError: ``window`` is below 1, one of ``texts`` is no string, or a weight is not finite.
+        InputError: ``window`` or ``max_active_dims`` is below 1, one of ``texts`` is no string, or a weight
+            is not finite.
     """
     if window < 1:
         raise InputError(f"window must be at least 1, not {window}")
     for some in text_batches(texts, window):
-        vectors = model.encode_document(
-            some, batch_size=batch_size, max_active_dims=max_active_dims, convert_to_scipy=True
-        )
-        yield silence_empty(vectors, some)
+        vectors = model.encode_document(some, batch_size=batch_size, convert_to_scipy=True)
+        yield keep_largest(silence_empty(vectors, some), max_active_dims)
 
 
 def encode_corpus(
@@ -65,6 +65,7 @@ def encode_corpus(
     dtype: str = "float32",
     batch_size: int = 32,
     shard_size: int = 2048,
+    max_active_dims: int | None = None,
     progress: bool = True,
 ) -> int:
     """Encode documents into a folder that `st_l0.indexing.shards.read_shards` reads.
@@ -87,6 +88,7 @@ def encode_corpus(
         dtype: See `st_l0.encoder.precision.encoder_precision`. The vectors are always float32.
         batch_size: As in `st_l0.SparseEncoder.encode`.
         shard_size: Documents of a shard, which is also what a stopped run loses at most.
+        max_active_dims: As in `encode_stream`; it stands in the record.
         progress: Whether to show a progress bar (on a terminal).
 
     Returns:
@@ -109,12 +111,15 @@ def encode_corpus(
     output = check_output(output)
     if min(batch_size, shard_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
+    if max_active_dims is not None and max_active_dims < 1:
+        raise InputError(f"max_active_dims is {max_active_dims}; give at least 1, or none to keep all")
 
     with encoder_precision(model, dtype), hold_output(output):
-        record = _begin(output, _record(model, name, dtype, shard_size), model)
+        limit = smaller_limit(max_active_dims, model.max_active_dims)
+        record = _begin(output, _record(model, name, dtype, shard_size, limit), model)
 
         def finish(shard: Path, chunk: list[Document]) -> None:
-            _finish(shard, chunk, model, batch_size, record["vocabulary_size"])
+            _finish(shard, chunk, model, batch_size, limit, record["vocabulary_size"])
 
         return write_shards(
             output / RECORD,
@@ -143,13 +148,15 @@ def check_output(folder: str | Path) -> Path:
     return folder
 
 
-def _record(model: SparseEncoder, name: str | Path, dtype: str, shard_size: int) -> dict[str, Any]:
+def _record(
+    model: SparseEncoder, name: str | Path, dtype: str, shard_size: int, limit: int | None
+) -> dict[str, Any]:
     return {
         "model": place(name),
         "fingerprint": model.fingerprint(),
         "vocabulary_size": model.get_embedding_dimension(),
         "max_seq_length": model.max_seq_length,
-        "max_active_dims": model.max_active_dims,
+        "max_active_dims": limit,
         "dtype": dtype,
         "part_size": shard_size,
         "documents": None,
@@ -169,7 +176,14 @@ def _begin(output: Path, record: dict[str, Any], model: SparseEncoder) -> dict[s
     return found
 
 
-def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size: int, size: int) -> None:
+def _finish(
+    path: Path,
+    chunk: list[Document],
+    model: SparseEncoder,
+    batch_size: int,
+    limit: int | None,
+    size: int,
+) -> None:
     """Write a shard, or make sure that the one that is there holds these documents."""
     ids, texts = [document.id for document in chunk], [document.text for document in chunk]
     if path.exists():
@@ -183,4 +197,4 @@ def _finish(path: Path, chunk: list[Document], model: SparseEncoder, batch_size:
         convert_to_scipy=True,
         show_progress_bar=False,
     )
-    write_shard(path, Shard(ids, texts, silence_empty(vectors, texts)))
+    write_shard(path, Shard(ids, texts, keep_largest(silence_empty(vectors, texts), limit)))

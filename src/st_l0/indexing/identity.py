@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What complaints say of a model whose fingerprint differs: its weights do, or lengths, prompts, tokenizer …
 OTHER = "other weights or settings"
+# The key of what an index says of pruned documents.
+LIMIT = "max_active_dims"
 
 
 def place(name: str | Path) -> str:
@@ -25,12 +27,39 @@ def place(name: str | Path) -> str:
     return str(local.resolve()) if local.exists() else str(name)
 
 
-def index_metadata(model: SparseEncoder, name: str | Path) -> dict[str, str]:
-    """What an index remembers of its model: where it is, which weights it had, and which query side."""
-    metadata = {"model": place(name), "fingerprint": model.fingerprint()}
+def index_metadata(
+    model: SparseEncoder, name: str | Path, *, max_active_dims: int | None = None
+) -> dict[str, str | int]:
+    """What an index remembers of its model, and of its documents.
+
+    That is where the model is, which weights it had and which query side; and, under ``max_active_dims``,
+    how many weights a document keeps where fewer than the model leaves.
+    """
+    metadata: dict[str, str | int] = {"model": place(name), "fingerprint": model.fingerprint()}
     if model.inference_free:
         metadata["query_fingerprint"] = model.query_fingerprint()
+    if max_active_dims is not None:
+        metadata[LIMIT] = max_active_dims
     return metadata
+
+
+def smaller_limit(one: int | None, other: int | None) -> int | None:
+    """The smaller of two numbers of active dims, where None is no limit."""
+    return min(filter(None, (one, other)), default=None)
+
+
+def check_limit(index: Index, max_active_dims: int | None) -> None:
+    """Refuse to add documents of another number of active dims than the index says of its own.
+
+    Raises:
+        InputError: They differ.
+    """
+    found = index.metadata.get(LIMIT)
+    if found != max_active_dims:
+        has = "all weights of a document" if found is None else f"{found} weights of a document at most"
+        mend = "without max_active_dims" if found is None else f"with max_active_dims {found}"
+        what = getattr(index, "path", None) or "the index"
+        raise InputError(f"{what}: keeps {has}; add to it {mend}, or make a new one")
 
 
 def check_model(model: SparseEncoder, index: Index, what: str) -> None:

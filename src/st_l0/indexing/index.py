@@ -13,12 +13,12 @@ from tqdm import tqdm
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded.storage import FILLING
-from st_l0.indexing.identity import OTHER
+from st_l0.indexing.identity import LIMIT, OTHER, check_limit, smaller_limit
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.locks import hold
-from st_l0.utils.sparse import silence_empty
+from st_l0.utils.sparse import keep_largest, silence_empty
 
 if TYPE_CHECKING:
     from st_l0.data import Document
@@ -44,6 +44,7 @@ def index_corpus(
     *,
     batch_size: int = 32,
     chunk_size: int = 2048,
+    max_active_dims: int | None = None,
     progress: bool = True,
 ) -> int:
     """Encode documents and add them, with their texts, to an index.
@@ -60,13 +61,18 @@ def index_corpus(
         batch_size: Documents encoded at once.
         chunk_size: Documents added at once. Texts of like length are batched together within a chunk, so
             small chunks are slower.
+        max_active_dims: Largest weights that a document keeps, equal ones by lower token id; ``None`` keeps
+            all. Fewer make a smaller index and quicker searches, at some cost in quality. The index has to
+            say the same of itself: make it with ``metadata=index_metadata(model, name, max_active_dims=…)``
+            of `st_l0.indexing.identity`.
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
         Number of documents that were added.
 
     Raises:
-        InputError: The corpus cannot be read, or the index refuses a document. What was added before stays.
+        InputError: The corpus cannot be read, the index says another ``max_active_dims`` of itself, or
+            refuses a document. What was added before stays.
 
     Example:
         >>> from st_l0 import SparseEncoder
@@ -79,6 +85,7 @@ def index_corpus(
     """
     if min(batch_size, chunk_size) < 1:
         raise InputError(f"batch_size ({batch_size}) and chunk_size ({chunk_size}) must be at least 1")
+    check_limit(index, max_active_dims)
     added = 0
     total = len(documents) if isinstance(documents, Sized) else None
     disable = None if progress else True  # to tqdm, None means: no bar where there is no terminal
@@ -91,13 +98,39 @@ def index_corpus(
                 vectors = model.encode_document(
                     texts, batch_size=batch_size, convert_to_scipy=True, show_progress_bar=False
                 )
-                index.add([document.id for document in new], silence_empty(vectors, texts), texts)
+                vectors = keep_largest(silence_empty(vectors, texts), max_active_dims)
+                index.add([document.id for document in new], vectors, texts)
                 added += len(new)
             bar.update(len(chunk))
     return added
 
 
-def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, progress: bool = True) -> int:
+def encoded_limit(model: SparseEncoder, folder: str | Path, max_active_dims: int | None = None) -> int | None:
+    """Weights of a document in an index of encoded documents, where fewer than the model leaves.
+
+    Args:
+        model: The encoder that made them.
+        folder: What `st_l0.indexing.encode.encode_corpus` wrote.
+        max_active_dims: What is wished; ``None`` takes the documents as they are.
+
+    Raises:
+        InputError: The documents were encoded to fewer weights than that; or there is no record of them.
+    """
+    encoded = encoding_record(folder).get(LIMIT)
+    if encoded is not None and max_active_dims is not None and max_active_dims > encoded:
+        raise InputError(f"{Path(folder) / RECORD}: encoded with max_active_dims {encoded}; give no more")
+    limit = smaller_limit(encoded, max_active_dims)
+    return None if limit == model.max_active_dims else limit
+
+
+def index_encoded(
+    model: SparseEncoder,
+    folder: str | Path,
+    index: Index,
+    *,
+    max_active_dims: int | None = None,
+    progress: bool = True,
+) -> int:
     """Add documents that were encoded before, with their texts, to an index.
 
     Each part is added in one atomic step, and documents whose ids the index has are left as they are: after
@@ -107,6 +140,8 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
         model: The encoder that made them, which queries will go through; it encodes nothing here.
         folder: What `st_l0.indexing.encode.encode_corpus` wrote.
         index: Where they go.
+        max_active_dims: As in `index_corpus`; ``None`` keeps what the documents were encoded to, which the
+            index has to say of itself too (`encoded_limit`).
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
@@ -114,7 +149,8 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
 
     Raises:
         InputError: The documents were encoded by a model of other weights, not to the end, or a part is
-            damaged; or the index refuses a document. What was added before stays.
+            damaged; the index says another ``max_active_dims`` of itself, or refuses a document. What was
+            added before stays.
     """
     record = encoding_record(folder)
     if not model.has_fingerprint(record["fingerprint"]):
@@ -122,6 +158,8 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
             f"{Path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
             "use that one, or encode again"
         )
+    limit = encoded_limit(model, folder, max_active_dims)
+    check_limit(index, limit)
     added = 0
     disable = None if progress else True
     with _alone(index), tqdm(total=record["documents"], desc="documents", unit="doc", disable=disable) as bar:
@@ -129,7 +167,9 @@ def index_encoded(model: SparseEncoder, folder: str | Path, index: Index, *, pro
             missing = set(index.missing(ids))
             new = [row for row, id in enumerate(ids) if id in missing]
             if new:
-                index.add([ids[row] for row in new], vectors[new], [texts[row] for row in new])
+                index.add(
+                    [ids[row] for row in new], keep_largest(vectors[new], limit), [texts[row] for row in new]
+                )
                 added += len(new)
             bar.update(len(ids))
     return added

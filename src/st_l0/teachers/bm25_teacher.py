@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from st_l0.data.words import K1, B, WordSplitter
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import Side, SparseScores
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.inputs import text_batches
 from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_json
+from st_l0.utils.words import K1, Analyzer, B
 
 _CHUNK = 4096
 
@@ -26,14 +26,13 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     """Count a corpus into what the teacher ``bm25:PATH`` needs.
 
     Args:
-        path: The JSON file to write: number of documents, their mean length in words, and in how many of
-            them each word occurs.
+        path: The JSON file to write: number of documents, their mean length in words, in how many of
+            them each word occurs, and the fingerprint of the `Analyzer` that made the words.
         texts: The documents.
 
     Raises:
         InputError: No document holds a word, or one is no string; ``path`` is something else than such a
             file, which would be lost.
-        MissingExtraError: the extra ``eval`` is not installed.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -45,17 +44,22 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         0
     """
     check_file(path, _STATISTICS)
-    split = WordSplitter()
+    analyze = Analyzer()
     frequencies: Counter[str] = Counter()
     documents = words = 0
     for chunk in text_batches(texts, _CHUNK):
-        for row in split(chunk):
+        for row in analyze(chunk):
             frequencies.update(list(dict.fromkeys(row)))  # not a set, whose order changes from run to run
             words += len(row)
         documents += len(chunk)
     if not words:
         raise InputError(f"{path}: the texts hold no word to count; give others")
-    content = {"documents": documents, "mean_length": words / documents, "frequencies": dict(frequencies)}
+    content = {
+        "documents": documents,
+        "mean_length": words / documents,
+        "frequencies": dict(frequencies),
+        "analyzer": analyze.fingerprint,
+    }
     with replace_file(path, _STATISTICS) as new:
         new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
@@ -70,7 +74,7 @@ _STATISTICS = FileKind("statistics of a corpus", _is_statistics)
 class BM25Teacher(SparseScores):
     """BM25 of any texts by the statistics of one corpus, so that a score depends on the pair alone.
 
-    Lucene's variant with k1 1.2, b 0.75 and the words of `st_l0.data.words`, as `st_l0.evaluation` has it. A
+    Lucene's variant with k1 1.2, b 0.75 and the words of `st_l0.utils.words`, as `st_l0.evaluation` has it. A
     word that the corpus does not have counts as one of no document.
 
     Args:
@@ -78,13 +82,12 @@ class BM25Teacher(SparseScores):
         path: A file of `write_bm25`.
 
     Raises:
-        InputError: The file is missing or was not made so.
-        MissingExtraError: the extra ``eval`` is not installed.
+        InputError: The file is missing, was not made so, or with another analyzer of words.
     """
 
     def __init__(self, name: str, path: str | Path) -> None:
         self.name = name
-        self._split = WordSplitter()
+        self._analyze = Analyzer()
         mend = "st_l0.teachers.write_bm25 makes one"
         content = read_json(local_path(path), mend)
         try:
@@ -97,6 +100,10 @@ class BM25Teacher(SparseScores):
             whole = False
         if not whole:
             raise InputError(f"{path}: does not hold the statistics of a corpus; {mend}")
+        # A file of an earlier version, which had no words of one character, does not say.
+        self._short_words = "analyzer" in content
+        if content.get("analyzer", self._analyze.fingerprint) != self._analyze.fingerprint:
+            raise InputError(f"{path}: made with other words (another version of a library?); {mend}")
         self._columns: dict[str, int] = {}
 
     def embed(self, texts: list[str], side: Side) -> sp.csr_matrix:
@@ -104,7 +111,9 @@ class BM25Teacher(SparseScores):
         values: list[float] = []
         columns: list[int] = []
         ends = [0]
-        for words in self._split(texts):
+        for words in self._analyze(texts):
+            if not self._short_words:
+                words = [word for word in words if len(word) > 1 or word in self._frequencies]
             norm = K1 * (1 - B + B * len(words) / self._mean)
             for word, count in Counter(words).items():
                 columns.append(self._columns.setdefault(word, len(self._columns)))

@@ -92,6 +92,7 @@ def build_model(recipe: Recipe) -> SparseEncoder:
         pooling=settings.pooling or "max",
         max_seq_length=settings.max_seq_length or 256,
         warm_start=texts,
+        punctuation=settings.punctuation,
         trust_remote_code=trust_remote_code,
     )
     return _with_trained_queries(model, settings.queries)

@@ -26,6 +26,8 @@ def is_trained_encoder(settings: Model, kind: str) -> bool:
     if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
         if settings.idf is not None or settings.warm_start is not None:
             raise InputError(f"{name} is a trained encoder: leave model.idf and model.warm_start out")
+        if settings.punctuation:
+            raise InputError(f"{name} is a trained encoder: leave model.punctuation out")
         if kind == "sparse-encoder" and (settings.activation, settings.pooling) != (None, None):
             raise InputError(f"{name} is a trained encoder: leave model.activation and model.pooling out")
         return True

@@ -44,6 +44,8 @@ class Model(Section):
             inference-free).
         idf: Path of an ``idf.json`` or ``idf.json.gz``; ``"binary"`` weighs every query token 1; ``None``
             keeps the table of the checkpoint that ``base_model`` is. Only for the two tables.
+        punctuation: Whether punctuation keeps its weight in the table of a new model, as in published ones;
+            by default it weighs 0 (see `st_l0.SparseEncoder.from_mlm`), or starts there if it is trained.
         query_learning_rate: Learning rate of what is trained of the query side, without weight decay;
             ``None`` is ``training.learning_rate``. A table wants about a hundred times that of the model.
         activation: ``"relu"`` for log(1 + relu(x)), ``"log1p_relu"`` for one more log, or the number of
@@ -61,6 +63,7 @@ class Model(Section):
     base_model: str = field(metadata=_PATH)
     queries: Literal["table", "trained_table", "learned_scores", "model"] = "table"
     idf: str | None = field(default=None, metadata=_PATH)
+    punctuation: bool = False
     query_learning_rate: float | None = field(default=None, metadata={"more_than": 0})
     activation: Literal["relu", "log1p_relu", 0, 1, 2, 3] | None = None
     pooling: Literal["max", "sum"] | None = None
@@ -73,6 +76,8 @@ class Model(Section):
         super().__post_init__()
         if self.idf is not None and self.queries in ("learned_scores", "model"):
             raise SettingError(f"must be left out where queries is {self.queries}", ("idf",))
+        if self.punctuation and self.queries in ("learned_scores", "model"):
+            raise SettingError(f"is of no use where queries is {self.queries}", ("punctuation",))
         if self.query_learning_rate is not None and self.queries not in ("trained_table", "learned_scores"):
             raise SettingError(
                 f"is of no use where queries is {self.queries}: nothing of its own is trained",

@@ -185,3 +185,35 @@ def silence_empty(matrix: sp.csr_matrix, texts: Sequence[str]) -> sp.csr_matrix:
     matrix.data[np.repeat(empty, np.diff(matrix.indptr))] = 0
     matrix.eliminate_zeros()
     return matrix
+
+
+def keep_largest(matrix: sp.csr_matrix, most: int | None) -> sp.csr_matrix:
+    """Keep the largest weights of each row; of equal ones those of lower columns, on every machine.
+
+    Args:
+        matrix: ``(texts, vocabulary)``, columns rising in each row.
+        most: Weights that a row keeps, 1 or more; ``None`` keeps all.
+
+    Returns:
+        The same shape; ``matrix`` itself where no row has more.
+
+    Raises:
+        InputError: ``most`` is below 1.
+
+    Example:
+        >>> keep_largest(sp.csr_matrix([[0.5, 2.0, 0.5, 1.0]]), 3).toarray().tolist()
+        [[0.5, 2.0, 0.0, 1.0]]
+    """
+    if most is None:
+        return matrix
+    if most < 1:
+        raise InputError(f"max_active_dims is {most}; give at least 1, or none to keep all")
+    counts = np.diff(matrix.indptr)
+    if counts.max(initial=0) <= most:
+        return matrix
+    rows = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((-matrix.data, rows))  # stable, so that equal weights stay in order of columns
+    ranks = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], counts)
+    kept = np.sort(order[ranks < most])
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(counts, most))]).astype(matrix.indptr.dtype)
+    return sp.csr_matrix((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
