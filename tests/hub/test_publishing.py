@@ -89,8 +89,8 @@ def test_a_dry_run_leaves_the_upload_there(run, monkeypatch):
         ("nfcorpus", "MRR@10", 0.25),
     ]
     assert card.data.eval_results[0].dataset_type == "mteb/nfcorpus"
-    assert "| nfcorpus | 0.5000 | 0.2500 | 1.0000 | 0.1250 | 0.2500 | 0.5000 | 1.50 | 20 |" in card.text
-    assert "| mean | 1.0000 | " in card.text
+    assert "| nfcorpus | 0.500 | 0.250 | 1.000 | 0.125 | 0.250 | 0.500 | 1.50 | 20 |" in card.text
+    assert "| mean | 1.000 | " in card.text
     for known in (
         "It knows few words.",
         "| Pairs | cc0-1.0 | 1,200 |",

@@ -15,6 +15,7 @@ import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned, refuse_fields
+from st_l0.cli.publishing import Card, Evaluation
 from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
 
@@ -271,13 +272,15 @@ def export(
         bool,
         typer.Option("--punctuation/--no-punctuation", help="Punctuation keeps its query weights, or 0."),
     ] = True,
+    evaluation: Evaluation = None,
+    card: Card = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Copy a trained checkpoint for others to use."""
     from st_l0.hub.exporting import export as run
 
     options: dict[str, Any] = {"half": half, "max_seq_length": max_seq_length, "layout": layout}
-    options["punctuation"] = punctuation
+    options |= {"punctuation": punctuation, "evaluation": evaluation or (), "card": card}
     with writing(output):
         folder = run(model, output, trust_remote_code=trust_remote_code, **options)
     say(f"model: {folder}")

@@ -9,6 +9,19 @@ import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
 
+Evaluation = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--evaluation", help="For the card: what evaluate --output wrote, or results of mteb; repeatable."
+    ),
+]
+Card = Annotated[
+    Path | None,
+    typer.Option(
+        "--card", help="Licence, languages, data, limits for the card (.yaml), or a finished card (.md)."
+    ),
+]
+
 
 @app.command()
 def publish(
@@ -22,25 +35,14 @@ def publish(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Put it together and check it, but send nothing.")
     ] = False,
-    evaluation: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--evaluation",
-            help="For the card: what evaluate --output wrote, or results of mteb; repeatable. "
-            "Without it RUN/evaluation.json, if there is one.",
-        ),
-    ] = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(
-            "--card",
-            help="Licence, languages, data, limits for the card (.yaml), or a finished card (.md). "
-            "Without it RUN/card.yaml, if there is one.",
-        ),
-    ] = None,
+    evaluation: Evaluation = None,
+    card: Card = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Upload a trained model to the Hub, with its card, after plain sentence-transformers has checked it."""
+    """Upload a trained model to the Hub, with its card, after plain sentence-transformers has checked it.
+
+    RUN/evaluation.json and RUN/card.yaml go into the card where --evaluation and --card are left out.
+    """
     from st_l0.hub.publishing import publish as run_publish
 
     with writing(run):

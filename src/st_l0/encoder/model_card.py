@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from huggingface_hub import EvalResult, try_to_load_from_cache
 from huggingface_hub.repocard_data import eval_results_to_model_index
-from huggingface_hub.utils import yaml_dump
 from sentence_transformers import SparseEncoderModelCardData
 from sentence_transformers.base.model_card import YAML_FIELDS
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
@@ -181,7 +181,7 @@ def _head(values: Mapping[str, Any], line_break: Any = None) -> str:
     known = {
         key: value for key, value in values.items() if key in YAML_FIELDS and value not in (None, [], ())
     }
-    return yaml_dump(known, sort_keys=False, line_break=line_break).strip()
+    return yaml.safe_dump(known, sort_keys=False, allow_unicode=True, line_break=line_break).strip()
 
 
 def _template() -> Path:
@@ -235,8 +235,8 @@ def _tables(evaluation: list[dict[str, Any]]) -> list[str]:
         rows = [one for one in evaluation if one["source"] == source]
         metrics = list(dict.fromkeys(name for one in rows for name in one["metrics"]))
         columns = [
-            *((name, "metrics", name, ".4f") for name in metrics),
-            *((f"{name} of BM25", "bm25", name, ".4f") for name in metrics),
+            *((name, "metrics", name, ".3f") for name in metrics),
+            *((f"{name} of BM25", "bm25", name, ".3f") for name in metrics),
             ("FLOPS", "costs", "flops", ".2f"),
             ("active dims", "costs", "document_active_dims", ".0f"),
         ]
@@ -288,7 +288,7 @@ def _ids(datasets: Any) -> list[str]:
 
 
 def _own(notes: Mapping[str, Any]) -> dict[str, str]:
-    return {"This model": notes["citation"]} if notes.get("citation") else {}
+    return {"References": notes["citation"]} if notes.get("citation") else {}
 
 
 def _is_path(value: Any) -> bool:

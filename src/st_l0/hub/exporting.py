@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
 from st_l0.encoder.fused_encoder import Layout
-from st_l0.encoder.model_card import write_training
 from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import position_limit
 from st_l0.encoder.punctuation import punctuation_ids
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.hub.describing import describe
+from st_l0.hub.describing import describe, read_sources, write_card
 from st_l0.utils.files import hold_folder, make_readable, replace_folder
 from st_l0.utils.paths import local_name, local_path
 
@@ -30,6 +30,8 @@ def export(
     max_seq_length: int | None = None,
     layout: Layout = "root",
     punctuation: bool = True,
+    evaluation: Iterable[str | Path] = (),
+    card: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Path:
     """Copy a checkpoint for others to use.
@@ -48,6 +50,9 @@ def export(
             sentence-transformers.
         punctuation: Whether punctuation keeps its query weights; ``False`` sets them to 0, see
             `st_l0.encoder.punctuation.punctuation_ids`.
+        evaluation: Measurements for the card, see `st_l0.hub.results.read_results`.
+        card: Notes for the card (``.yaml``, see `st_l0.hub.notes.read_notes`), or a finished card (``.md``).
+            Without either of the two, the card of ``model`` is kept where it is still true.
         trust_remote_code: Whether code that comes with the checkpoint may run; read it first.
 
     Returns:
@@ -66,18 +71,19 @@ def export(
     """
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r:.40}; give {' or '.join(get_args(Layout))}")
+    sources = read_sources(evaluation, card)
     with hold_folder(output, _KIND, inputs=[model]) as target:
         name = local_name(model)
         encoder = SparseEncoder.from_pretrained(
             name, device="cpu", inference_free=False, trust_remote_code=trust_remote_code
         )
         _change(encoder, name, max_seq_length, punctuation)
-        card = describe(encoder, name)
-        card.location = str(target)
+        data = describe(encoder, name, sources)
+        data.location = str(output)
         with replace_folder(target, _KIND) as folder:
             write_copy(encoder, folder, half=half, layout=layout)
-            if card.training:
-                write_training(folder, card.training)
+            if any(sources) or data.training:
+                write_card(data, folder, sources)
     return local_path(output)
 
 

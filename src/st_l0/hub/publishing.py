@@ -6,19 +6,15 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from st_l0.encoder.model_card import ModelCardData, write_training
 from st_l0.encoder.sparse_encoder import SparseEncoder
-from st_l0.errors import InputError, reason
-from st_l0.hub.describing import describe
+from st_l0.errors import InputError
+from st_l0.hub.describing import describe, read_sources, write_card
 from st_l0.hub.exporting import write_copy
-from st_l0.hub.notes import read_notes
 from st_l0.hub.preflight import check_upload
-from st_l0.hub.results import hub_results, read_results
 from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.paths import local_path
-from st_l0.utils.reading import read_text
 
 _KIND = "upload"
 _NAMES = (
@@ -100,38 +96,23 @@ def publish(
         raise InputError(f"{run}: no such folder; give the output of a training, or a checkpoint")
     if card is None and (run / "card.yaml").exists():
         card = run / "card.yaml"
-    finished = None if card is None or local_path(card).suffix != ".md" else _read_card(local_path(card))
-    notes = {} if card is None or finished else read_notes(card)
     measured = list(evaluation) or [one for one in [run / "evaluation.json"] if one.exists()]
-    results = read_results(measured, notes.get("benchmarks", {}))
+    sources = read_sources(measured, card)
     with hold_folder(run.with_name(f"{run.resolve().name}-upload"), _KIND, inputs=[run]) as target:
         encoder = SparseEncoder.from_pretrained(
             str(model), device="cpu", inference_free=False, trust_remote_code=trust_remote_code
         )
         with replace_folder(target, _KIND) as folder:
-            data = describe(encoder, str(model), evaluation=results, notes=notes)
+            data = describe(encoder, str(model), sources)
             data.model_id = repo
-            _put_together(encoder, model, folder, finished)
+            write_copy(encoder, folder, half=_is_half(model), layout="root")
+            write_card(data, folder, sources)
         files = _listed(target, trust_remote_code)
         _check_texts(target, files, [run])
         with tempfile.TemporaryDirectory() as work:
             difference = check_upload(encoder, target, Path(work))
         commit = None if dry_run else _send(target, files, repo, private, token)
     return Published(repo, commit, target, files, difference)
-
-
-def _put_together(encoder: SparseEncoder, model: Path, folder: Path, finished: str | None) -> None:
-    data = cast(ModelCardData, encoder.model_card_data)
-    write_copy(encoder, folder, half=_is_half(model), layout="root")
-    if data.training:
-        write_training(folder, data.training)
-    for name, text in hub_results(data.evaluation).items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    data.size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    text = finished or data.render()
-    _check_card("the card", text)
-    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _is_half(model: Path) -> bool:
@@ -175,26 +156,6 @@ def _check_texts(folder: Path, files: Iterable[str], inputs: Iterable[Path]) -> 
                 raise InputError(f"{name}:{number}: names {found[0]}, a folder of this machine: leave it out")
             if _TOKEN.search(line):
                 raise InputError(f"{name}:{number}: holds a token of the Hub: leave it out, and revoke it")
-
-
-def _read_card(path: Path) -> str:
-    text = read_text(path, "give a card in Markdown")
-    _check_card(path, text)
-    return text
-
-
-def _check_card(place: str | Path, text: str) -> None:
-    """Refuse a card that huggingface_hub cannot read.
-
-    Raises:
-        InputError: It cannot.
-    """
-    from huggingface_hub import ModelCard
-
-    try:
-        ModelCard(text)
-    except Exception as error:  # of YAML, and the hub's own
-        raise InputError(f"{place}: its head cannot be read ({reason(error)}): correct it") from None
 
 
 def _check_name(repo: str) -> None:

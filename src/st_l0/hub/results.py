@@ -13,7 +13,7 @@ from st_l0.utils.reading import read_json
 
 _MEND = "give what st-l0 evaluate --output wrote, or results of mteb"
 _METRICS = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
-_OURS = "`st-l0 evaluate` (BM25: Lucene's variant, k1 1.2, b 0.75, English stop words and stemmer)"
+_OURS = "`st-l0 evaluate`"
 _MTEB = "https://github.com/embeddings-benchmark/mteb"
 
 
