@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import uuid
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -115,6 +116,36 @@ def test_the_examples_run(tiny_encoder, tmp_path, monkeypatch):
             for token, weight in zip(vector.indices, vector.data, strict=True)
         }
         assert weights == expected
+
+
+def test_the_example_for_opensearch_runs_on_a_real_one(tiny_encoder, tmp_path, request, capsys):
+    opensearchpy = pytest.importorskip("opensearchpy")
+    try:
+        url = request.getfixturevalue("opensearch")
+    except pytest.FixtureLookupError:
+        pytest.skip("no OpenSearch is started by these tests")
+    example = snippets(card_of(tiny_encoder(), tmp_path / "model"))[2]
+    index = f"cards-{uuid.uuid4().hex}"
+    try:
+        exec(example.replace("http://localhost:9200", url).replace("my-documents", index), {})
+    finally:
+        opensearchpy.OpenSearch(url).indices.delete(index=index)
+    model = SparseEncoder.from_pretrained(tmp_path / "model", device="cpu")
+    query = model.encode_query(["what is sparse retrieval?"])
+    texts = ["Sparse retrieval matches weighted tokens in an inverted index.", "It rains."]
+    expected = {
+        text: score for text, score in zip(texts, dense_scores(model, query, texts), strict=True) if score
+    }
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    found = {text: float(score) for score, _, text in lines}
+    assert found == {
+        text: pytest.approx(score, rel=0.01) for text, score in expected.items()
+    }  # 9 bits a weight
+    assert found
+
+
+def dense_scores(model, query, texts):
+    return model.similarity(query, model.encode_document(texts))[0].tolist()
 
 
 @pytest.mark.parametrize(("activation", "served", "fast"), [("relu", "by its", "no:"), (1, "no:", "by its")])
