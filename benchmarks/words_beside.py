@@ -3,8 +3,8 @@
     python benchmarks/words_beside.py COLLECTION... --model models/st-l0-mini [--model ...] --output NAME
 
 Collections are as BEIR has them. Documents are encoded once, into ``--work``, where a run that was stopped
-goes on. The weight of BM25 is never chosen on the collection that it is reported on: "left out" takes the weight
-of the highest average over the other collections, "auto" needs no labels at all (as ``st-l0 index --bm25``).
+goes on. The weight of BM25 is never chosen on the collection that it is reported on: "left out" takes the
+weight of the highest average over the other collections, "auto" needs no labels at all (as ``st-l0 index --bm25``).
 P-values are those of the difference between the sum (left out) and the model, paired, by randomisation.
 
 Writes ``NAME.json`` and ``NAME.md``.

@@ -1,12 +1,15 @@
 """The model that comes with the repository."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import sentence_transformers
 import torch
+from huggingface_hub import ModelCard
 from safetensors import safe_open
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from st_l0 import SparseEncoder, cli
@@ -40,7 +43,7 @@ def test_stock_computes_the_same(model):
 def test_it_is_sparse_and_small(model):
     dims = (model.encode_document(list(DOCUMENTS.values())).to_dense() != 0).sum(1)
     assert dims.min() > 10 and dims.max() < 200
-    (file,) = FOLDER.glob("document_0_*/model.safetensors")
+    file = FOLDER / "model.safetensors"
     with safe_open(file, "pt") as weights:
         kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
     assert kinds == {"F16"} and file.stat().st_size < 48e6
@@ -61,12 +64,34 @@ def test_the_card_says_what_a_user_must_know():
     card = (FOLDER / "README.md").read_text()
     for word in ("license: apache-2.0", "CC BY-SA", "NFCorpus", "all-MiniLM-L6-v2", "make mini SCALE=cpu"):
         assert word in card
-    assert "@" not in card.replace("nDCG@10", "")
+    assert "@" not in card.replace("nDCG@10", "").replace("@inproceedings", "")
+    results = ModelCard(card).data.eval_results
+    assert {one.dataset_name for one in results} == {"cranfield", "med", "nfcorpus", "npl", "wikiqa"}
 
 
-@pytest.mark.parametrize("part", ["document_0_Transformer", "query_0_SparseStaticEmbedding"])
+def test_the_examples_of_the_card_run(tmp_path, monkeypatch):
+    card = (FOLDER / "README.md").read_text()
+    ours, stock, _ = re.findall(r"^```python\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(FOLDER.parent)
+    for code in (ours, stock):
+        exec(code, {})
+
+
+def test_transformers_reads_it(model):
+    """The layout that every tool reads: a masked language model at the root."""
+    raw = AutoModelForMaskedLM.from_pretrained(FOLDER).eval()
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    text = DOCUMENTS["index"]
+    with torch.inference_mode():
+        logits = raw(**tokenizer(text, return_tensors="pt")).logits[0]
+    expected = logits.amax(0).relu().log1p()
+    torch.testing.assert_close(model.encode_document(text).to_dense(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["", "query_0_SparseStaticEmbedding"])
 def test_its_files_state_one_length(model, part):
-    length = model.max_seq_length if part.startswith("document") else model.tokenizer.model_max_length
+    length = model.tokenizer.model_max_length if part else model.max_seq_length
     config = json.loads((FOLDER / part / "tokenizer_config.json").read_text())
     content = json.loads((FOLDER / part / "tokenizer.json").read_text())
     assert {config["model_max_length"], config["max_length"], content["truncation"]["max_length"]} == {length}

@@ -15,7 +15,7 @@ from st_l0.errors import InputError
 from st_l0.hub.exporting import export
 from tiny_models import DOCUMENTS, QUERIES, WORDS, save_model
 
-WEIGHTS = "document_0_Transformer/model.safetensors"
+WEIGHTS, IN_A_FOLDER = "model.safetensors", "document_0_Transformer/model.safetensors"
 LONG = " ".join(WORDS * 3)
 
 
@@ -23,7 +23,7 @@ def test_a_halved_checkpoint_computes_in_float32_on_rounded_weights(tiny_encoder
     whole = save_model(tiny_encoder(), tmp_path / "whole")
     half = export(whole, tmp_path / "half")
     assert {one.dtype for one in load_file(half / WEIGHTS).values()} == {torch.float16}
-    assert (half / WEIGHTS).stat().st_size < 0.6 * (tmp_path / "whole" / WEIGHTS).stat().st_size
+    assert (half / WEIGHTS).stat().st_size < 0.6 * (tmp_path / "whole" / IN_A_FOLDER).stat().st_size
     rounded = SparseEncoder.from_pretrained(whole, device="cpu")
     transformer = rounded[0].sub_modules["document"][0]
     transformer.load_state_dict({name: one.half().float() for name, one in transformer.state_dict().items()})
@@ -37,7 +37,7 @@ def test_a_halved_checkpoint_computes_in_float32_on_rounded_weights(tiny_encoder
             loaded.encode_document(DOCUMENTS).to_dense().numpy(), expected, rtol=1e-4, atol=1e-5
         )
         assert torch.equal(loaded.encode_query(QUERIES).to_dense(), rounded.encode_query(QUERIES).to_dense())
-    assert json.loads((half / "document_0_Transformer" / "config.json").read_text())["dtype"] == "float32"
+    assert json.loads((half / "config.json").read_text())["dtype"] == "float32"
 
 
 def test_siamese_encoders_too(mlm_folder, tmp_path):
@@ -74,10 +74,10 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tiny_encoder, tm
     whole = save_model(tiny_encoder(), tmp_path / "whole")
     with pytest.raises(InputError, match="takes 8 to"):
         export(whole, tmp_path / "half", max_seq_length=100_000)
-    weights = load_file(tmp_path / "whole" / WEIGHTS)
+    weights = load_file(tmp_path / "whole" / IN_A_FOLDER)
     name = next(name for name in weights if "layer.0" in name)
     weights[name][0] = 1e5
-    save_file(weights, tmp_path / "whole" / WEIGHTS, metadata={"format": "pt"})
+    save_file(weights, tmp_path / "whole" / IN_A_FOLDER, metadata={"format": "pt"})
     with pytest.raises(InputError, match="too large for float16"):
         export(whole, tmp_path / "half")
     assert not (tmp_path / "half").exists()

@@ -203,6 +203,32 @@ def test_the_verdict_is_said_and_kept(recipe, tmp_path, caplog):
     assert card.count("## Training Health\n") == 1
     assert all(f"- {sentence}\n" in card for sentence in said)
     assert card.index("## Training Health") < card.index("## Training Details")
+    assert_public(folder, card, tmp_path)
+
+
+def assert_public(folder, card, home):
+    """A trained model says how it was trained, and nothing of this machine but its own place."""
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["facts"]["Steps"].split()[0] == str(recorded_steps(folder))
+    assert {
+        "Start",
+        "Data",
+        "Examples",
+        "Ranking loss",
+        "Penalty on documents",
+        "Seed",
+        "Hardware",
+        "Wall time",
+    } <= set(facts["facts"])
+    assert str(home) not in json.dumps(facts)
+    assert str(home) not in card.replace(str(folder), "")
+    assert "loss:SparseRetrievalLoss" in card
+    assert "NoneType" not in card
+    assert "output:" not in facts["recipe"]
+
+
+def recorded_steps(folder):
+    return json.loads((folder.parent / "trainer_state.json").read_text())["global_step"]
 
 
 def lines(count=10, **changes):

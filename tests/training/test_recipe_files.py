@@ -116,9 +116,19 @@ def test_the_wheel_holds_what_the_finder_looks_for():
         "build"
     ]
     wheel = hatch["targets"]["wheel"]
-    assert wheel["sources"] == {"src": "", "training_recipes": "st_l0/recipes"}
+    assert wheel["sources"] == {
+        "src": "",
+        "model_cards": "st_l0/model_cards",
+        "training_recipes": "st_l0/recipes",
+    }
     assert set(wheel["include"]) == {
-        *("/src/st_l0", "/training_recipes/*.yaml", "/training_recipes/small", "/training_recipes/accelerate")
+        *(
+            "/src/st_l0",
+            "/training_recipes/*.yaml",
+            "/training_recipes/small",
+            "/training_recipes/accelerate",
+        ),
+        "/model_cards/*.jinja",
     }
     assert hatch["dev-mode-dirs"] == ["src"]  # an editable install takes the repository's own
     assert not (REPOSITORY / "src" / "st_l0" / "recipes").exists()
@@ -131,6 +141,7 @@ def test_a_built_wheel_lists_and_loads_them(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
+    assert (tmp_path / "installed" / "st_l0" / "model_cards" / "card.md.jinja").exists()
     folder = tmp_path / "installed" / "st_l0" / "recipes"
     packed = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     hardware = {path.relative_to(ROOM) for path in ROOM.glob("accelerate/*.yaml")}

@@ -17,7 +17,6 @@ USED = [
     "sentence_transformers:SparseEncoder._module_classes",
     "sentence_transformers:SparseEncoder._can_flatten_inputs",
     "sentence_transformers:SparseEncoder._resolve_prompt",
-    "sentence_transformers:SparseEncoderModelCardData._snippet_default_model_id",
     "sentence_transformers:SparseEncoderTrainer._prepare_inputs",
     "sentence_transformers.base.losses.merged_forward:embed_columns",
     "sentence_transformers.util:batch_to_device",
@@ -32,9 +31,12 @@ INHERITED = {
     "encoder.sparse_encoder:SparseEncoder": [
         "encode", "encode_document", "encode_query", "save", "similarity",
     ],
-    "encoder.fused_encoder:FusedEncoder": ["_get_model_config", "forward", "max_seq_length"],
+    "encoder.fused_encoder:FusedEncoder": [
+        "_create_model_card", "_get_model_config", "forward", "max_seq_length", "push_to_hub",
+    ],
     "encoder.model_card:ModelCardData": [
-        "generate_usage_snippet", "generate_widget_examples", "run_usage_snippet",
+        "_render_examples_table", "generate_usage_snippet", "generate_widget_examples", "run_usage_snippet",
+        "set_base_model", "set_losses", "set_widget_examples", "to_dict", "to_yaml", "try_to_set_base_model",
     ],
     "encoder.loading:AnyDepthPooling": ["load"],
     "encoder.loading:CheckedTransformer": ["_load_model", "load"],
@@ -73,7 +75,7 @@ def test_every_name_is_there():
     ("name", "reported"),
     [
         ("sentence_transformers.base.model.BaseModel._resolve_prompt", USED[2]),
-        ("sentence_transformers.base.losses.merged_forward.embed_columns", USED[5]),
+        ("sentence_transformers.base.losses.merged_forward.embed_columns", USED[4]),
         (
             "transformers.Trainer._save_checkpoint",
             "training.trainer:SparseRetrievalTrainer._save_checkpoint",
@@ -100,6 +102,7 @@ def test_what_only_instances_have(tiny_encoder, tmp_path):
         SparseStaticEmbedding, Transformer, SpladePooling,
     ]  # fmt: skip
     assert stock.forward_arguments(transformer) == (vars(transformer)["model_forward_params"] or set())
+    assert stock.card_text(model) is None
     arguments = sentence_transformers.SparseEncoderTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     arguments._n_gpu = 4
     assert arguments.n_gpu == 4

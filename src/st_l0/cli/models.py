@@ -28,6 +28,7 @@ from st_l0.cli.benchmark import (
     run_benchmark,
 )
 from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned, refuse_fields
+from st_l0.cli.publishing import Card, Evaluation
 from st_l0.cli.words import (
     IndexWeight,
     Labels,
@@ -375,24 +376,25 @@ def export(
     output: Annotated[Path, typer.Option("--output", help="Folder for the copy.")],
     half: Annotated[bool, typer.Option("--half/--whole", help="Weights as float16, half the size.")] = True,
     max_seq_length: Annotated[int | None, typer.Option(min=8, help="Tokens of a document.")] = None,
+    layout: Annotated[
+        str,
+        typer.Option(help="root: transformer and idf.json at the root, for every tool; or folders."),
+    ] = "root",
     punctuation: Annotated[
         bool,
         typer.Option("--punctuation/--no-punctuation", help="Punctuation keeps its query weights, or 0."),
     ] = True,
+    evaluation: Evaluation = None,
+    card: Card = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Copy a trained checkpoint for others to use."""
     from st_l0.hub.exporting import export as run
 
+    options: dict[str, Any] = {"half": half, "max_seq_length": max_seq_length, "layout": layout}
+    options |= {"punctuation": punctuation, "evaluation": evaluation or (), "card": card}
     with writing(output):
-        folder = run(
-            model,
-            output,
-            half=half,
-            max_seq_length=max_seq_length,
-            punctuation=punctuation,
-            trust_remote_code=trust_remote_code,
-        )
+        folder = run(model, output, trust_remote_code=trust_remote_code, **options)
     say(f"model: {folder}")
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import sentence_transformers
 import torch
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 
 from st_l0.encoder.documents import largest_logits
 from st_l0.encoder.fingerprints import RULES, fingerprint, former_fingerprint
 from st_l0.encoder.learned_queries import stock_query_side
+from st_l0.encoder.model_card import HUB_ID, ModelCardData
 from st_l0.encoder.modules import (
     EncoderModules,
     extra_logs,
@@ -25,11 +27,15 @@ from st_l0.encoder.modules import (
 )
 from st_l0.encoder.punctuation import has_punctuation
 from st_l0.encoder.queries import QueryLookup
+from st_l0.encoder.root_layout import to_root
 from st_l0.encoder.similarity import as_equally_many, as_pair, as_tensor, dot_scores, has_fast_scores
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import activate
 from st_l0.index.protocol import as_weight
-from st_l0.utils.stock import routed_modules
+from st_l0.utils.files import make_readable
+from st_l0.utils.stock import card_text, routed_modules
+
+Layout: TypeAlias = Literal["root", "folders"]
 
 
 class FusedEncoder(sentence_transformers.SparseEncoder):
@@ -37,6 +43,8 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
 
     _query_encoder: QueryLookup | None = None
     _bm25_weight: float | None = None
+    _layout: Layout = "folders"
+    _card_read: list[Any] | None = None
     _modules_read: tuple[tuple[nn.Module | None, ...], EncoderModules | None] | None = None
 
     @property
@@ -125,11 +133,19 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         """What stands before a text where the prompt is the first of these names that there is."""
         return next((self.prompts[name] for name in names if name in self.prompts), "") or ""
 
-    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save with stock classes only; arguments as in sentence-transformers.
+    def save(self, path: str, *args: Any, layout: Layout | None = None, **kwargs: Any) -> None:
+        """Save with stock classes only; other arguments as in sentence-transformers.
 
         All files that state a length state the same one: `max_seq_length` of documents, and for queries that
-        run no model ``tokenizer.model_max_length``.
+        run no model ``tokenizer.model_max_length``. All are readable by whom the folder is readable by.
+
+        Args:
+            path: The folder.
+            args: As in sentence-transformers.
+            layout: Of an inference-free model: ``"root"``, which every tool reads (see
+                `st_l0.encoder.root_layout`), or ``"folders"``, one for each module, which trainers expect.
+                ``None`` is the latter, except in `push_to_hub`.
+            kwargs: As in sentence-transformers.
         """
         modules = self._encoder_modules
         if self.inference_free:  # training may have moved what was silenced at the start
@@ -142,6 +158,40 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         if self.trust_remote_code:  # the base model's own code is looked for at the root only
             for code in Path(path).glob("*_*_*/*.py"):
                 shutil.copy(code, path)
+        if self.inference_free and (layout or self._layout) == "root":
+            to_root(Path(path), self.query_weights, self.tokenizer)
+        make_readable(Path(path))
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> str:
+        """Upload to the Hub, in the layout that every tool reads; arguments as in sentence-transformers."""
+        self._layout = "root"
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        finally:
+            del self._layout
+
+    def _create_model_card(self, path: str, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        data = self.model_card_data
+        if not isinstance(data, ModelCardData):
+            super()._create_model_card(path, model_name, *args, **kwargs)
+            return
+        if model_name and HUB_ID.fullmatch(model_name) and not Path(model_name).exists():
+            data.model_id = data.model_id or model_name
+        data.save_dir = path
+        inherited = self._card_read is not None and self._card_read == self._card_state()
+        text = card_text(self) if inherited and not data.describes_more() else data.render()
+        Path(path, "README.md").write_text(cast(str, text), encoding="utf-8")
+
+    def _note_card(self) -> None:
+        """Remember of what the card tells that was loaded, which no other model inherits."""
+        if card_text(self):
+            self._card_read = self._card_state()
+
+    def _card_state(self) -> list[Any]:
+        """What a card tells of: settings, and weights by a sum over their bits."""
+        poolings = [one.get_config_dict() for one in self.modules() if isinstance(one, SpladePooling)]
+        settings = [self.prompts, self.max_active_dims, self.max_seq_length, poolings]
+        return [json.dumps(settings, default=str), *(_bits(parameter) for parameter in self.parameters())]
 
     @property
     def bm25_weight(self) -> float | None:
@@ -224,3 +274,11 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         if first.dim() == 2 and len(first) == 1:
             first = first[0]
         return sentence_transformers.SparseEncoder.intersection(first, second)
+
+
+def _bits(parameter: Tensor) -> tuple[Any, ...]:
+    """Shape, type and the sum of the bits of a parameter: as good as unlike for unlike weights, and quick."""
+    content = parameter.detach().reshape(-1).view(torch.uint8)
+    words = content[: len(content) // 8 * 8].view(torch.int64)
+    total = int(words.sum()) + int(content[8 * len(words) :].sum())
+    return tuple(parameter.shape), parameter.dtype, total

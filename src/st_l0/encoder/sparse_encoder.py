@@ -87,6 +87,7 @@ class SparseEncoder(FusedEncoder):
             self._mend()
             if self._encoder_modules is not None:
                 check_sides(self._encoder_modules)
+            self._note_card()
 
     def _mend(self) -> None:
         modules = self._encoder_modules
@@ -144,12 +145,14 @@ class SparseEncoder(FusedEncoder):
         if table is not None and not punctuation:
             silence_punctuation(table, tokenizer)
         modules = make_modules(transformer, table, activation, pooling)
-        return cls(
+        model = cls(
             modules=modules,
             device=device,
             similarity_fn_name="dot",
             trust_remote_code=hub_options.trust_remote_code,
         )
+        model.model_card_data.set_base_model(local_name(base_model))
+        return model
 
     @classmethod
     def from_pretrained(

@@ -24,7 +24,7 @@ from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
 from st_l0.training.build import set_dropout
-from st_l0.utils.files import hold_folder, replace_folder
+from st_l0.utils.files import hold_folder, make_readable, replace_folder
 from st_l0.utils.paths import local_name, local_path
 
 _KIND = "masked language model"
@@ -121,6 +121,7 @@ def train_mlm(
         with replace_folder(target, _KIND) as folder:
             model.to("cpu").save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))
+            make_readable(folder)
     return local_path(output)
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import set_seed
 
 from st_l0.data import TrainingData
+from st_l0.encoder.model_card import ModelCardData, write_training
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.training.arguments import route_columns, training_arguments, training_steps
@@ -18,6 +19,7 @@ from st_l0.training.build import build_loss, build_model, build_pool, build_teac
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import RECIPE, WRITTEN, check_batch, check_output
 from st_l0.training.evaluation import PeriodicEvaluation
+from st_l0.training.facts import training_facts
 from st_l0.training.health import HealthWatch, verdict
 from st_l0.training.origin import changes, check_origin, origin
 from st_l0.training.recipe import Recipe
@@ -130,9 +132,12 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
             logger.warning("%s", sentence)
         callbacks = cast("dict[str, Any]", trainer.state.stateful_callbacks)
         callbacks["health"] = {"args": {}, "attributes": {"findings": found}}
+        card = cast(ModelCardData, model.model_card_data)
+        card.location = str(target)
+        card.training = training_facts(recipe, data, trainer, found, resumed=checkpoint is not None)
         with replace_folder(target, "trained model") as folder:
             _save(model, folder)
-            _add_to_card(folder / "README.md", found)
+            write_training(folder, card.training)
         with replace_file(output / "recipe.yaml", RECIPE) as file:
             file.write_text(f"{WRITTEN}\n{recipe.to_yaml()}", encoding="utf-8")
         with replace_file(output / "trainer_state.json") as file:
@@ -152,7 +157,7 @@ def _share_prompts(model: SparseEncoder, arguments: Any, columns: Sequence[str])
 
 def _save(model: SparseEncoder, folder: Path) -> None:
     try:
-        model.save_pretrained(str(folder))
+        model.save(str(folder), layout="root")  # as others take it
     except (SafetensorError, RuntimeError) as error:  # how safetensors and torch report a full disk
         raise OSError(f"{folder.parent}: the model could not be saved ({error})") from error
 
@@ -166,11 +171,3 @@ def _refuse_empty(model: SparseEncoder, data: TrainingData, target: Path) -> Non
             "loss.document_regularizer_weight or training.learning_rate, or raise loss.ramp_steps "
             "(ignore_health: true saves it)"
         )
-
-
-def _add_to_card(card: Path, findings: Sequence[str]) -> None:
-    """Say how the training went, before the card's section on how it was done."""
-    lines = [f"- {sentence}" for sentence in findings] or ["The log of the training shows nothing wrong."]
-    before, heading, after = card.read_text(encoding="utf-8").partition("## Training Details\n")
-    section = "\n".join(["## Training Health", "", *lines, "", ""])
-    card.write_text(f"{before}{section}{heading}{after}", encoding="utf-8")

@@ -40,6 +40,21 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_readable(folder: Path) -> None:
+    """Give safetensors files the mode of any new file: they are written for their owner alone.
+
+    Others, such as a server in a container, could not read them.
+    """
+    probe = _beside(folder / "mode", "new")
+    try:
+        probe.touch()
+        mode = stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(mode)
+
+
 class FileKind(NamedTuple):
     """A kind of file that is written.
 

@@ -20,7 +20,24 @@ def refuse_device(path: str | Path) -> None:
         raise InputError(f"{path}: is a device; give a file")
 
 
-def read_json(path: Path, mend: str, kind: type = dict) -> Any:
+def read_text(path: str | Path, mend: str) -> str:
+    """Read a file of UTF-8 text; arguments as in `read_json`.
+
+    Raises:
+        InputError: There is no such file, it cannot be read, or is no text.
+    """
+    refuse_device(path)
+    try:
+        return (Path(path) if isinstance(path, str) else path).read_text(encoding="utf-8")
+    except OSError as error:
+        if is_machines(error):
+            raise
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not UTF-8 ({reason(error)}); {mend}") from error
+
+
+def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
     """Read a file that holds one JSON value.
 
     Args:
@@ -31,13 +48,8 @@ def read_json(path: Path, mend: str, kind: type = dict) -> Any:
     Raises:
         InputError: There is no such file, it cannot be read, is no JSON or holds something else.
     """
-    refuse_device(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        if is_machines(error):
-            raise
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
+        found = json.loads(read_text(path, mend))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({reason(error)}); {mend}") from error
     if not isinstance(found, kind):

@@ -29,7 +29,7 @@ __all__ = [
     "INTEGRATION_TO_CALLBACK",
     "batch_to_device",
     "can_flatten_inputs",
-    "default_model_id",
+    "card_text",
     "embed_columns",
     "forward_arguments",
     "get_available_reporting_integrations",
@@ -90,9 +90,9 @@ def forward_arguments(transformer: Any) -> set[str]:
     return transformer.model_forward_params or set()
 
 
-def default_model_id(card: Any) -> str:
-    """What a model card calls a model that was not published yet."""
-    return cast(str, card._snippet_default_model_id)
+def card_text(encoder: Any) -> str | None:
+    """The card that an encoder was loaded with."""
+    return cast("str | None", encoder._model_card_text)
 
 
 def prepare_inputs(trainer: Any, inputs: Any) -> Any:
