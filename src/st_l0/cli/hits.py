@@ -41,18 +41,16 @@ def print_hits(
     vectors = model.encode_query([query], convert_to_scipy=True)
     if not vectors.nnz and not bm25:
         return False
-    words: dict[str, Any] = {"bm25": bm25} if bm25 else {}
 
     def parts(hit: Hit, kind: type, name: str) -> list[dict[str, Any]]:
-        text = {"text": query} if bm25 else {}
         return [
             {
-                name: part if kind is str else str(model.tokenizer.convert_ids_to_tokens(part)),
+                name: part if isinstance(part, str) else str(model.tokenizer.convert_ids_to_tokens(part)),
                 "score": float(left * right),
                 "query": float(left),
                 "document": float(right),
             }
-            for part, (left, right) in index.explain(vectors, hit.id, **text, **words).items()
+            for part, (left, right) in index.explain(vectors, hit.id, text=query, bm25=bm25).items()
             if isinstance(part, kind)
         ]
 
@@ -60,7 +58,7 @@ def print_hits(
         found = {"tokens": parts(hit, int, "token")}
         return found | {"words": parts(hit, str, "word")} if bm25 else found
 
-    hits = index.search(vectors, k=k, **({"texts": [query]} if bm25 else {}), **words)[0]
+    hits = index.search(vectors, k=k, texts=[query], bm25=bm25)[0]
     if not hits and not vectors.nnz:
         return False
     if as_json:

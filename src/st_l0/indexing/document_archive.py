@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from st_l0.encoder.modules import encoder_modules
+from st_l0.encoder.modules import encoder_modules, text_tokenizer
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.indexing.query_archive import ARCHIVE, as_served, name_by_id, pack
@@ -66,10 +66,8 @@ def write_document_archive(model: SparseEncoder, output: str | Path, source: str
         raise InputError(
             f"{source}: prunes its documents or has a prompt for them, which the server does not"
         )
-    backend = modules.transformer.tokenizer.backend_tokenizer
-    tokenizer = as_served(
-        backend, int(model.max_seq_length or 512), modules.transformer.tokenizer.truncation_side
-    )
+    own: Any = text_tokenizer(modules.transformer)
+    tokenizer = as_served(own.backend_tokenizer, int(model.max_seq_length or 512), own.truncation_side)
     if ids:
         name_by_id(tokenizer, source)
     network = _Documents(modules.transformer.model, _EXTRA_LOGS[activation]).eval().float().cpu()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import chain, islice
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from st_l0.data import Document, is_own, read_positives, write_records
 from st_l0.errors import InputError
@@ -278,11 +278,13 @@ def _search(
     bm25: float | Literal["auto"],
     rows: Sequence[int],
     k: int,
-    **options: Any,
+    *,
+    ids: Iterable[str] | None = None,
 ) -> list[Hits]:
     """The hits of some of a chunk's queries."""
-    words = {"texts": [texts[row] for row in rows], "bm25": bm25} if bm25 else {}
-    return index.search(vectors[rows], k, **options, **words)
+    if not bm25:
+        return index.search(vectors[rows], k, ids=ids)
+    return index.search(vectors[rows], k, ids=ids, texts=[texts[row] for row in rows], bm25=bm25)
 
 
 def _look_up(
