@@ -38,7 +38,7 @@ def whole(cluster):
 
 def address(cluster, name, settings):
     hosts = ",".join(f"127.0.0.1:{node.http}" for node in cluster.nodes)
-    return f"opensearch+http://{hosts}/{name}?{settings}&timeout=10"
+    return f"opensearch+http://{hosts}/{name}?{settings}"
 
 
 def holder(cluster, name, shard=0):
@@ -121,6 +121,8 @@ def test_without_a_copy_nothing_is_answered_as_if_it_were_all(whole, monkeypatch
     number = holder(whole, "alone", 1)
     os.kill(whole.nodes[number].pid, signal.SIGKILL)
     monkeypatch.setattr("st_l0.index.opensearch.pipeline._PATIENCE", 3.0)
+    for module in ("searching", "writing"):  # which wait for a copy to come back
+        monkeypatch.setattr(f"st_l0.index.opensearch.{module}._PAUSES", (0.1, 0.5))
     ids = [one.id for one in some]
     for what in (
         lambda: index.search(queries, 10),
