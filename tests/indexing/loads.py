@@ -17,7 +17,7 @@ def documents(count, start=0, *, text=""):
 
 
 def vector(number):
-    """Ten weights of a document, float32 ``(vocabulary,)``; they have 9 significant bits, which a server keeps."""
+    """Ten weights of a document, float32 ``(vocabulary,)``, of 9 significant bits, which a server keeps."""
     random = np.random.default_rng(number)
     row = np.zeros(VOCABULARY, np.float32)
     row[random.choice(VOCABULARY, 10, replace=False)] = random.integers(1, 512, 10) / 128

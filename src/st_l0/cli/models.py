@@ -131,11 +131,24 @@ def index(
         ),
     ],
     to: Annotated[
-        str, typer.Option("--to", metavar="FOLDER", help="The index; one that exists is added to.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            help="The index, or opensearch://HOST:PORT/NAME; one that exists is added to.",
+        ),
     ],
     batch_size: BatchSize = 32,
     id_field: IdField = None,
     text_field: TextFields = None,
+    refused: Annotated[
+        Path | None,
+        typer.Option(
+            "--refused",
+            metavar="FILE",
+            help="Documents that a server refuses, with its reasons; NAME.refused.jsonl without this option.",
+        ),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     _check: Annotated[
         Path | None,
@@ -152,6 +165,7 @@ def index(
     from st_l0.data import read_documents
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import check_target, open_index
+    from st_l0.index.protocol import LoadingIndex
     from st_l0.indexing.identity import check_model, index_metadata
     from st_l0.indexing.index import index_corpus, index_encoded
     from st_l0.indexing.shards import is_encoded
@@ -169,10 +183,14 @@ def index(
         opened = open_index(to, vocabulary_size=len(encoder.query_weights), metadata=metadata)
         check_model(encoder, opened, to)
         before = len(opened)
+        if refused is None and isinstance(opened, LoadingIndex):
+            refused = Path(f"{to.partition('?')[0].rpartition('/')[2]}.refused.jsonl")
         if encoded:
-            added = index_encoded(encoder, corpus, opened)
+            added = index_encoded(encoder, corpus, opened, refused=refused)
         else:
-            added = index_corpus(encoder, chain(first, documents), opened, batch_size=batch_size)
+            added = index_corpus(
+                encoder, chain(first, documents), opened, batch_size=batch_size, refused=refused
+            )
     say(f"{to}: {added} documents added, {len(opened)} in all")
     if before:
         say("documents whose ids were in the index already were left as they are")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -11,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 from st_l0.errors import InputError
 
 PORT = 9200
-# What a request's path or an index expression could give another meaning is not in here: * , < > % / + : and a
-# leading - or _, or a dot, by which hidden indices begin.
+# What a request's path or an index expression could give another meaning is not in here: * , < > % / + : and
+# a leading - or _, or a dot, by which hidden indices begin.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _FIELD = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -103,7 +104,7 @@ def as_filter(given: Any) -> list[dict[str, Any]]:
     Raises:
         InputError: It is no such thing, or names what is no field.
     """
-    if not isinstance(given, dict):
+    if not isinstance(given, Mapping):
         raise InputError(f"filter must be a dictionary of fields and values, not {given!r:.40}")
     clauses = []
     for field, value in given.items():

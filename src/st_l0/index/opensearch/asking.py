@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,15 +13,13 @@ from st_l0.errors import InputError
 from st_l0.index.embedded.arguments import as_ids
 from st_l0.index.opensearch import queries, writing
 from st_l0.index.opensearch.address import as_filter
+from st_l0.index.opensearch.bound import Bound
 from st_l0.index.opensearch.explaining import Parts, as_parts
 from st_l0.index.opensearch.opening import clause_limit
 from st_l0.index.opensearch.record import ID, TEXT, VECTORS
 from st_l0.index.opensearch.texts import LazyTexts
 from st_l0.index.protocol import Hits, Ids, as_weight
 from st_l0.utils.inputs import as_texts
-
-if TYPE_CHECKING:
-    from st_l0.index.opensearch.engine import OpenSearchIndex
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Question:
     seismic: Mapping[str, Any] | None = None
 
 
-def ask(index: OpenSearchIndex, question: Question, k: int) -> list[Hits]:
+def answer(index: Bound, question: Question, k: int) -> list[Hits]:
     """Answer a batch of queries; see `OpenSearchIndex.search`."""
     state = index.state
     approximate = state.record.vectors == "sparse_vector"
@@ -58,7 +56,7 @@ def ask(index: OpenSearchIndex, question: Question, k: int) -> list[Hits]:
     counted = isinstance(question.bm25, str) or question.bm25 > 0
     phases = queries.two_phase(question.two_phase, k)
     found: list[list[tuple[float, str]]] = [[] for _ in asked]
-    searcher = index._searcher()
+    searcher = index.searcher()
     for chunk in chunks:
         allowed = filters if chunk is None else [*filters, {"terms": {ID: chunk}}]
         size = k if chunk is None else min(k, len(chunk))
@@ -75,15 +73,15 @@ def ask(index: OpenSearchIndex, question: Question, k: int) -> list[Hits]:
             answers = [searcher.pages(body, size) for body in bodies]
         else:
             answers = searcher.search(bodies, statistics=counted)
-        for place, answer in zip(places, answers, strict=True):
+        for place, found_now in zip(places, answers, strict=True):
             scale = asked[place].scale  # type: ignore[union-attr]
-            found[place] += [(score * scale, id) for score, id in answer.hits if score > 0]
+            found[place] += [(score * scale, id) for score, id in found_now.hits if score > 0]
     if len(chunks) > 1 or phases:
         found = [sorted(hits, key=lambda hit: (-hit[0], hit[1].encode()))[:k] for hits in found]
     return [_hits(index, hits) for hits in found]
 
 
-def explain(index: OpenSearchIndex, question: Question, id: str) -> Parts:
+def explain(index: Bound, question: Question, id: str) -> Parts:
     """Why a document has its score; see `OpenSearchIndex.explain`."""
     (one,) = _asked(index, question, 1, 1)
     if one is None:
@@ -91,11 +89,11 @@ def explain(index: OpenSearchIndex, question: Question, id: str) -> Parts:
     if index.state.record.vectors == "sparse_vector":
         return _stored_parts(index, question, id)
     counted = isinstance(question.bm25, str) or question.bm25 > 0
-    explanation = index._searcher().explain(one.clause, id, statistics=counted)
+    explanation = index.searcher().explain(one.clause, id, statistics=counted)
     return {} if explanation is None else as_parts(explanation, index.names, one.scale)
 
 
-def _asked(index: OpenSearchIndex, question: Question, k: int, filters: int) -> list[queries.Asked | None]:
+def _asked(index: Bound, question: Question, k: int, filters: int) -> list[queries.Asked | None]:
     words, weight = _words(index, question)
     matrix = question.vectors
     if matrix is None:
@@ -115,24 +113,24 @@ def _asked(index: OpenSearchIndex, question: Question, k: int, filters: int) -> 
     return queries.as_asked(form, matrix, words, weight, filters)
 
 
-def _words(index: OpenSearchIndex, question: Question) -> tuple[list[list[str]] | None, float]:
+def _words(index: Bound, question: Question) -> tuple[list[list[str]] | None, float]:
     """The words of each query, None if they do not count, and their weight; errors as for `search`."""
     weight = as_weight(question.bm25, index.bm25_weight)
     texts = question.texts
     if texts is not None:
-        index._words()
+        index.words()
         texts = as_texts(texts, "query")
         if question.vectors is not None and len(texts) != question.vectors.shape[0]:
             raise InputError(f"{len(texts)} texts were given for {question.vectors.shape[0]} query vectors")
     if not weight:
         return None, weight
-    settings = index._words()
+    settings = index.words()
     if texts is None:
         raise InputError("bm25 counts the words of the queries: give their texts, too")
     return settings.split(texts), weight
 
 
-def _id_chunks(index: OpenSearchIndex, ids: Ids | None) -> list[list[str] | None]:
+def _id_chunks(index: Bound, ids: Ids | None) -> list[list[str] | None]:
     """The ids among which to search, as many at a time as a filter may have; ``[None]`` for all documents."""
     if ids is None:
         return [None]
@@ -163,7 +161,7 @@ def _seismic(
     return {"neural_sparse": {VECTORS: {**body, "method_parameters": parameters}}}
 
 
-def _stored_parts(index: OpenSearchIndex, question: Question, id: str) -> Parts:
+def _stored_parts(index: Bound, question: Question, id: str) -> Parts:
     (stored,) = writing.sources(index.server, index.state, [id], VECTORS)
     assert question.vectors is not None
     parts: Parts = {}
@@ -174,7 +172,7 @@ def _stored_parts(index: OpenSearchIndex, question: Question, id: str) -> Parts:
     return dict(sorted(parts.items(), key=lambda part: -part[1][0] * part[1][1]))
 
 
-def _hits(index: OpenSearchIndex, hits: list[tuple[float, str]]) -> Hits:
+def _hits(index: Bound, hits: list[tuple[float, str]]) -> Hits:
     scores = np.array([score for score, _ in hits], dtype=np.float32)
     names = [id for _, id in hits]
     ids = np.empty(len(names), dtype=np.int64 if index.state.record.id_kind == "int" else object)

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import scipy.sparse as sp
-
 from st_l0.errors import InputError, ServerError
-from st_l0.index.embedded.arguments import as_count, as_ids, as_json, as_stored_texts, unique
+from st_l0.index.embedded.arguments import as_count, as_ids, as_json, unique
 from st_l0.index.embedded.bm25 import WordSettings
 from st_l0.index.opensearch import documents, loading, opening, pipeline, writing
 from st_l0.index.opensearch.address import Address, as_name
-from st_l0.index.opensearch.asking import Question, ask, explain
-from st_l0.index.opensearch.record import Record, State, read, write_record
-from st_l0.index.opensearch.searching import Searcher
-from st_l0.index.opensearch.server import NotFoundError, Server
-from st_l0.index.protocol import BM25, Add, Hits, Id, Ids, as_weight
-from st_l0.utils.inputs import as_texts
-from st_l0.utils.sparse import Vectors, as_csr
+from st_l0.index.opensearch.asking import Question, answer, explain
+from st_l0.index.opensearch.bound import Bound, kind_of_ids
+from st_l0.index.opensearch.items import as_items
+from st_l0.index.opensearch.record import Record
+from st_l0.index.opensearch.server import Server
+from st_l0.index.protocol import BM25, Add, Hits, Id, Ids
+from st_l0.utils.sparse import Vectors
 
 
-class OpenSearchIndex:
+class OpenSearchIndex(Bound):
     """An index on an OpenSearch cluster; see `Index` for the shapes of vectors and the ids.
 
-    Vectors are kept as ``rank_features``, whose weights are cut to 9 significant bits (up to 0.4 % low); apart
-    from that the search is exact. Equal scores come in the order of their ids, as strings. ``sparse_vector``
-    is approximate (SEISMIC), and takes no words and no filter by fields.
+    Vectors are kept as ``rank_features``, whose weights are cut to 9 significant bits (up to 0.4 % low);
+    apart from that the search is exact. Equal scores come in the order of their ids, as strings.
+    ``sparse_vector`` is approximate (SEISMIC), and takes no words and no filter by fields.
 
-    The address names an alias of the index ``NAME-000001``, so that `replacing` can put another in its place.
-    A method returns when the server has written. What this object has written it finds at once, others find
-    it within the index's refresh interval (a second). There is no transaction: where a server fails in the
-    middle of `add`, `update` or `delete`, a part is done, and `missing` says which. A search is answered by
-    all parts of the index or raises `ServerError`. May be used by several threads. A pickle holds the address.
+    The address names an alias of the index ``NAME-000001``, so that `replacing` can put another in its
+    place. A method returns when the server has written. What this object has written it finds at once, others
+    find it within the index's refresh interval (a second). There is no transaction: where a server fails in
+    the middle of `add`, `update` or `delete`, a part is done, and `missing` says which. A search is answered
+    by all parts of the index or raises `ServerError`. May be used by several threads. A pickle holds the
+    address.
 
     Who asks is said in the environment: ``OPENSEARCH_USERNAME`` and ``OPENSEARCH_PASSWORD``,
-    ``OPENSEARCH_API_KEY``, or ``OPENSEARCH_AWS_SERVICE`` (es or aoss). ``SSL_CERT_FILE`` names an authority of
-    one's own. For anything else make an ``opensearchpy.OpenSearch`` and give it as ``client``.
+    ``OPENSEARCH_API_KEY``, or ``OPENSEARCH_AWS_SERVICE`` (es or aoss). ``SSL_CERT_FILE`` names an authority
+    of one's own. For anything else make an ``opensearchpy.OpenSearch`` and give it as ``client``.
 
     Args:
         target: ``opensearch://HOST[:PORT][,HOST…]/NAME``, with ``?vectors=sparse_vector``, ``shards=``,
@@ -83,87 +81,35 @@ class OpenSearchIndex:
         client: Any = None,
     ) -> None:
         if client is None:
-            self.address = Address.parse(target)
-            self.server = Server.connect(self.address)
+            address = Address.parse(target)
+            server = Server.connect(address)
         else:
-            self.address = Address((), as_name(target), tls=True)
-            self.server = Server(client, f"index {target}")
-        self._own_client = client is not None
-        self.names = documents.Names(tokens)
+            address = Address((), as_name(target), tls=True)
+            server = Server(client, f"index {target}")
         if vocabulary_size is not None:
             vocabulary_size = as_count(vocabulary_size, "vocabulary_size")
+        super().__init__(address, server, documents.Names(tokens), seismic=seismic, told=vocabulary_size)
+        self._own_client = client is not None
         wanted = Record(
             vocabulary_size=vocabulary_size,
             metadata=as_json({} if metadata is None else metadata),
             words=None if bm25 is None else WordSettings.new(_as_lucene(bm25)),
-            vectors=self.address.vectors,
+            vectors=address.vectors,
             tokens=self.names.digest,
         )
-        self._seismic = seismic
-        self._bind(opening.open_or_create(self.server, self.address, wanted, make=create, seismic=seismic))
-        self._told = vocabulary_size
-        loading.put_back_after_a_crash(self.server, self._state)
-
-    def _bind(self, state: State, *, alone: bool = False) -> None:
-        """Show an index; ``alone``: that one, whatever the alias shows."""
-        self._state = state
-        self._shown = state.name if alone else self.address.name
-        self._written = False
-        self._neural: bool | None = None
-        # One object gets its answers from the same copies: others may order ties otherwise.
-        self._preference = uuid.uuid4().hex
+        self.bind(opening.open_or_create(server, address, wanted, make=create, seismic=seismic))
+        loading.put_back_after_a_crash(server, self.state)
 
     def __reduce__(self) -> Any:
         if self._own_client:
             raise InputError("an index with a client of its own cannot be pickled: open it by its address")
         return _reopen, (self.address, self.names.tokens)
 
-    @property
-    def vocabulary_size(self) -> int | None:
-        """Length of the vectors; None while the index is new and was not told."""
-        known = self._state.record.vocabulary_size
-        return self._told if known is None else known
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The JSON object that was given when the index was made."""
-        return dict(self._state.record.metadata)
-
-    @property
-    def bm25(self) -> BM25 | None:
-        """How the index weighs words; None if it holds none."""
-        words = self._state.record.words
-        return None if words is None else words.bm25
-
-    @property
-    def bm25_weight(self) -> float | None:
-        """How much BM25 counts where a search says "auto"; None if nothing is stored. It can be set."""
-        words = self._state.record.words
-        return None if words is None else words.weight
-
-    @bm25_weight.setter
-    def bm25_weight(self, weight: float | None) -> None:
-        words = self._words()
-        given = None if weight is None else as_weight(weight)
-        self._state = write_record(self.server, self._state, words=replace(words, weight=given))
-
-    @property
-    def name(self) -> str:
-        """Of the index that is shown, where the address names an alias."""
-        return self._state.name
-
     def __len__(self) -> int:
-        self._show_written()
-        return self._again(lambda: self._searcher().count())
+        return self.ask(lambda: self.searcher().count())
 
     def __repr__(self) -> str:
         return f"OpenSearchIndex({str(self.address)!r}, vocabulary_size={self.vocabulary_size})"
-
-    def refresh(self) -> None:
-        """Show what others have written since, or the index that has taken this one's place."""
-        self._state = self._read()
-        self.server.request("POST", f"{self._state.root}/_refresh")
-        self._written = False
 
     def missing(self, ids: Ids) -> list[Id]:
         """Those of ``ids`` that are not in the index, in their order; an id of the other kind is missing.
@@ -175,10 +121,10 @@ class OpenSearchIndex:
         values = as_ids(ids)
         if not values:
             return []
-        self._state = self._read()
-        if self._state.record.id_kind != _kind(values[0]):
+        state = self.look()
+        if state.record.id_kind != kind_of_ids(values):
             return values
-        known = writing.known(self.server, self._state, [id for id in dict.fromkeys(map(str, values)) if id])
+        known = writing.known(self.server, state, [id for id in dict.fromkeys(map(str, values)) if id])
         return [id for id in values if str(id) not in known]
 
     def add(
@@ -223,7 +169,7 @@ class OpenSearchIndex:
             ServerError: The server fails; some documents may have been removed.
         """
         values = unique(as_ids(ids))
-        unknown = self.missing(values)
+        unknown = self.missing(cast(Ids, values))
         if unknown:
             raise InputError(f"id {unknown[0]!r} is not in the index, so nothing was deleted")
         self.send([writing.Item("delete", str(id)) for id in values])
@@ -238,26 +184,7 @@ class OpenSearchIndex:
         action: writing.Action = "index",
     ) -> list[writing.Item]:
         """Documents, checked and as the server takes them, for `send`; errors of the input as for `add`."""
-        values = unique(as_ids(ids, ordered=True))
-        documents.check_ids(values)
-        matrix = documents.check_vectors(self._check(vectors), self._state.record)
-        if len(values) != matrix.shape[0]:
-            raise InputError(f"{len(values)} ids were given for {matrix.shape[0]} vectors")
-        if texts is not None:
-            texts = as_stored_texts(texts)
-            if len(texts) != len(values):
-                raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
-            documents.check_texts(texts)
-        settings = self._state.record.words
-        if settings is not None and texts is None:
-            raise InputError("the index holds words, so it needs the texts of its documents: give texts")
-        rows = None if fields is None else documents.as_fields(fields, len(values))
-        if not values:
-            return []
-        words = None if settings is None else settings.split(as_texts(texts))
-        self._learn(matrix.shape[1], _kind(values[0]))
-        made = documents.bodies(values, matrix, self.names, texts=texts, words=words, fields=rows)
-        return [writing.Item(action, str(id), body) for id, body in zip(values, made, strict=True)]
+        return as_items(self, ids, vectors, texts, fields, action)
 
     def send(self, items: Sequence[writing.Item]) -> None:
         """Write what `items` made.
@@ -266,18 +193,18 @@ class OpenSearchIndex:
             InputError: The server refuses a document.
             ServerError: The server fails; some may have been written.
         """
-        self._written = True
+        self.has_written()
         for group in writing.requests(items):
-            failed = writing.send(self.server, self._state, group)
+            failed = writing.send(self.server, self.state, group)
             if failed:
                 raise failed[0].as_error(self.server.place)
 
     def loading(self, refused: str | Path | None = None) -> AbstractContextManager[Add]:
         """Add many documents while the caller makes the next ones; see `LoadingIndex.loading`.
 
-        Threads check and send them, each until the server has it on all its copies, or refuses it. Where there
-        is a document of the same id, it is replaced. Settings for a load in bulk are put back at the end;
-        replicas stay, so that the end of a node loses nothing that was acknowledged.
+        Threads check and send them, each until the server has it on all its copies, or refuses it. A document
+        of the same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so that
+        the end of a node loses nothing that was acknowledged.
 
         Raises:
             InputError: As for `update`; or documents were refused, and all others are in the index.
@@ -287,11 +214,11 @@ class OpenSearchIndex:
 
     def bulk_settings(self, *, replicas: bool = True) -> AbstractContextManager[None]:
         """While the body runs nothing is refreshed; see `st_l0.index.opensearch.loading.bulk_settings`."""
-        return loading.bulk_settings(self.server, self._state, replicas=replicas)
+        return loading.bulk_settings(self.server, self.state, replicas=replicas)
 
     def put_back_settings(self) -> None:
-        """Set what was set before a load in bulk that was killed; opening the index on its machine does it."""
-        loading.put_back(self.server, self._state)
+        """Set what was before a load in bulk that was killed; opening the index on its machine does it."""
+        loading.put_back(self.server, self.state)
 
     @contextmanager
     def replacing(self) -> Iterator[OpenSearchIndex]:
@@ -302,22 +229,13 @@ class OpenSearchIndex:
         Raises:
             InputError: The address names an index and no alias.
         """
-        if self._state.name == self.address.name:
-            raise InputError(f"{self.address}: this is an index and no alias, so none can take its place")
-        old = self._state
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        made._bind(opening.successor(self.server, self.address, old, self._seismic), alone=True)
-        try:
+        made = copy(self)
+        with opening.replacing(self.server, self.address, self.state, self.seismic) as state:
+            made.bind(state, alone=True)
             yield made
             made.refresh()
-            opening.switch(self.server, self.address.name, old.name, made.name)
-        except BaseException:
-            self.server.request("DELETE", f"/{made.name}")
-            raise
-        made._shown = self.address.name
-        self._bind(made._state)
-        self.server.request("DELETE", old.root)
+        made.bind(made.state)
+        self.bind(made.state)
 
     def search(
         self,
@@ -356,7 +274,7 @@ class OpenSearchIndex:
         """
         k = as_count(k, "k")
         question = Question(
-            vectors=None if queries is None else self._check(queries),
+            vectors=None if queries is None else self.check(queries),
             texts=texts,
             bm25=bm25,
             ids=ids,
@@ -365,8 +283,7 @@ class OpenSearchIndex:
             two_phase=self.address.two_phase if two_phase is None else two_phase,
             seismic=seismic,
         )
-        self._show_written()
-        return self._again(lambda: ask(self, question, k))
+        return self.ask(lambda: answer(self, question, k))
 
     def explain(
         self,
@@ -382,54 +299,13 @@ class OpenSearchIndex:
             InputError: ``id`` is unknown, ``query`` is not one vector, or what `search` refuses.
             ServerError: A part of the index does not answer.
         """
-        vector = None if query is None else self._check(query)
+        vector = None if query is None else self.check(query)
         question = Question(vectors=vector, texts=None if text is None else [text], bm25=bm25)
         if vector is not None and vector.shape[0] != 1:
             raise InputError(f"explain takes one query, not {vector.shape[0]}")
         if self.missing(cast(Ids, [id])):
             raise InputError(f"id {id!r} is not in the index")
-        self._show_written()
-        return self._again(lambda: explain(self, question, str(id)))
-
-    @property
-    def state(self) -> State:
-        """What the server showed of the index."""
-        return self._state
-
-    @property
-    def neural(self) -> bool:
-        """Whether the server has ``neural_sparse``; it is asked once."""
-        if self._neural is None:
-            self._neural = opening.has_neural_sparse(self.server, self._state)
-        return self._neural
-
-    def _searcher(self) -> Searcher:
-        return Searcher(self.server, self._state, self._preference)
-
-    def _words(self) -> WordSettings:
-        words = self._state.record.words
-        if words is None:
-            raise InputError("the index holds no words: build it with bm25='english' or another language")
-        return words
-
-    def _again(self, work: Any) -> Any:
-        """Do something; once more on the index that has taken the place of one that is gone."""
-        try:
-            return work()
-        except NotFoundError:
-            self._state = self._read()
-            return work()
-
-    def _read(self) -> State:
-        state = read(self.server, self._shown)
-        if state is None:
-            raise InputError(f"{self.address}: the index is gone: open it again")
-        return state
-
-    def _show_written(self) -> None:
-        if self._written:
-            self.server.request("POST", f"{self._state.root}/_refresh")
-            self._written = False
+        return self.ask(lambda: explain(self, question, str(id)))
 
     def _write(
         self,
@@ -440,39 +316,18 @@ class OpenSearchIndex:
         *,
         replacing: bool,
     ) -> None:
-        self._state = self._read()
-        if self._state.blocked:
+        if self.look().blocked:
             raise ServerError(opening.BLOCKED.format(self.address))
         values = as_ids(ids, ordered=True)
-        items = self.items(values, vectors, texts, fields=fields, action="index" if replacing else "create")
+        items = self.items(
+            cast(Ids, values), vectors, texts, fields=fields, action="index" if replacing else "create"
+        )
         if not replacing and items:
-            there = writing.known(self.server, self._state, [item.id for item in items])
+            there = writing.known(self.server, self.state, [item.id for item in items])
             if there:
                 first = next(id for id in values if str(id) in there)
                 raise InputError(f"id {first!r} is in the index already: update() replaces it")
         self.send(items)
-
-    def _learn(self, size: int, kind: str) -> None:
-        """Have the index know how long vectors are and which kind its ids have, from its first documents."""
-        record = self._state.record
-        if record.id_kind not in (None, kind):
-            raise InputError(f"the index has {record.id_kind} ids, but these are {kind}: use one kind")
-        if record.id_kind is None or record.vocabulary_size is None:
-            self._state = write_record(self.server, self._state, vocabulary_size=size, id_kind=kind)
-
-    def _check(self, vectors: Vectors) -> sp.csr_matrix:
-        matrix = as_csr(vectors)
-        expected = self.vocabulary_size
-        if expected is not None and matrix.shape[1] != expected:
-            raise InputError(
-                f"the vectors have {matrix.shape[1]} dimensions, those of the index {expected}: "
-                "encode with the model that the index was built with"
-            )
-        return matrix
-
-
-def _kind(id: Id) -> str:
-    return "str" if isinstance(id, str) else "int"
 
 
 def _as_lucene(given: str | BM25) -> BM25:
@@ -487,12 +342,8 @@ def _as_lucene(given: str | BM25) -> BM25:
 
 def _reopen(address: Address, tokens: Sequence[str] | None) -> OpenSearchIndex:
     index = object.__new__(OpenSearchIndex)
-    index.address, index.server = address, Server.connect(address)
-    index._own_client, index._seismic, index._told = False, None, None
-    index.names = documents.Names(tokens)
-    index._bind(
-        opening.open_or_create(
-            index.server, address, Record(tokens=index.names.digest), make=False, seismic=None
-        )
-    )
+    Bound.__init__(index, address, Server.connect(address), documents.Names(tokens))
+    index._own_client = False
+    wanted = Record(tokens=index.names.digest)
+    index.bind(opening.open_or_create(index.server, address, wanted, make=False, seismic=None))
     return index

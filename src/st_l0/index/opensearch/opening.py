@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from st_l0.index.opensearch.address import Address
 from st_l0.index.opensearch.record import VECTORS, Record, State, create, read
 from st_l0.index.opensearch.server import USUAL_CLAUSES, Server
 
+_GRACE = 2.0  # seconds for searches that have found the old index, but not searched it yet
 BLOCKED = (
     "{}: the index takes no documents (index.blocks), as when a disk was nearly full: make room, or lift it"
 )
@@ -87,46 +90,57 @@ def _check(address: Address, wanted: Record, found: Record) -> None:
         )
 
 
-def successor(server: Server, address: Address, state: State, seismic: Mapping[str, Any] | None) -> State:
-    """Make the index that is to take another's place, empty and with its settings; no alias shows it yet."""
+@contextmanager
+def replacing(
+    server: Server, address: Address, old: State, seismic: Mapping[str, Any] | None
+) -> Iterator[State]:
+    """Make an empty index with another's settings; at the end the alias shows it, and the other is removed.
+
+    If the body raises, the new one is removed.
+
+    Raises:
+        InputError: The address names an index and no alias, or shows another index by now.
+    """
+    if address.name == old.name:
+        raise InputError(f"{address}: this is an index and no alias, so that none can take its place")
+    new = _successor(server, address, old, seismic)
+    try:
+        yield new
+        # One request: every search finds the one or the other.
+        actions = [
+            {"remove": {"index": old.name, "alias": address.name, "must_exist": True}},
+            {"add": {"index": new.name, "alias": address.name}},
+        ]
+        server.request("POST", "/_aliases", {"actions": actions})
+    except BaseException:
+        server.request("DELETE", new.root)
+        raise
+    time.sleep(_GRACE)
+    server.request("DELETE", old.root)
+
+
+def _successor(server: Server, address: Address, old: State, seismic: Mapping[str, Any] | None) -> State:
     pattern = re.compile(rf"{re.escape(address.name)}-(\d{{6}})")
     there = server.request(
         "GET", f"/{address.name}-*/_settings", filter_path="*.settings.index.number_of_shards"
     )
     numbers = [int(found[1]) for found in map(pattern.fullmatch, there) if found]
-    place = replace(address, shards=address.shards or state.shards, replicas=address.replicas)
-    record = replace(state.record, id_kind=None, loading=None)
-    name = create(server, place, record, number=max(numbers, default=0) + 1, alias=False, seismic=seismic)
+    settings = replace(
+        address,
+        shards=address.shards or old.shards,
+        replicas=old.replicas if address.replicas is None else address.replicas,
+    )
+    record = replace(old.record, id_kind=None, loading=None)
+    number = max(numbers, default=0) + 1
+    name = create(server, settings, record, number=number, alias=False, seismic=seismic)
     made = read(server, name)
     if made is None:
         raise InputError(f"{address}: the index {name} was removed as it was made")
     return made
 
 
-def switch(server: Server, alias: str, old: str, new: str) -> None:
-    """Have an alias show another index, for every search at the same moment.
-
-    Raises:
-        InputError: It is not an alias but the index itself, or shows something else by now.
-    """
-    if alias == old:
-        raise InputError(
-            f"{server.place}: this is an index and no alias, so that no other can take its place"
-        )
-    server.request(
-        "POST",
-        "/_aliases",
-        {
-            "actions": [
-                {"remove": {"index": old, "alias": alias, "must_exist": True}},
-                {"add": {"index": new, "alias": alias}},
-            ]
-        },
-    )
-
-
 def has_neural_sparse(server: Server, state: State) -> bool:
-    """Whether the server knows `neural_sparse`; asked by a search, which takes no other right than searching."""
+    """Whether the server knows `neural_sparse`; asked by a search, which takes no further rights."""
     probe = {"size": 0, "query": {"neural_sparse": {VECTORS: {"query_tokens": {"0": 1.0}}}}}
     try:
         server.request("POST", f"{state.root}/_search", probe)

@@ -124,7 +124,7 @@ def two_phase(given: bool | Mapping[str, Any], size: int) -> dict[str, Any] | No
         raise InputError(f"two_phase has no {min(unknown)!r:.40}; it has {', '.join(TWO_PHASE)}")
     if size * parameters["expansion_rate"] > parameters["max_window_size"]:
         raise InputError(
-            f"two phases of {size} hits need max_window_size {size * parameters['expansion_rate']:g} or more, "
+            f"two phases of {size} hits need a max_window_size of {size * parameters['expansion_rate']:g}, "
             f"not {parameters['max_window_size']}: raise it, or search in one"
         )
     kind = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,8 +43,8 @@ class Server:
         """Make the client for an address; nothing is sent yet.
 
         ``OPENSEARCH_USERNAME`` and ``OPENSEARCH_PASSWORD``, ``OPENSEARCH_API_KEY``, or
-        ``OPENSEARCH_AWS_SERVICE`` ("es" or "aoss", with the usual credentials and region of AWS) say who asks.
-        ``SSL_CERT_FILE`` names other authorities than those of certifi.
+        ``OPENSEARCH_AWS_SERVICE`` ("es" or "aoss", with the usual credentials and region of AWS) say who
+        asks. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name other authorities than the system's and certifi's.
 
         Raises:
             InputError: The environment holds half of a credential or two kinds, or it would cross a network
@@ -53,7 +55,7 @@ class Server:
         options = _credentials(address)
         client = library.OpenSearch(
             hosts=[{"host": host, "port": port, "use_ssl": address.tls} for host, port in address.hosts],
-            verify_certs=True if address.tls else None,
+            **({"ssl_context": _trusted()} if address.tls else {}),
             timeout=address.timeout,
             # Attempts are ours; these two mark a node that failed, so that the next one goes to another.
             max_retries=0,
@@ -116,7 +118,7 @@ class Server:
             nodes = self.request("GET", "/_nodes/http")["nodes"].values()
         except (InputError, ServerError):
             return None
-        return min(node["http"]["max_content_length_in_bytes"] for node in nodes if "http" in node)
+        return min(int(node["http"]["max_content_length_in_bytes"]) for node in nodes if "http" in node)
 
     def _passes(self, error: Any, errors: Any) -> bool:
         if isinstance(error, errors.SSLError):
@@ -129,8 +131,8 @@ class Server:
         place = self.place
         if isinstance(error, errors.SSLError):
             return InputError(
-                f"{place}: no encrypted connection: {reason(_cause(error))} (SSL_CERT_FILE names an authority "
-                "of your own; a server without TLS is opensearch+http://…)"
+                f"{place}: no encrypted connection: {reason(_cause(error))} (SSL_CERT_FILE names an "
+                "authority of your own; a server without TLS is opensearch+http://…)"
             )
         if isinstance(error, errors.ConnectionTimeout):
             return ServerError(f"{place}: no answer in time; ?timeout=… in the address waits longer")
@@ -168,8 +170,8 @@ def complaint(place: str, status: int, info: Any) -> InputError | ServerError:
         )
     if is_blocked(status, info):
         return ServerError(
-            f"{place}: the index is closed for writing, as by a disk that is nearly full ({said}): make room; "
-            "it opens by itself, or by index.blocks.read_only_allow_delete"
+            f"{place}: the index is closed for writing, as by a disk that is nearly full ({said}): make room;"
+            " it opens by itself, or by index.blocks.read_only_allow_delete"
         )
     text = f"{place}: {kind or status}: {said}"
     if status == 403:
@@ -206,7 +208,7 @@ def _kinds(error: Any) -> Iterator[str]:
 def _reason(info: Any) -> str:
     error = info.get("error", info) if isinstance(info, dict) else info
     if isinstance(error, dict):
-        inner = error.get("caused_by") or next(iter(error.get("root_cause", [])), {})
+        inner: Any = error.get("caused_by") or next(iter(error.get("root_cause", [])), {})
         error = (inner.get("reason") if isinstance(inner, dict) else None) or error.get("reason") or error
     return reason(ValueError(str(error)))
 
@@ -214,9 +216,9 @@ def _reason(info: Any) -> str:
 def _cause(error: Any) -> BaseException:
     """What a connection died of, of which opensearch-py and urllib3 make a long text."""
     inner = error.info if isinstance(getattr(error, "info", None), BaseException) else error
-    return (
-        getattr(inner, "reason", None) if isinstance(getattr(inner, "reason", None), BaseException) else inner
-    )
+    deeper = getattr(inner, "reason", None)
+    cause: BaseException = deeper if isinstance(deeper, BaseException) else inner
+    return cause
 
 
 def _param(value: Any) -> Any:
@@ -243,11 +245,23 @@ def _credentials(address: Address) -> dict[str, Any]:
             f"{address}: the environment holds credentials, which plain HTTP would show on the network: "
             "use opensearch://"
         )
+    if service is not None:
+        return {"http_auth": _aws(service)}
     if key is not None:
+        # What does not fit into a header would be shown by the error about it.
+        if not (key.isascii() and key.isprintable()):
+            raise InputError("OPENSEARCH_API_KEY holds what no key does, such as a line break")
         return {"headers": {"Authorization": f"ApiKey {key}"}}
-    if user is not None:
-        return {"http_auth": (user, password)}
-    return {"http_auth": _aws(str(service))}
+    both = base64.b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()
+    return {"headers": {"Authorization": f"Basic {both}"}}
+
+
+def _trusted() -> ssl.SSLContext:
+    """What checks the server's certificate; opensearch-py takes SSL_CERT_DIR for a file."""
+    context = ssl.create_default_context()
+    if not os.environ.get("SSL_CERT_FILE") and not os.environ.get("SSL_CERT_DIR"):
+        context.load_verify_locations(require("certifi", "opensearch").where())
+    return context
 
 
 def _aws(service: str) -> Any:

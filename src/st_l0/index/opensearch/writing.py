@@ -58,7 +58,7 @@ def send(
     patience: float = _PATIENCE,
     stopped: threading.Event | None = None,
 ) -> list[Failure]:
-    """Write documents in one request, and in more those that the server had no room for, until all are answered.
+    """Write documents in one request, and in more those for which the server had no room, until none is left.
 
     May be called by several threads. A request that got no answer may have been carried out in part, or may
     be yet; only an acknowledgement proves that a document is on all its copies. So all of it is sent again:
