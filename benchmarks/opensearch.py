@@ -95,14 +95,13 @@ def fill(index: OpenSearchIndex, vectors: sp.csr_matrix) -> dict[str, float]:
         chunk = vectors[first : first + 2_000]
         index.add([f"doc{first + row}" for row in range(chunk.shape[0])], chunk)
     seconds, used = time.perf_counter() - start, processor(index) - before
-    for path in ("_refresh", "_forcemerge"):
-        options = {"max_num_segments": 1} if path == "_forcemerge" else {}
-        index.server.request("POST", f"/{index.name}/{path}", **options)
-    index.server.request("POST", f"/{index.name}/_flush")
-    path = f"/{index.name}/_stats/store,segments"
-    stats = index.server.request("GET", path, include_segment_file_sizes=True)["_all"]["primaries"]
-    size = stats["store"]["size_in_bytes"]
+    index.server.request("POST", f"/{index.name}/_forcemerge", max_num_segments=1)
+    for path in ("_flush", "_refresh"):  # or the segments before it count, too
+        index.server.request("POST", f"/{index.name}/{path}")
+    options = {"include_segment_file_sizes": True}
+    stats = index.server.request("GET", f"/{index.name}/_stats/segments", **options)["_all"]["primaries"]
     files = {kind: file["size_in_bytes"] for kind, file in stats["segments"]["file_sizes"].items()}
+    size = sum(files.values())
     stored = sum(files.get(kind, 0) for kind in ("fdt", "fdx", "fdm"))  # the documents as they came
     return {
         "documents": vectors.shape[0],
@@ -132,10 +131,13 @@ def measure(
         return OpenSearchIndex(target, vocabulary_size=vectors.shape[1], seismic=parameters)
 
     def row(index: OpenSearchIndex, label: str, truth: Sequence[Hits] | None, **how: Any) -> list[Hits]:
-        index.search(queries, 100, **how)
-        before, start = processor(index), time.perf_counter()
-        hits = index.search(queries, 100, **how)
-        seconds, used = time.perf_counter() - start, processor(index) - before
+        times, costs = [], []
+        for _ in range(3):  # the least: what runs beside it, Java's compiler among it, only adds
+            before, start = processor(index), time.perf_counter()
+            hits = index.search(queries, 100, **how)
+            times.append(time.perf_counter() - start)
+            costs.append(processor(index) - before)
+        seconds, used = min(times), min(costs)
         numbers = {f"recall@{k}": recall(hits, hits if truth is None else truth, k) for k in (10, 100)}
         numbers |= {f"ms@{k}": latency(index, queries, k, **how) for k in (10, 100)}
         numbers["queries_per_second@100"] = queries.shape[0] / seconds
@@ -172,6 +174,13 @@ def measure(
     return found
 
 
+def write(results: dict[str, Any]) -> None:
+    """Write what is known so far."""
+    results["machine"] = {"cores": os.cpu_count(), "heap": "1 GB", "date": time.strftime("%Y-%m-%d")}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -193,9 +202,8 @@ def main() -> None:
         for count in given.synthetic:
             vectors = draw(count, documents, seed=0)
             results[f"synthetic-{count}"] = measure(host, "synthetic", vectors, drawn, seismic=False)
-    results["machine"] = {"cores": os.cpu_count(), "heap": "1 GB", "date": time.strftime("%Y-%m-%d")}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            write(results)
+    write(results)
 
 
 if __name__ == "__main__":

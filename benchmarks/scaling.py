@@ -153,6 +153,25 @@ def table(plans: list[Plan]) -> list[str]:
     return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
 
 
+def losses() -> list[str]:
+    """What the approximate searches found of the exact one's hits."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    lines = [
+        "| documents | search | recall@10 | recall@100 | processor ms a query |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        if name == "machine":
+            continue
+        rows = {label: row for label, row in found.items() if isinstance(row, dict) and "recall@10" in row}
+        lines += [
+            f"| {name} | {label} | {row['recall@10']:.3f} | {row['recall@100']:.3f} | "
+            f"{number(row['processor_ms@100'])} |"
+            for label, row in rows.items()
+        ]
+    return lines
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """What is assumed, each of which is an option."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -180,7 +199,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     given = parse()
     found = constants()
     print("| constant | value | unit | from |\n|---|---|---|---|")

@@ -92,7 +92,7 @@ def test_an_address_may_say_two_phases(filled, texts, opensearch_target):
     index = open_index(target, create=False)
     assert index.search(query, 5)[0].as_run() == index.search(query, 5, two_phase=True)[0].as_run()
     # Its first phase finds five times as many, and no more than 10,000.
-    with pytest.raises(InputError, match="two phases of 2001 hits need max_window_size"):
+    with pytest.raises(InputError, match="two phases of 2001 hits need"):
         index.search(query, 2001)
     assert index.search(query, 2001, two_phase=False)[0]
     with pytest.raises(InputError, match="two_phase is true or false, not 'yes'"):
