@@ -215,6 +215,11 @@ def test_data_from_folders(run, model, tmp_path):
     alone = evaluate(enter(model).encoder, COLLECTION, progress=False)
     assert found["model"]["ndcg@10"] == pytest.approx(alone["model"]["ndcg@10"], abs=1e-5)
     assert found["bm25"]["ndcg@10"] == pytest.approx(alone["bm25"]["ndcg@10"], abs=1e-5)
+    assert json.loads(result.stdout)["data_root"] == str(root)
+    shown = run(
+        "evaluate", model, "--data-root", root, "--results", "kept", "--tasks", "NanoArguAnaRetrieval"
+    )
+    assert f"The data are those in {root}, whether or not they are the benchmark's own." in shown.stdout
     assert run(*args, "--tasks", "SciFact", "--name", "org/tiny").exit_code == 0
     assert not (tmp_path / "kept/results").exists()  # own data are no results of the benchmark
     (filed,) = tmp_path.glob("kept/st_l0/results/org__tiny/*/SciFact.json")

@@ -150,6 +150,7 @@ def run_benchmark(
         name=entry.meta.name,
         revision=entry.meta.revision,
         left_out=selected.left_out,
+        data_root=data_root,
     )
     if as_json:
         say(to_json(summary))

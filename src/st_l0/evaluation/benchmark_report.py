@@ -24,21 +24,24 @@ _COSTS = (
 
 
 def summarise_benchmark(
-    reports: Sequence[TaskReport], *, benchmark: str | None, name: str, revision: str, left_out: Sequence[str]
+    reports: Sequence[TaskReport],
+    *,
+    benchmark: str | None,
+    name: str,
+    revision: str,
+    left_out: Sequence[str],
+    data_root: str | Path | None = None,
 ) -> dict[str, Any]:
     """Bring reports into the form of the JSON file.
 
     Returns:
         What `st_l0.evaluation.report.summarise` gives (``collections`` and ``average``), with ``benchmark``,
-        ``name``, ``revision`` and ``left_out``. Where all tasks of BEIR-13 are among them, also ``beir_13``,
-        the average over those, and ``published``, rows of papers on the same tasks, with nDCG@10 from 0 to 1.
+        ``name``, ``revision``, ``left_out`` and, where the data came from folders, ``data_root``. Where all
+        tasks of BEIR-13 are among them, also ``beir_13``, the average over those, and ``published``, rows of
+        papers on the same tasks, with nDCG@10 from 0 to 1.
     """
-    summary: dict[str, Any] = {
-        "benchmark": benchmark,
-        "name": name,
-        "revision": revision,
-        "left_out": [*left_out],
-    }
+    summary: dict[str, Any] = {"benchmark": benchmark, "name": name, "revision": revision}
+    summary |= {"left_out": [*left_out]} | ({} if data_root is None else {"data_root": str(data_root)})
     summary |= summarise(reports)  # type: ignore[arg-type]  # whose keys these reports have
     beir = [report for report in reports if report["collection"] in BEIR_13]
     if len(beir) == len(BEIR_13):
@@ -102,6 +105,8 @@ def notes(summary: dict[str, Any]) -> Iterator[str]:
     """Sentences that go with the table: what was measured, how, and what was not."""
     reports = list(summary["collections"].values())
     yield f"{summary['name']} at {summary['revision']}; nDCG@10 (where a row names no other), times 100."
+    if "data_root" in summary:
+        yield f"The data are those in {summary['data_root']}, whether or not they are the benchmark's own."
     if summary["left_out"]:
         yield f"Left out, neither retrieval nor reranking of texts: {', '.join(summary['left_out'])}."
     if any("bm25" in report for report in reports):
