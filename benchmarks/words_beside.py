@@ -4,7 +4,7 @@
 
 Collections are as BEIR has them. Documents are encoded once, into ``--work``, where a run that was stopped
 goes on. The weight of BM25 is never chosen on the collection that it is reported on: "left out" takes the
-weight of the highest average over the other collections, "auto" needs no labels at all (as ``st-l0 index --bm25``).
+weight of the highest average over the others, "auto" needs no labels at all (as ``st-l0 index --bm25``).
 P-values are those of the difference between the sum (left out) and the model, paired, by randomisation.
 
 Writes ``NAME.json`` and ``NAME.md``.

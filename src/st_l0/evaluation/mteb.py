@@ -10,13 +10,13 @@ import numpy as np
 import scipy.sparse as sp
 from torch import Tensor
 
-from st_l0.data.words import K1, B, WordSplitter
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError, require
 from st_l0.evaluation.costs import Activity, matching_costs
 from st_l0.evaluation.model_meta import describe
 from st_l0.index import EmbeddedIndex, Index
 from st_l0.utils.sparse import as_csr, as_torch
+from st_l0.utils.words import K1, Analyzer, B
 
 
 class _IndexSearch:
@@ -103,7 +103,7 @@ class MtebModel(_IndexSearch):
 
 
 class MtebBM25(_IndexSearch):
-    """BM25 as a model for mteb: Lucene's variant, the words of `st_l0.data.words.WordSplitter`.
+    """BM25 as a model for mteb: Lucene's variant, the words of the English `st_l0.utils.words.Analyzer`.
 
     It is a sparse vector too, of the words of the corpus at hand, and is searched in the same index.
 
@@ -154,10 +154,10 @@ class _Words:
 
     def __init__(self) -> None:
         models = require("mteb.models", "eval")
-        variant = f"lucene-k{K1}-b{B}-english"
+        self._split = Analyzer()
+        variant = f"lucene-k{K1}-b{B}-english-{self._split.fingerprint}"
         given = {"name": "st-l0/bm25", "revision": variant, "model_type": ["sparse"]}
         self.mteb_model_meta = models.ModelMeta.create_empty(overwrites=given)
-        self._split = WordSplitter()
         self._vocabulary: dict[str, int] = {}
 
     def encode(self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any, **options: Any) -> Tensor:
@@ -178,9 +178,11 @@ class _Words:
         documents = [
             [self._vocabulary.setdefault(word, len(self._vocabulary)) for word in words] for words in texts
         ]
+        import bm25s
+
         if not self._vocabulary:  # bm25s cannot index a corpus without words
             return as_torch(sp.csr_matrix((len(texts), self._width), dtype=np.float32))
-        engine = require("bm25s", "eval").BM25(method="lucene", k1=K1, b=B, backend="numpy")
+        engine = bm25s.BM25(method="lucene", k1=K1, b=B, backend="numpy")
         engine.index((documents, dict(self._vocabulary)), show_progress=False)  # which adds a word
         scores = engine.scores  # of each document for each of its words, by words
         by_words = sp.csc_matrix(
