@@ -31,7 +31,7 @@ class PeriodicEvaluation(BaseEvaluator):
     """
 
     def __init__(self, settings: Evaluation) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.settings = settings
         self.since = 0  # what was measured up to this step does not count
         read = (read_collection(folder, settings.split) for folder in settings.collections)

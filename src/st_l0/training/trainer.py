@@ -68,7 +68,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         evaluate_anew: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, evaluator=evaluation, **kwargs)
+        super().__init__(*args, **{"evaluator": evaluation, **kwargs})
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0
         self._health = HealthWatch(cast(str, self.args.output_dir), ignore=ignore_health)
         self._teacher = teacher
