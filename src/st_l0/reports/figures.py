@@ -129,7 +129,7 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
 
     name = f"ndcg_{_FILES.get(axis, axis)}"
     ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    style = {"svg.fonttype": "none", "svg.hashsalt": name, **dict.fromkeys(ink, _INK)}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, **dict.fromkeys(ink, _INK)}
     with rc_context(style):
         figure = Canvas(figsize=(6.4, 4.6), layout="constrained")
         axes = figure.add_subplot()
@@ -159,9 +159,11 @@ def _draw(axis: str, title: str, label: str, curves: list[_Curve], bm25: float |
         columns = 1 if max(len(curve.label) for curve in curves) > 30 else 2
         figure.legend(loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
         svg, png = io.StringIO(), io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        vector: Any = FigureCanvasSVG(figure)
+        vector.print_svg(svg, metadata={"Date": None})
         figure.set_dpi(150)
-        FigureCanvasAgg(figure).print_png(png)
+        raster: Any = FigureCanvasAgg(figure)
+        raster.print_png(png)
     text = svg.getvalue()
     return Figure(name, title, text.replace(_INK, "#000000"), _inline(text, name, title), png.getvalue())
 
