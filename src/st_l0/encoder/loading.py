@@ -14,9 +14,11 @@ from sentence_transformers.util import import_from_string
 from torch import nn
 from transformers import AutoTokenizer
 
+from st_l0.encoder.backbones import check_alone
 from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.modules import check_head, make_pooling
 from st_l0.encoder.pretrained import (
+    check_architecture,
     check_length,
     check_warm_start,
     load_config,
@@ -211,6 +213,7 @@ def start_document_encoder(
     check_length(max_seq_length, "max_seq_length", least=3)  # a word between two special tokens
     loading = hub_options.for_transformers()
     config = load_config(base_model, hub_options)
+    check_architecture(base_model, config)
     with loading_errors(base_model, hub_options):
         check_tokenizer_files(base_model, "", hub_options)
         transformer = _BareTransformer(
@@ -222,6 +225,7 @@ def start_document_encoder(
             config_kwargs=dict(loading),
         )
         check_head(transformer)
+        check_alone(transformer)
     headless = transformer.headless
     check_warm_start(base_model, headless=headless, given=warm_start is not None)
     started: Transformer = transformer.as_stock()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -208,7 +209,12 @@ def check_head(transformer: Transformer) -> int:
     head = model.get_output_embeddings()
     if head is None:
         raise InputError(f"{type(model).__name__} has no MLM head")
-    rows = head.weight.shape[0]
+    rows, known = head.weight.shape[0], getattr(model.config, "vocab_size", size)
+    if rows < min(size, known):
+        raise InputError(
+            f"{type(model).__name__}: its head has {rows} outputs, not one for each of {known} entries of "
+            "the vocabulary (as DeBERTa's with legacy=False): give a model with a decoder over the vocabulary"
+        )
     if rows < size:
         raise InputError(
             f"the tokenizer has {size} tokens but the model's head only {rows}: "
@@ -318,10 +324,14 @@ def silence_special_tokens(modules: EncoderModules) -> None:
     weight[special_ids(modules.tokenizer, len(weight))] = 0
     decoder = modules.transformer.model.get_output_embeddings()
     if getattr(decoder, "bias", None) is None:
-        name = type(modules.transformer.model).__name__
-        logger.warning("%s: the MLM head has no bias, special tokens stay in the vectors", name)
+        _tell_no_bias(type(modules.transformer.model).__name__)
         return
     decoder.bias[special_ids(text_tokenizer(modules.transformer), len(decoder.bias))] = _SILENT
+
+
+@cache
+def _tell_no_bias(name: str) -> None:  # once, however often such a model is put together
+    logger.warning("%s: the MLM head has no bias, special tokens stay in the vectors", name)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase, size: int) -> list[int]:

@@ -16,7 +16,11 @@ from st_l0.errors import InputError
 
 _SETTINGS = "config_sentence_transformers.json"
 _NO_LIMIT = 1 << 30
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
+# The RoBERTa family counts positions from behind its padding id.
+_OFFSET_POSITIONS = {
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
 
 # A letter that no vocabulary is likely to have: what a tokenizer does with the unknown shows at once.
 PROBE = "\N{GOTHIC LETTER HWAIR}"
@@ -248,17 +252,37 @@ def load_config(base_model: str, hub_options: HubOptions) -> Any:
         return AutoConfig.from_pretrained(base_model, **hub_options.for_transformers())
 
 
+def check_architecture(name: str, config: Any) -> None:
+    """Refuse a model that transformers has no masked language model for, or one that generates text.
+
+    Args:
+        name: What complaints call it.
+        config: Its transformers configuration.
+
+    Raises:
+        InputError: It is so.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    cure = "give an encoder with a masked-language-model head, such as BERT, DistilBERT, ModernBERT or XLM-R"
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name}: {config.model_type} is an encoder with a decoder behind it: {cure}")
+    own_code = "AutoModelForMaskedLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING and not own_code:
+        raise InputError(f"{name}: {config.model_type} has no masked language model: {cure}")
+
+
 def has_mlm_head(base_model: str, hub_options: HubOptions) -> bool:
     """Whether a checkpoint holds weights for its masked-language-model head, whatever its configuration says.
 
     Raises:
-        InputError: There is no such model, or its weights are not whole.
+        InputError: There is no such model, it can have no such head, or its weights are not whole.
     """
     from transformers import AutoModelForMaskedLM
 
     from st_l0.encoder.weights import LENIENT, lacks_head
 
-    load_config(base_model, hub_options)
+    check_architecture(base_model, load_config(base_model, hub_options))
     with loading_errors(base_model, hub_options):
         model, report = AutoModelForMaskedLM.from_pretrained(
             base_model, device_map="meta", **LENIENT, **hub_options.for_transformers()
@@ -302,6 +326,8 @@ def check_length(length: Any, what: str, least: int = 1) -> None:
 
 def position_limit(config: Any) -> int:
     """Longest input of a model in tokens, by its transformers configuration."""
-    limit = getattr(config, "max_position_embeddings", None) or _NO_LIMIT
-    # The RoBERTa family starts counting behind its padding id.
-    return int(limit) - 2 if config.model_type in _OFFSET_POSITIONS else int(limit)
+    limit = int(getattr(config, "max_position_embeddings", None) or _NO_LIMIT)
+    if config.model_type not in _OFFSET_POSITIONS:
+        return limit
+    padding = getattr(config, "pad_token_id", None)
+    return limit - 1 - max(1, 1 if padding is None else int(padding))  # MPNet's is 1 whatever it states
