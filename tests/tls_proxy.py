@@ -1,4 +1,4 @@
-"""A TLS-terminating proxy in front of a server on loopback, which asks who is there, as the ones of clusters do."""
+"""A TLS-terminating proxy in front of a server on loopback, which asks who is there."""
 
 import base64
 import http.client
