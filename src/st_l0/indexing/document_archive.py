@@ -66,10 +66,9 @@ def write_document_archive(model: SparseEncoder, output: str | Path, source: str
         raise InputError(
             f"{source}: prunes its documents or has a prompt for them, which the server does not"
         )
-    backend = modules.transformer.tokenizer.backend_tokenizer
-    tokenizer = as_served(
-        backend, int(model.max_seq_length or 512), modules.transformer.tokenizer.truncation_side
-    )
+    given: Any = modules.transformer.tokenizer
+    length = int(model.max_seq_length or 512)
+    tokenizer = as_served(given.backend_tokenizer, length, given.truncation_side)
     if ids:
         name_by_id(tokenizer, source)
     network = _Documents(modules.transformer.model, _EXTRA_LOGS[activation]).eval().float().cpu()

@@ -132,7 +132,7 @@ def _prove(server: Server, model: str, encoder: QueryEncoder, by_id: bool, seism
 
 def _difference(expected: Mapping[str, float], found: Mapping[str, float]) -> str | None:
     """Where two vectors differ, by more than rounding."""
-    for token in expected | found:
+    for token in {**expected, **found}:
         mine, other = expected.get(token, 0.0), found.get(token, 0.0)
         if abs(mine - other) > max(_TOLERANCE * max(mine, other), 2 * NO_WEIGHT):
             return f"{token!r} weighs {other:.7g}, not {mine:.7g}"
