@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -71,7 +72,8 @@ def write_document_archive(model: SparseEncoder, output: str | Path, source: str
     tokenizer = as_served(given.backend_tokenizer, length, given.truncation_side)
     if ids:
         name_by_id(tokenizer, source)
-    network = _Documents(modules.transformer.model, _EXTRA_LOGS[activation]).eval().float().cpu()
+    transformer = copy.deepcopy(modules.transformer.model)  # the encoder stays as and where it is
+    network = _Documents(transformer, _EXTRA_LOGS[activation]).eval().float().cpu()
     with replace_file(output, ARCHIVE) as new:
         traced = io.BytesIO()
         try:
