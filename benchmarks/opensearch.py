@@ -84,17 +84,20 @@ def latency(index: OpenSearchIndex, queries: sp.csr_matrix, k: int, **options: A
 
 def processor(index: OpenSearchIndex) -> float:
     """Seconds of processor time that the node has used so far."""
+    time.sleep(1.1)  # it looks once a second
     nodes = index.server.request("GET", "/_nodes/stats/process")["nodes"].values()
     return sum(node["process"]["cpu"]["total_in_millis"] for node in nodes) / 1000
 
 
 def fill(index: OpenSearchIndex, vectors: sp.csr_matrix) -> dict[str, float]:
     """Add the vectors, merge, and say what that took."""
-    before, start = processor(index), time.perf_counter()
+    before = processor(index)
+    start = time.perf_counter()
     for first in range(0, vectors.shape[0], 2_000):
         chunk = vectors[first : first + 2_000]
         index.add([f"doc{first + row}" for row in range(chunk.shape[0])], chunk)
-    seconds, used = time.perf_counter() - start, processor(index) - before
+    seconds = time.perf_counter() - start
+    used = processor(index) - before
     index.server.request("POST", f"/{index.name}/_forcemerge", max_num_segments=1)
     for path in ("_flush", "_refresh"):  # or the segments before it count, too
         index.server.request("POST", f"/{index.name}/{path}")
@@ -133,7 +136,8 @@ def measure(
     def row(index: OpenSearchIndex, label: str, truth: Sequence[Hits] | None, **how: Any) -> list[Hits]:
         times, costs = [], []
         for _ in range(3):  # the least: what runs beside it, Java's compiler among it, only adds
-            before, start = processor(index), time.perf_counter()
+            before = processor(index)
+            start = time.perf_counter()
             hits = index.search(queries, 100, **how)
             times.append(time.perf_counter() - start)
             costs.append(processor(index) - before)

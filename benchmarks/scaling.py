@@ -166,7 +166,7 @@ def losses() -> list[str]:
         rows = {label: row for label, row in found.items() if isinstance(row, dict) and "recall@10" in row}
         lines += [
             f"| {name} | {label} | {row['recall@10']:.3f} | {row['recall@100']:.3f} | "
-            f"{number(row['processor_ms@100'])} |"
+            f"{number(row['ms@10'])} | {number(row['processor_ms@100'])} |"
             for label, row in rows.items()
         ]
     return lines

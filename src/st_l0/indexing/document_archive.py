@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -66,11 +67,13 @@ def write_document_archive(model: SparseEncoder, output: str | Path, source: str
         raise InputError(
             f"{source}: prunes its documents or has a prompt for them, which the server does not"
         )
-    own: Any = text_tokenizer(modules.transformer)
-    tokenizer = as_served(own.backend_tokenizer, int(model.max_seq_length or 512), own.truncation_side)
+    given: Any = modules.transformer.tokenizer
+    length = int(model.max_seq_length or 512)
+    tokenizer = as_served(given.backend_tokenizer, length, given.truncation_side)
     if ids:
         name_by_id(tokenizer, source)
-    network = _Documents(modules.transformer.model, _EXTRA_LOGS[activation]).eval().float().cpu()
+    transformer = copy.deepcopy(modules.transformer.model)  # the encoder stays as and where it is
+    network = _Documents(transformer, _EXTRA_LOGS[activation]).eval().float().cpu()
     with replace_file(output, ARCHIVE) as new:
         traced = io.BytesIO()
         try:
