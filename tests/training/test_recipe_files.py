@@ -121,14 +121,11 @@ def test_the_wheel_holds_what_the_finder_looks_for():
         "model_cards": "st_l0/model_cards",
         "training_recipes": "st_l0/recipes",
     }
+    recipes = ("*.yaml", "small", "accelerate")
     assert set(wheel["include"]) == {
-        *(
-            "/src/st_l0",
-            "/training_recipes/*.yaml",
-            "/training_recipes/small",
-            "/training_recipes/accelerate",
-        ),
+        "/src/st_l0",
         "/model_cards/*.jinja",
+        *(f"/training_recipes/{name}" for name in recipes),
     }
     assert hatch["dev-mode-dirs"] == ["src"]  # an editable install takes the repository's own
     assert not (REPOSITORY / "src" / "st_l0" / "recipes").exists()

@@ -107,8 +107,8 @@ def publish(
             data.model_id = repo
             write_copy(encoder, folder, half=_is_half(model), layout="root")
             write_card(data, folder, sources)
-        files = _listed(target, trust_remote_code)
-        _check_texts(target, files, [run])
+            files = _keep_allowed(folder, trust_remote_code)
+            _check_texts(folder, files, [run])
         with tempfile.TemporaryDirectory() as work:
             difference = check_upload(encoder, target, Path(work))
         commit = None if dry_run else _send(target, files, repo, private, token)
@@ -127,14 +127,16 @@ def _is_half(model: Path) -> bool:
     return "F16" in kinds
 
 
-def _listed(folder: Path, code: bool) -> dict[str, int]:
-    """The files that are sent: those that users need."""
-    found = {}
-    for file in sorted(folder.rglob("*")):
+def _keep_allowed(folder: Path, code: bool) -> dict[str, int]:
+    """Remove all but what users need, so that what is checked is what is sent; path to size of the rest."""
+    kept = {}
+    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and (_ALLOWED.fullmatch(name) or (code and _CODE.fullmatch(name))):
-            found[name] = file.stat().st_size
-    return found
+        if _ALLOWED.fullmatch(name) or (code and _CODE.fullmatch(name)):
+            kept[name] = file.stat().st_size
+        else:
+            file.unlink()
+    return kept
 
 
 def _check_texts(folder: Path, files: Iterable[str], inputs: Iterable[Path]) -> None:
@@ -144,7 +146,7 @@ def _check_texts(folder: Path, files: Iterable[str], inputs: Iterable[Path]) -> 
         InputError: There is one.
     """
     places = {str(Path.home()), str(Path.cwd()), *(str(one.resolve().parent) for one in inputs)}
-    places |= {tempfile.gettempdir(), str(folder.parent)}
+    places.add(tempfile.gettempdir())
     names = "|".join(re.escape(place) for place in sorted(places, key=len, reverse=True) if len(place) > 2)
     local = re.compile(rf"(?<![\w.:/-])({names})[/\\]")  # no part of an address
     for name in files:

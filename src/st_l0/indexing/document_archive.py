@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from st_l0.encoder.modules import encoder_modules, text_tokenizer
+from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
 from st_l0.indexing.query_archive import ARCHIVE, as_served, name_by_id, pack
