@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from st_l0.errors import InputError, require
+from st_l0.errors import InputError
 from st_l0.evaluation.significance import PERMUTATIONS, holm, randomisation_test
 from st_l0.reports.figures import QUALITY, draw
 from st_l0.reports.queries import compare
@@ -62,7 +62,8 @@ def write_page(
         InputError: There is nothing to show, no system of the name of the baseline, or `check_page` refuses.
         MissingExtraError: The extra ``report`` is not installed.
     """
-    jinja2 = require("jinja2", "report")
+    import jinja2
+
     page = check_page(output)
     if not any(one.key == "model" for one in systems):
         raise InputError("no system was measured; there is nothing to report")

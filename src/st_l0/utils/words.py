@@ -12,9 +12,8 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 from unicodedata import category, normalize
 
-from tqdm import tqdm
-
 from st_l0.errors import InputError
+from st_l0.utils.progress import track
 from st_l0.utils.word_probes import PROBES
 
 K1, B = 1.2, 0.75
@@ -98,7 +97,7 @@ class Analyzer:
     def __call__(self, texts: Iterable[str], *, progress: bool = False) -> list[list[str]]:
         """The words of each text, in order, with repetitions."""
         if progress:  # a bar, shown or not, takes longer than a query's words
-            texts = tqdm(texts, desc="Splitting", unit="text", leave=False)
+            texts = track(texts, "splitting", unit="texts", delay=1)
         rows = [[word for word in self._words(text) if word not in self.stop_words] for text in texts]
         distinct = list(dict.fromkeys(chain.from_iterable(rows)))
         # Some stemmers leave nothing of an ending that stands alone (Nepali "को").
