@@ -102,18 +102,13 @@ def opensearch():
 
     ``ST_L0_OPENSEARCH_URL`` names one that runs already, as by ``make opensearch``.
     """
-    from opensearch_server import UnavailableError, can_be_had, running
+    from opensearch_server import running_or_skipped
 
     if os.environ.get("ST_L0_OPENSEARCH_URL"):
         yield os.environ["ST_L0_OPENSEARCH_URL"]
         return
-    try:
-        with running() as cluster:
-            yield cluster.url
-    except UnavailableError as error:
-        if os.environ.get("CI") and can_be_had():
-            raise
-        pytest.skip(f"no OpenSearch: {error}")
+    with running_or_skipped() as cluster:
+        yield cluster.url
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ _PLUGINS = ("opensearch-job-scheduler", "opensearch-knn", "opensearch-ml-plugin"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
 _JAVA = 21  # the oldest that it runs on
 _START = 600  # seconds; 13 on an idle machine
-# What is started ends when we do, also killed: the system closes the pipe that it reads from. Its output goes to
-# the log: nobody reads the pipe that its number came through, and a full one stops the server.
+# What is started ends when we do, also killed: the system closes the pipe that it reads from. Its output goes
+# to the log: nobody reads the pipe that its number came through, and a full one stops the server.
 _UNTIL_WE_END = '"$@" </dev/null >&2 & echo $!; exec >/dev/null; cat; kill -9 $! 2>/dev/null; wait'
 _REMOVE_AT_THE_END = (
     'cat >/dev/null; for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$0" 2>/dev/null && exit; sleep 0.3; done'
@@ -289,6 +289,20 @@ def running(
             node.start()
         cluster.wait()
         yield cluster
+
+
+@contextmanager
+def running_or_skipped(nodes: int = 1, **options: object) -> Iterator[Cluster]:
+    """The same for a test, which is skipped, with the reason, where none can be had; in CI it fails."""
+    import pytest
+
+    try:
+        with running(nodes, **options) as cluster:  # type: ignore[arg-type]
+            yield cluster
+    except UnavailableError as error:
+        if os.environ.get("CI") and can_be_had():
+            raise
+        pytest.skip(f"no OpenSearch: {error}")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -154,12 +154,12 @@ def test_more_tokens_than_the_server_allows(opensearch_target):
     index.add(["a", "b"], vectors)
     query = np.full(1500, 0.1, np.float32)
     query[:10] = 1
-    with pytest.raises(InputError, match="indices.query.bool.max_clause_count"):
+    with pytest.raises(InputError, match=r"indices\.query\.bool\.max_clause_count"):
         index.search(query)
     assert ids_of(index, query, prune=0.5) == ["a", "b"]
     # Refused by the server itself, whose limit another client would meet.
     index._neural = True
-    with pytest.raises(InputError, match="indices.query.bool.max_clause_count"):
+    with pytest.raises(InputError, match=r"indices\.query\.bool\.max_clause_count"):
         index.server.request(
             "POST",
             f"/{index.name}/_search",

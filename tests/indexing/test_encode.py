@@ -508,6 +508,17 @@ def test_the_index_command_takes_what_was_encoded(tmp_path, real):
     assert command("index", model, out, "--to", index) == (0, [f"{index}: 18 documents added, 18 in all"])
 
 
+def test_the_index_command_takes_both_to_a_server(tmp_path, real, opensearch_target, monkeypatch):
+    model, documents = real
+    monkeypatch.chdir(tmp_path)
+    assert command("encode", model, documents, "--to", "out")[0] == 0
+    added = [f"{opensearch_target}: 18 documents added, 18 in all"]
+    assert command("index", model, "out", "--to", opensearch_target) == (0, added)
+    code, (line, _) = command("index", model, f"file://{documents}", "--to", opensearch_target)
+    assert (code, line) == (0, f"{opensearch_target}: 0 documents added, 18 in all")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # nothing was refused
+
+
 def test_an_empty_corpus_leaves_no_folder(tmp_path, real):
     (tmp_path / "empty.jsonl").write_text("")
     code, (line,) = command("encode", real[0], tmp_path / "empty.jsonl", "--to", tmp_path / "out")

@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-
 from loads import VOCABULARY, Numbered, ask, documents, expected, held
+
 from st_l0.errors import ServerError
 from st_l0.index import EmbeddedIndex, open_index
 from st_l0.indexing.index import index_corpus
@@ -17,16 +17,11 @@ pytestmark = pytest.mark.opensearch
 
 @pytest.fixture(scope="module")
 def cluster():
-    from opensearch_server import UnavailableError, can_be_had, running
+    from opensearch_server import running_or_skipped
 
     settings = {"cluster.fault_detection.follower_check.timeout": "5s"}
-    try:
-        with running(3, plugins=False, heap="256m", settings=settings) as nodes:
-            yield nodes
-    except UnavailableError as error:
-        if os.environ.get("CI") and can_be_had():
-            raise
-        pytest.skip(f"no OpenSearch: {error}")
+    with running_or_skipped(3, plugins=False, heap="256m", settings=settings) as nodes:
+        yield nodes
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def whole(cluster):
 
 def address(cluster, name, settings):
     hosts = ",".join(f"127.0.0.1:{node.http}" for node in cluster.nodes)
-    return f"opensearch+http://{hosts}/{name}?{settings}&timeout=10"
+    return f"opensearch+http://{hosts}/{name}?{settings}"
 
 
 def holder(cluster, name, shard=0):
@@ -126,6 +121,8 @@ def test_without_a_copy_nothing_is_answered_as_if_it_were_all(whole, monkeypatch
     number = holder(whole, "alone", 1)
     os.kill(whole.nodes[number].pid, signal.SIGKILL)
     monkeypatch.setattr("st_l0.index.opensearch.pipeline._PATIENCE", 3.0)
+    for module in ("searching", "writing"):  # which wait for a copy to come back
+        monkeypatch.setattr(f"st_l0.index.opensearch.{module}._PAUSES", (0.1, 0.5))
     ids = [one.id for one in some]
     for what in (
         lambda: index.search(queries, 10),

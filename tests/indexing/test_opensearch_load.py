@@ -24,27 +24,22 @@ BLOCK = {"index.blocks.read_only_allow_delete": True}
 @pytest.fixture(scope="module")
 def node():
     """One node of the server's core, whose queue of writes is short and whose bodies are small."""
-    from opensearch_server import UnavailableError, can_be_had, running
+    from opensearch_server import running_or_skipped
 
     settings = {
         "thread_pool.write.size": 1,
         "thread_pool.write.queue_size": 1,
         "http.max_content_length": "200kb",
     }
-    try:
-        with running(plugins=False, heap="256m", settings=settings) as cluster:
-            yield cluster.nodes[0]
-    except UnavailableError as error:
-        if os.environ.get("CI") and can_be_had():
-            raise
-        pytest.skip(f"no OpenSearch: {error}")
+    with running_or_skipped(plugins=False, heap="256m", settings=settings) as cluster:
+        yield cluster.nodes[0]
 
 
 @pytest.fixture
 def target(node, request):
     """Function: the name of the test, and of its index, to the address of it."""
     name = request.node.name.split("[")[0].replace("test_", "")[:40]
-    yield f"opensearch+http://127.0.0.1:{node.http}/{name}?replicas=0&timeout=5"
+    yield f"opensearch+http://127.0.0.1:{node.http}/{name}?replicas=0"
     ask(node.url, f"/{name}-*?ignore_unavailable=true", method="DELETE")
 
 
@@ -201,7 +196,7 @@ def test_a_node_that_is_killed_and_comes_back_has_every_document_once(node, targ
 
 def test_a_server_that_does_not_answer_in_time_has_every_document_once(node, target):
     opened(target)
-    index, some = opened(target.replace("timeout=5", "timeout=2")), documents(4000)
+    index, some = opened(f"{target}&timeout=2"), documents(4000)
     calls = []
 
     def stop():
@@ -216,7 +211,7 @@ def test_a_server_that_does_not_answer_in_time_has_every_document_once(node, tar
 
 def test_a_server_that_is_gone_is_given_up_after_a_while(node, target, monkeypatch):
     opened(target)
-    index, some = opened(target.replace("timeout=5", "timeout=2")), documents(3000)
+    index, some = opened(f"{target}&timeout=2"), documents(3000)
     monkeypatch.setattr("st_l0.index.opensearch.pipeline._PATIENCE", 2.0)
     calls = []
 

@@ -210,5 +210,5 @@ def _silence_libraries() -> None:
     if not is_terminal(sys.stderr):
         for switch in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):  # bars of libraries that do not ask
             os.environ.setdefault(switch, "1")
-    for library in ("sentence_transformers", "opensearch"):  # which tells of every attempt that is made again
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # each attempt, with a traceback
