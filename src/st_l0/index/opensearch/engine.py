@@ -262,7 +262,7 @@ class OpenSearchIndex(Bound):
                 count until it merges them away.
             filter: Field → the value, or values of which one, that a document has to have; see `add`.
             prune: Leave out weights of a query below this share of its heaviest, 0 to 1.
-            two_phase: The heavier tokens first (OpenSearch's pipeline; faster, not exact). A dictionary changes
+            two_phase: Heavy tokens first (OpenSearch's pipeline; faster, inexact). A dictionary changes
                 ``prune_ratio``, ``expansion_rate``, ``max_window_size``; None: as the address says.
             seismic: Parameters of a search of ``sparse_vector``: ``heap_factor``, ``top_n``, ``k``.
 
