@@ -42,7 +42,7 @@ class OpenSearchIndex(Bound):
 
     Args:
         target: ``opensearch://HOST[:PORT][,HOST…]/NAME``, with ``?vectors=sparse_vector``, ``shards=``,
-            ``replicas=`` of a new index, ``timeout=`` (seconds) and ``two_phase=true`` behind it;
+            ``replicas=`` of a new index, ``timeout=`` (seconds) and ``two_phase=true``;
             ``opensearch+http://`` for a server without TLS. With ``client``, the name alone.
         vocabulary_size: Length of the vectors; if None, an existing index knows it and a new one learns it
             from the first documents.
@@ -262,9 +262,8 @@ class OpenSearchIndex(Bound):
                 count until it merges them away.
             filter: Field → the value, or values of which one, that a document has to have; see `add`.
             prune: Leave out weights of a query below this share of its heaviest, 0 to 1.
-            two_phase: Search with the heavier tokens first (OpenSearch's two-phase pipeline, faster and not
-                exact); if None, as the address says. A dictionary changes ``prune_ratio``,
-                ``expansion_rate`` or ``max_window_size``.
+            two_phase: Heavy tokens first (OpenSearch's pipeline; faster, inexact). A dictionary changes
+                ``prune_ratio``, ``expansion_rate``, ``max_window_size``; None: as the address says.
             seismic: Parameters of a search of ``sparse_vector``: ``heap_factor``, ``top_n``, ``k``.
 
         Returns:
