@@ -1,4 +1,4 @@
-"""A TLS-terminating proxy in front of a server on loopback, which asks who is there, as the ones of clusters do."""
+"""A TLS-terminating proxy in front of a server on loopback, which asks who is there."""
 
 import base64
 import http.client
@@ -65,7 +65,7 @@ def tls_proxy(backend, certificate, key, allow):
             self.end_headers()
             self.wfile.write(text)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _pass  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -165,9 +165,9 @@ def test_only_the_first_process_of_many_reports(run, trains, monkeypatch):
 ERRORS = [
     (InputError("pairs.jsonl:3: no 'query'"), 2, "error: pairs.jsonl:3: no 'query'"),
     (
-        MissingExtraError("this needs 'bm25s': pip install 'st-l0[eval]'"),
+        MissingExtraError("this needs 'mteb': pip install 'st-l0[eval]'"),
         2,
-        "error: this needs 'bm25s': pip install",
+        "error: this needs 'mteb': pip install",
     ),
     (OSError(errno.ENOSPC, "No space left on device"), 1, "error: runs/one: No space left on device"),
     (OSError(errno.ENOSPC, "No space left on device", "x.bin"), 1, "error: x.bin: No space left on device"),

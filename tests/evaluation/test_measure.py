@@ -88,8 +88,6 @@ def test_how_the_model_is_called():
 
 
 def test_bm25_beside_the_model():
-    pytest.importorskip("bm25s")
-    pytest.importorskip("Stemmer")
     report = evaluate(BagOfWords(), PETS, progress=False)
     assert set(report["bm25"]) == {*QUALITY, *NOTHING, "index_seconds", "search_ms_per_query"}
     # Neither finds the document that shares no word with its query.
@@ -111,8 +109,6 @@ def test_what_the_numbers_are_the_means_of():
 
 
 def test_what_bm25_found_at_another_depth():
-    pytest.importorskip("bm25s")
-    pytest.importorskip("Stemmer")
     results = {}
     report = evaluate(BagOfWords(), PETS, k=20, progress=False, results=results)
     assert set(results) == {"bm25", "model"}

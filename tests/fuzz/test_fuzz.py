@@ -22,7 +22,6 @@ def clean(tmp_path_factory):
     """Folder of the clean inputs, which no command may change."""
     from world import build
 
-    pytest.importorskip("Stemmer", reason="needs the extra eval")
     folder = build(tmp_path_factory.mktemp("clean"))
     files = snapshot(folder)
     with memory_limit():

@@ -22,16 +22,19 @@ from st_l0.index.embedded.manifests import seal
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 QUERIES = integers(np.random.default_rng(5), 5, negative=True)
+WORDS = ["the tëxt of d7", "word", "d61 d62 d63"]
 COPIES = 320  # of both kinds of ids together
 
 
-def build(path, strings=True):
+def build(path, strings=True, bm25=None):
     """Three segments of up to 30 documents, two of them with deletions, with texts, and the model of it."""
     generator = np.random.default_rng(11)
-    index, model = EmbeddedIndex(path, metadata={"model": "m"}), Model()
+    index, model = EmbeddedIndex(path, metadata={"model": "m"}, bm25=bm25), Model()
     for start in (0, 30, 60):
         ids = [f"d{i}" if strings else 7 * i for i in range(start, start + 30)]
         vectors, texts = integers(generator, 30), [f"the tëxt of {id}" for id in ids]
+        if bm25 is not None:
+            texts[3] += " word" * 300
         index.add(ids, vectors, texts)
         model.put(ids, vectors, texts)
     gone = [list(model.rows)[i] for i in (1, 20, 65)]
@@ -40,17 +43,22 @@ def build(path, strings=True):
     return model
 
 
-@pytest.fixture(params=[True, False], ids=["str", "int"])
+@pytest.fixture(params=[(True, None), (False, None), (True, "english")], ids=["str", "int", "words"])
 def folder(request, tmp_path, monkeypatch):
     monkeypatch.setattr(checksums, "BLOCK", 64)  # so that these few documents have many blocks
     monkeypatch.setattr("st_l0.index.embedded.postings._FEW_POSTINGS", 0)
-    build(tmp_path / "index", request.param)
+    build(tmp_path / "index", *request.param)
     return tmp_path / "index"
 
 
 def without_checksums(path):
-    """Make the manifest what it was before there were checksums."""
+    """Make the manifest what it was before there were checksums, or, with words, one that has none."""
     manifest = json.loads((path / "manifest.json").read_text())
+    if "words" in manifest:
+        for entry in manifest["segments"]:
+            entry |= {"checksums": None, "deleted_checksums": None}
+        (path / "manifest.json").write_bytes(seal(manifest))
+        return
     del manifest["checksum"]
     for entry in manifest["segments"]:
         del entry["checksums"], entry["deleted_checksums"]
@@ -63,6 +71,8 @@ def answers(path):
         index = EmbeddedIndex(path, create=False)
         found = [[tuple(hit) for hit in hits] for hits in index.search(QUERIES, 20)]
         explained = [index.explain(QUERIES[0], hits[0][0]) for hits in found]
+        if index.bm25 is not None:
+            found += [list(hits) for hits in index.search(None, 20, texts=WORDS, bm25=1)]
         return found, explained, index.ids().tolist(), index.metadata
     except InputError as error:
         return str(error)
@@ -154,7 +164,7 @@ def try_all(folder, copies, clean):
 @fork
 def test_any_damage_is_named_or_changes_no_answer(folder):
     clean = answers(folder)
-    assert [len(found) > 0 for found in clean[0]] == [True] * 5
+    assert all(clean[0])
     assert problems(folder) == []
     wrong, refused = try_all(folder, COPIES // 2, clean)
     assert wrong == []
@@ -212,12 +222,26 @@ def search(folder, size=VOCABULARY):
         ("id_bytes", "|u1", 0, 0xC3, "not UTF-8"),
         ("text_offsets", "<i8", 2, -5, "offsets that descend"),
         ("text_bytes", "|u1", 0, 0xC3, "not UTF-8"),
+        ("word_rows", "<i4", 0, 2**31 - 1, "rows out of range"),
+        ("word_rows", "<i4", 1, -1, "rows out of range or order"),
+        ("word_counts", "|u1", 3, 0, "a count of 0"),
+        ("word_indptr", "<i4", 4, 2**30, "offsets that descend"),
+        ("word_indptr", "<i4", 0, -1, "offsets out of range"),
+        ("word_indptr", "<i4", -1, 2**30, "offsets out of range"),
+        ("word_offsets", "<i4", 2, 2**30, "offsets that descend"),
+        ("word_offsets", "<i4", -1, 2**30, "offsets out of range"),
+        ("word_bytes", "|u1", 0, 0xFF, "words out of order"),
+        ("word_lengths", "<i4", 2, -1, "a length below 0"),
+        ("word_large_places", "<i4", 0, 2**30, "places out of range"),
+        ("word_large_places", "<i4", 0, -1, "places out of range"),
+        ("word_large_counts", "<i4", 0, 0, "a count below 255"),
     ],
 )
 @pytest.mark.parametrize("sealed", [True, False])
 def test_numbers_that_lead_astray(tmp_path, name, dtype, item, value, reason, sealed):
     """Whoever changes the checksums as well must not be able to kill a process either."""
-    model = build(tmp_path / "index")
+    bm25 = "english" if name.startswith("word") else None
+    model = build(tmp_path / "index", bm25=bm25)
     path = tmp_path / "index"
     file = find(path, name)
     overwrite(file, dtype, item, value)
@@ -225,6 +249,9 @@ def test_numbers_that_lead_astray(tmp_path, name, dtype, item, value, reason, se
     def use():
         index = EmbeddedIndex(path, create=False)
         hits = index.search(np.ones(VOCABULARY), len(model.rows))[0]
+        if bm25 is not None:
+            index.search(None, texts=["the word tëxt d1"], bm25=1)
+            index.save(tmp_path / "copy")
         return index.ids(), [hit.text for hit in hits]
 
     refused(use, file, "checksum differs" if not reason.startswith("offsets out") else reason)

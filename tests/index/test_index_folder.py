@@ -52,10 +52,10 @@ class Steps:
         return step
 
 
-def build(path):
+def build(path, bm25=None):
     """An index with two segments and a deletion, the model of it, and the model after `change`."""
     generator = np.random.default_rng(3)
-    index, before, after = EmbeddedIndex(path), Model(), Model()
+    index, before, after = EmbeddedIndex(path, bm25=bm25), Model(), Model()
     for start in (0, 10):
         ids = [f"d{i}" for i in range(start, start + 10)]
         vectors = integers(generator, 10)
@@ -66,8 +66,9 @@ def build(path):
     before.delete(["d1", "d11"])
     after.delete(["d1", "d11"])
     ids, vectors = ["d2", "d12", "new"], integers(generator, 3)
-    after.put(ids, vectors)
-    return index, before, after, lambda index: index.update(ids, vectors)
+    texts = None if bm25 is None else ["d4 d4", "", "new words"]
+    after.put(ids, vectors, texts)
+    return index, before, after, lambda index: index.update(ids, vectors, texts)
 
 
 def leftovers(path):
@@ -87,7 +88,7 @@ def assert_whole(path, before, after, reported):
     assert new or not reported
     model = after if new else before
     assert_same(index, model, np.random.default_rng(0))
-    index.update(["d3"], model.rows["d3"][None])
+    index.update(["d3"], model.rows["d3"][None], [model.texts["d3"]])
     assert len(index) == len(model.rows)
     assert leftovers(path) == set()
 
@@ -104,16 +105,25 @@ def no_space():
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("merging", [False, True])
-@pytest.mark.parametrize(("after_step", "failure"), [(False, no_space), (True, crash)])
+@pytest.mark.parametrize(
+    ("after_step", "failure", "merging", "bm25"),
+    [
+        (False, no_space, False, None),
+        (False, no_space, True, None),
+        (True, crash, False, None),
+        (True, crash, True, None),
+        (True, crash, True, "english"),
+    ],
+)
 def test_an_error_at_any_step_leaves_the_old_state_or_the_new_one(
-    tmp_path, request, merging, after_step, failure
+    tmp_path, request, merging, after_step, failure, bm25
 ):
     if merging:
         request.getfixturevalue("small_segments")
     outcomes = set()
-    _, before, after, change = build(tmp_path / "start")
-    for last in range(1, 200):
+    _, before, after, change = build(tmp_path / "start", bm25)
+    stride = 1 if bm25 is None else 4
+    for last in range(1, 300, stride):
         path = shutil.copytree(tmp_path / "start", tmp_path / str(last))
         index = EmbeddedIndex(path)
         with pytest.MonkeyPatch.context() as patch:
@@ -128,8 +138,8 @@ def test_an_error_at_any_step_leaves_the_old_state_or_the_new_one(
         assert_whole(path, before, after, done)
         if steps.count < last:
             break
-    assert last > 25  # every step was tried, up to the one that does not exist
-    assert steps.count == last - 1
+    assert last > 25  # every step was tried, or each fourth, up to the one that does not exist
+    assert last - stride <= steps.count < last
     assert {(True, True), (False, False)} <= outcomes
     assert (True, False) not in outcomes
 
@@ -239,14 +249,15 @@ def test_open_maps_the_files(tmp_path):
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_readers_keep_what_they_opened_until_they_refresh(tmp_path, generator):
+@pytest.mark.parametrize("bm25", [None, "english"])
+def test_readers_keep_what_they_opened_until_they_refresh(tmp_path, generator, bm25):
     path = tmp_path / "index"
-    index, before, after, change = build(path)
+    index, before, after, change = build(path, bm25)
     reader = EmbeddedIndex(path)
     names = {live.segment.name for live in reader._snapshot.segments}
     change(index)
     for i in range(9):
-        index.add([f"more{i}"], integers(generator, 1))
+        index.add([f"more{i}"], integers(generator, 1), ["more words"])
     index.delete([f"more{i}" for i in range(9)])
     assert names.isdisjoint(entry.name for entry in path.iterdir())  # merged away
     assert_same(reader, before, generator)
@@ -340,15 +351,16 @@ def test_writers_do_not_lose_each_others_documents(tmp_path):
 
 @pytest.mark.parametrize("place", ["memory", "folder"])
 def test_threads_may_write_and_search_at_once(tmp_path, place):
-    index = EmbeddedIndex(None if place == "memory" else tmp_path / "index", vocabulary_size=4)
+    path = None if place == "memory" else tmp_path / "index"
+    index = EmbeddedIndex(path, vocabulary_size=4, bm25="english")
     errors = []
 
     def work(number):
         try:
             for i in range(6):
-                index.add([f"{number}-{i}"], EYE[:1])
-                hits = index.search(EYE[0], k=100)[0]
-                assert f"{number}-{i}" in hits.ids
+                index.add([f"{number}-{i}"], EYE[:1], ["some word"])
+                for hits in (*index.search(EYE[0], 100), *index.search(None, 100, texts=["words"], bm25=1)):
+                    assert f"{number}-{i}" in hits.ids
         except BaseException as error:
             errors.append(error)
 
@@ -361,8 +373,9 @@ def test_threads_may_write_and_search_at_once(tmp_path, place):
     assert sorted(index.ids()) == sorted(f"{number}-{i}" for number in range(4) for i in range(6))
 
 
-def test_save_makes_a_compact_copy_and_replaces_an_index(tmp_path, generator):
-    index, before, _, _ = build(tmp_path / "index")
+@pytest.mark.parametrize("bm25", [None, "english"])
+def test_save_makes_a_compact_copy_and_replaces_an_index(tmp_path, generator, bm25):
+    index, before, _, _ = build(tmp_path / "index", bm25)
     EmbeddedIndex(tmp_path / "copy").add([1, 2], EYE[:2])
     reader = EmbeddedIndex(tmp_path / "copy")
     index.save(tmp_path / "copy")
@@ -386,12 +399,13 @@ def test_a_segment_that_is_mostly_deleted_is_rewritten(tmp_path):
     assert index.search(EYE)[1].ids.tolist() == ["b"]
 
 
-def test_one_addition_beyond_the_limit_becomes_several_segments(monkeypatch, generator):
+@pytest.mark.parametrize("bm25", [None, "english"])
+def test_one_addition_beyond_the_limit_becomes_several_segments(monkeypatch, generator, bm25):
     monkeypatch.setattr("st_l0.index.embedded.merging.MAX_SIZE", 50)
-    index, model = EmbeddedIndex(), Model()
-    vectors = integers(generator, 60)
-    index.add(range(60), vectors)
-    model.put(range(60), vectors)
+    index, model = EmbeddedIndex(bm25=bm25), Model()
+    vectors, texts = integers(generator, 60), [f"word {i % 7}" for i in range(60)]
+    index.add(range(60), vectors, texts)
+    model.put(range(60), vectors, texts)
     assert all(live.segment.size <= 50 for live in index._snapshot.segments)
     assert len(index._snapshot.segments) > 4
     assert_same(index, model, generator)

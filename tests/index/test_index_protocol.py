@@ -1,12 +1,14 @@
 """What the protocol promises, for every engine: a new one is added to `ENGINES`."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from protocol_index import ProtocolIndex
 from st_l0.errors import InputError
-from st_l0.index import EmbeddedIndex, Hit, Hits, Index
+from st_l0.index import BM25, EmbeddedIndex, Hit, Hits, Index
 from st_l0.index.opensearch import OpenSearchIndex
 
 # Name → function: a folder and what a new index is made with → the new, empty index.
@@ -180,3 +182,108 @@ def test_unusable_input_is_refused_and_changes_nothing(index, call):
     assert len(index) == 4
     assert index.missing([*IDS, "new"]) == ["new"]
     assert found(index, [0, 1, 0]) == [Hit("b", 3.0, "B")]
+
+
+@pytest.fixture
+def words(make):
+    """The same with words, whose lengths are Lucene's, as every engine can have them."""
+    index = make(bm25=BM25("english", lengths="lucene"))
+    index.add(IDS, VECTORS, ["cats and dogs", "a cat", "The birds sang!", ""])
+    return index
+
+
+def bm25(idf_of, count, length, mean):
+    """BM25 of one word by hand, for k1 1.2 and b 0.75."""
+    documents, having = idf_of
+    idf = math.log(1 + (documents - having + 0.5) / (having + 0.5))
+    return idf * count / (count + 1.2 * (0.25 + 0.75 * length / mean))
+
+
+def test_what_an_index_with_words_says_of_itself(words, make):
+    assert isinstance(words, Index)
+    assert words.bm25 == BM25("english", lengths="lucene")
+    assert words.bm25_weight is None
+    words.bm25_weight = 1.5
+    assert words.bm25_weight == 1.5
+
+
+def test_words_count_beside_vectors(words):
+    mean = (2 + 1 + 2) / 3  # of the documents that have any
+    a, b = bm25((3, 2), 1, 2, mean), bm25((3, 2), 1, 1, mean)
+    assert found(words, [4, 1, 0], texts=["cat"]) == found(words, [4, 1, 0])
+    hits = found(words, [4, 1, 0], texts=["The cats"], bm25=40.0)
+    assert [hit.id for hit in hits] == ["b", "a", "c"]
+    assert [hit.score for hit in hits] == pytest.approx([3 + 40 * b, 4 + 40 * a, 8], rel=1e-6)
+    (alone,) = words.search(None, texts=["cat cat unheard"], bm25=1)
+    assert alone.as_run() == pytest.approx({"b": 2 * b, "a": 2 * a}, rel=1e-6)
+    (few,) = words.search(None, k=1, ids=["a", "c"], texts=["cat bird"], bm25=1)
+    assert [hit.id for hit in few] == ["c"]
+    assert words.search(np.zeros((2, 3)), texts=["", "unheard"], bm25=1)[1].ids.tolist() == []
+
+
+def test_statistics_follow_changes(words):
+    words.update(["a"], VECTORS[:1], ["A dog"])
+    words.delete(["c"])
+    if isinstance(words, OpenSearchIndex):  # where they follow when the server merges
+        words.refresh()
+        words.server.request("POST", f"/{words.name}/_forcemerge", max_num_segments=1)
+    (hits,) = words.search(None, texts=["cats"], bm25=1)
+    assert hits.as_run() == pytest.approx({"b": bm25((2, 1), 1, 1, 1)}, rel=1e-6)
+
+
+def test_why_a_document_with_words_has_its_score(words):
+    query = np.array([3, 5, 2], np.float32)
+    parts = words.explain(query, "a", text="dog dog bird", bm25=0.5)
+    assert list(parts) == [2, 0, "dog"]
+    assert (parts[2], parts[0]) == ((2.0, 2.0), (3.0, 1.0))
+    assert parts["dog"][0] == pytest.approx(2 * 0.5 * math.log(1 + 2.5 / 1.5))
+    (hits,) = words.search(query, texts=["dog dog bird"], bm25=0.5)
+    score = {hit.id: hit.score for hit in hits}["a"]
+    assert sum(left * right for left, right in parts.values()) == pytest.approx(score, rel=1e-6)
+    assert list(words.explain(None, "c", text="birds", bm25=1)) == ["bird"]
+
+
+def test_the_stored_weight(words):
+    with pytest.raises(InputError, match="no weight stored"):
+        words.search(None, texts=["cat"], bm25="auto")
+    words.bm25_weight = 3.0
+    assert found(words, [1, 1, 1], texts=["cat"], bm25="auto") == found(
+        words, [1, 1, 1], texts=["cat"], bm25=3
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda index: index.add(["new"], VECTORS[:1]),
+        lambda index: index.add(["new"], VECTORS[:1], [None]),
+        lambda index: index.update(["b"], VECTORS[:1]),
+        lambda index: index.search(VECTORS, bm25=1),
+        lambda index: index.search(VECTORS, texts=["cat"], bm25=1),
+        lambda index: index.search(VECTORS[:1], texts=[None], bm25=1),
+        lambda index: index.search(VECTORS[:1], texts=["cat"], bm25=-1),
+        lambda index: index.search(VECTORS[:1], texts=["cat"], bm25=float("nan")),
+        lambda index: index.search(VECTORS[:1], texts=["cat"], bm25=True),
+        lambda index: index.search(None, texts=["cat"]),
+        lambda index: index.search(None, bm25=1),
+        lambda index: index.explain(VECTORS[0], "a", bm25=1),
+        lambda index: setattr(index, "bm25_weight", -1),
+    ],
+)
+def test_unusable_words_are_refused_and_change_nothing(words, call):
+    with pytest.raises(InputError) as caught:
+        call(words)
+    assert "\n" not in str(caught.value)
+    assert (len(words), words.missing([*IDS, "new"]), words.bm25_weight) == (4, ["new"], None)
+
+
+def test_an_index_without_words_has_none_to_search(index):
+    assert (index.bm25, index.bm25_weight) == (None, None)
+    for call in (
+        lambda: index.search(VECTORS[:1], texts=["cat"], bm25=1),
+        lambda: index.search(VECTORS[:1], texts=["cat"]),
+        lambda: index.explain(VECTORS[0], "a", text="cat"),
+        lambda: setattr(index, "bm25_weight", 1.0),
+    ):
+        with pytest.raises(InputError, match="holds no words"):
+            call()

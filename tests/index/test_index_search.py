@@ -21,10 +21,12 @@ def index():
 
 @pytest.mark.usefixtures("small_segments")
 @pytest.mark.parametrize("kind", ["str", "int"])
-@pytest.mark.parametrize("place", ["memory", "folder"])
-def test_equals_brute_force_through_any_history(tmp_path, generator, kind, place):
+@pytest.mark.parametrize(
+    ("place", "bm25"), [("memory", None), ("folder", None), ("memory", "english"), ("folder", "english")]
+)
+def test_equals_brute_force_through_any_history(tmp_path, generator, kind, place, bm25):
     path = None if place == "memory" else tmp_path / "index"
-    index, model = EmbeddedIndex(path, vocabulary_size=VOCABULARY), Model()
+    index, model = EmbeddedIndex(path, vocabulary_size=VOCABULARY, bm25=bm25), Model()
     reader = None if path is None else EmbeddedIndex(path)
     fresh = iter(range(10_000))
     most_segments = merged = 0
@@ -44,6 +46,9 @@ def test_equals_brute_force_through_any_history(tmp_path, generator, kind, place
                 ids = list(dict.fromkeys(ids))
             vectors = integers(generator, len(ids), negative=True)
             texts = None if step % 3 == 0 else [f"text {id}" if id != ids[0] else None for id in ids]
+            if bm25 is not None:
+                words = ["cats", "cat", "dogs", f"{kind}{step}"]
+                texts = [" ".join(generator.choice(words, number % 7)) for number in range(len(ids))]
             (index.update if operation == "update" else index.add)(ids, sp.csr_matrix(vectors), texts)
             model.put(ids, vectors, texts)
         assert_same(index, model, generator)

@@ -86,6 +86,19 @@ def test_bm25_refuses_what_it_cannot_count_or_read(tmp_path):
     assert "write_bm25" in message(load_teacher, f"bm25:{tmp_path / 'other'}")
 
 
+def test_bm25_of_other_words_is_refused_and_an_earlier_file_has_none_of_one_character(tmp_path):
+    path = tmp_path / "bm25.json"
+    write_bm25(path, ["vitamin C", "vitamin"])
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"analyzer": "0123456789abcdef"}))
+    assert "made with other words" in message(load_teacher, f"bm25:{path}")
+
+    earlier = {"documents": 2, "mean_length": 1.0, "frequencies": {"vitamin": 2}}
+    path.write_text(json.dumps(earlier))
+    found = load_teacher(f"bm25:{path}").score_all(["vitamin C"], ["vitamin C"])
+    assert found.item() == pytest.approx(np.log(1 + 0.5 / 2.5) / 2.2)
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_stored_vectors_score_as_their_model(tmp_path, mlm_folder, similarity):
     pooling = Pooling(32, pooling_mode="mean")

@@ -38,7 +38,9 @@ def print_hits(
     def tokens(hit: Hit) -> list[dict[str, Any]]:
         return [
             {
-                "token": str(model.tokenizer.convert_ids_to_tokens(token)),
+                "token": token
+                if isinstance(token, str)
+                else str(model.tokenizer.convert_ids_to_tokens(token)),
                 "score": float(left * right),
                 "query": float(left),
                 "document": float(right),

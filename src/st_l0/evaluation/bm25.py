@@ -7,7 +7,6 @@ from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from st_l0.data import own_documents
-from st_l0.errors import require
 from st_l0.evaluation.metrics import best
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.words import K1, Analyzer, B
@@ -35,7 +34,7 @@ def search_bm25(
     own: Set[str] | None = None,
     progress: bool = False,
 ) -> BM25Result:
-    """Search with BM25: Lucene's variant, k1 1.2, b 0.75, words as `st_l0.utils.words.Analyzer` has them.
+    """Search with BM25: Lucene's variant, k1 1.2, b 0.75, words as the English `st_l0.utils.words.Analyzer`.
 
     Args:
         corpus: Document id → text.
@@ -47,11 +46,11 @@ def search_bm25(
 
     Raises:
         InputError: one of the texts is no string.
-        MissingExtraError: the extra ``eval`` is not installed.
 
     Source: Lù, 2024, https://arxiv.org/abs/2407.03618 (bm25s)
     """
-    bm25s = require("bm25s", "eval")
+    import bm25s
+
     analyze = Analyzer()
 
     start = time.perf_counter()

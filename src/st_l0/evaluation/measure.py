@@ -105,7 +105,7 @@ def evaluate(
             shape ``(documents, vocabulary)``.
         k: Documents to find for each query, at least 10; the depth of the recall.
         batch_size: Documents to encode at once.
-        bm25: Measure BM25 too; it needs the extra ``eval``.
+        bm25: Measure BM25 too.
         progress: Show progress bars.
         make_index: Gives a new, empty index, called if there is no ``index``; if None, one in memory.
         results: Receives, under ``"model"`` and ``"bm25"``, what the report's numbers are the means of, for
@@ -114,7 +114,6 @@ def evaluate(
     Raises:
         InputError: the collection is empty or holds what is no text, ``k`` is below 10, or ``index`` or
             ``document_vectors`` are not those of the collection.
-        MissingExtraError: ``bm25`` is on and the extra ``eval`` is not installed.
 
     Example:
         >>> from st_l0 import SparseEncoder

@@ -50,6 +50,11 @@ def open_index(
         ...     index.add(["a", "b"], np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]))
         ...     index.search(np.array([[1.0, 0.0, 1.0]]))[0][0].id
         'a'
+        >>> with TemporaryDirectory() as folder:
+        ...     index = open_index(f"{folder}/index", bm25="english")
+        ...     index.add(["a", "b"], np.eye(2), ["Cats purr.", "Dogs bark."])
+        ...     index.search(np.array([[1.0, 0.0]]), texts=["a dog"], bm25=3.0)[0].ids.tolist()
+        ['a', 'b']
     """
     address = _server_address(target)
     if address is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class BM25:
 
     Args:
         language: Of the stop words and the stemmer; see `st_l0.utils.words.Analyzer`.
-        k1: How slowly repetitions lose weight, at least 0.
+        k1: How slowly repetitions lose weight, 0 to 1000; usual are 0.9 to 2.
         b: How much a document's length counts, 0 to 1.
         lengths: "exact", or "lucene": as Lucene's one byte keeps them (up to 9 % low above 40 words), while N
             and the mean leave documents without words out, so that scores equal OpenSearch's.
@@ -46,10 +45,10 @@ class BM25:
     lengths: Literal["exact", "lucene"] = "exact"
 
     def __post_init__(self) -> None:
-        for name, highest in (("k1", math.inf), ("b", 1.0)):
+        for name, highest in (("k1", 1000.0), ("b", 1.0)):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value <= highest or math.isinf(value):
-                raise InputError(f"{name} of BM25 must be a number of 0 to {highest:g}, not {value!r:.40}")
+            if not _is_number(value) or not 0 <= value <= highest:
+                raise InputError(f"{name} of BM25 must be a number from 0 to {highest:g}, not {value!r:.40}")
             object.__setattr__(self, name, float(value))
         if self.lengths not in ("exact", "lucene"):
             raise InputError(f"lengths of BM25 must be 'exact' or 'lucene', not {self.lengths!r:.40}")
@@ -70,14 +69,14 @@ def as_weight(given: Any, stored: float | None = None) -> float:
     """How much BM25 counts in a search; "auto" is what the index has ``stored``.
 
     Raises:
-        InputError: It is no finite number of at least 0, or nothing is stored.
+        InputError: It is no number from 0 to 1e9, or nothing is stored.
     """
     if isinstance(given, str) and given == "auto":
         if stored is None:
             raise InputError("bm25='auto', but the index has no weight stored: set bm25_weight, or give one")
         return stored
-    if not _is_number(given) or not 0 <= given < math.inf:
-        raise InputError(f"the weight of BM25 must be a finite number of at least 0, not {given!r:.40}")
+    if not _is_number(given) or not 0 <= given <= 1e9:  # beyond, float32 ends
+        raise InputError(f"the weight of BM25 must be a number from 0 to 1e9, not {given!r:.40}")
     return float(given)
 
 

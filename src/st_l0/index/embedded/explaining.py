@@ -36,5 +36,6 @@ def explain(
         start, stop = word.spans[number]
         place = start + int(np.searchsorted(rows[start:stop], row))
         if place < stop and rows[place] == row:
-            shared[text] = (weight, float(snapshot.statistics.parts(number, place, place + 1)[0]))
+            _, (part,) = snapshot.statistics.gather(number, [(place, place + 1)])
+            shared[text] = (weight, float(part))
     return dict(sorted(shared.items(), key=lambda item: -item[1][0] * item[1][1]))

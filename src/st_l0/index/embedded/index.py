@@ -33,12 +33,12 @@ class EmbeddedIndex:
     A hit is a document whose score is above zero, so documents that share no token with the query are never
     returned. Equal scores come in index order: the order of addition, an updated document counting as new.
 
-    A folder holds 8 bytes a posting, memory-mapped. Every change is on the disk when its method returns, all
-    of it or, after an error or a crash, nothing of it. One process writes at a time, the others wait. An open
-    index goes on showing the snapshot that it saw last: its own changes at once, others' after `refresh`.
-    Searching from several threads is safe. A pickle of an index in a folder holds its path only, one in
-    memory is copied. What is read from a folder is compared with its checksums when it is first used: each
-    method that needs a damaged file raises `InputError`, which names it.
+    A folder holds 8 bytes a posting, and at most 6 a posting of words, memory-mapped. Every change is on the
+    disk when its method returns, all of it or, after an error or a crash, nothing of it. One process writes
+    at a time, the others wait. An open index goes on showing the snapshot that it saw last: its own changes
+    at once, others' after `refresh`. Searching from several threads is safe. A pickle of an index in a folder
+    holds its path only, one in memory is copied. What is read from a folder is compared with its checksums
+    when it is first used: each method that needs a damaged file raises `InputError`, which names it.
 
     Args:
         path: A folder that holds an index or does not exist yet; None keeps the documents in memory.
@@ -302,16 +302,16 @@ class EmbeddedIndex:
         matrix = self._check(vectors, self._snapshot)
         if len(values) != matrix.shape[0]:
             raise InputError(f"{len(values)} ids were given for {matrix.shape[0]} vectors")
+        settings = self._snapshot.words
         if texts is not None:
-            texts = as_stored_texts(texts)
+            texts = as_stored_texts(texts) if settings is None else as_texts(texts)
             if len(texts) != len(values):
                 raise InputError(f"{len(values)} ids were given for {len(texts)} texts")
-        settings = self._snapshot.words
-        if settings is not None and texts is None:
-            raise InputError("the index holds words, so it needs the texts of its documents: give texts")
         if not values:
             return
-        words = None if settings is None else settings.split(as_texts(texts))
+        if settings is not None and texts is None:
+            raise InputError("the index holds words, so it needs the text of every document: give texts")
+        words = None if settings is None else settings.split(cast(list[str], texts))
         with self._store.writing():
             snapshot = self._store.load(self._snapshot)
             self._check_length(matrix, snapshot)

@@ -21,7 +21,7 @@ _GROUPS = 1024  # at least so many, of which numpy takes the maxima at memory sp
 
 
 def accumulate(
-    indptr: NDArray[np.int64],
+    indptr: NDArray[np.integer[Any]],
     rows: NDArray[np.int32],
     weights: NDArray[np.float32],
     tokens: NDArray[np.integer[Any]],
@@ -56,15 +56,27 @@ def accumulate(
     csc_matvec(len(scores), len(columns), spans.ravel(), rows, weights, columns, scores)
 
 
-def accumulate_list(
-    rows: NDArray[np.int32], values: NDArray[np.float32], weight: float, scores: NDArray[np.float32]
+def accumulate_lists(
+    ends: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    scores: NDArray[np.float32],
 ) -> None:
-    """Add one list of postings, times a weight, to ``scores`` in place; shapes as for `accumulate`."""
+    """Add lists of postings that lie back to back, each times its weight, to ``scores`` in place.
+
+    Args:
+        ends: List ``i`` lies in ``ends[i]:ends[i + 1]``; shape ``(lists + 1,)``.
+        rows: Document of each posting, at most once a list, shape ``(postings,)``.
+        values: Value of each posting, shape ``(postings,)``.
+        weights: One a list, shape ``(lists,)``.
+        scores: One sum a document, contiguous, shape ``(documents,)``.
+    """
     if csc_matvec is None:
-        np.add.at(scores, rows, values * np.float32(weight))
+        for start, stop, weight in zip(ends[:-1].tolist(), ends[1:].tolist(), weights, strict=True):
+            np.add.at(scores, rows[start:stop], values[start:stop] * weight)
         return
-    ends = np.array([0, len(rows)], dtype=np.int32)
-    csc_matvec(len(scores), 1, ends, rows, values, np.array([weight], dtype=np.float32), scores)
+    csc_matvec(len(scores), len(weights), ends, rows, values, weights, scores)
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from st_l0.index.embedded.bm25 import Word
-from st_l0.index.embedded.kernel import accumulate, accumulate_list, top_k
+from st_l0.index.embedded.kernel import accumulate, accumulate_lists, top_k
 from st_l0.index.embedded.snapshot import Snapshot
 
 Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -85,6 +85,7 @@ def _search(
     """One query; what ``scores`` holds is overwritten."""
     start, stop = queries.indptr[row : row + 2].tolist()
     tokens, weights = queries.indices[start:stop], queries.data[start:stop]
+    word_weights = np.array([weight for _, _, weight in words], dtype=np.float32)
     scores.fill(0)
     base = 0
     for number, live in enumerate(snapshot.segments):
@@ -92,12 +93,11 @@ def _search(
         view = scores[base : base + len(segment)]
         vectors.prove_lists(tokens)
         accumulate(vectors.indptr, vectors.rows, vectors.values, tokens, weights, view)
-        for _, word, weight in words:
-            start, stop = word.spans[number]
-            if start < stop:
-                assert segment.words is not None
-                parts = snapshot.statistics.parts(number, start, stop)
-                accumulate_list(segment.words.postings.rows[start:stop], parts, weight, view)
+        if words:
+            spans = [word.spans[number] for _, word, _ in words]
+            ends = np.cumsum([0, *(stop - start for start, stop in spans)], dtype=np.int32)
+            rows, values = snapshot.statistics.gather(number, spans)
+            accumulate_lists(ends, rows, values, word_weights, view)
         base += len(segment)
     if visible is not None:
         scores *= visible  # several times faster than assigning zeros through a mask

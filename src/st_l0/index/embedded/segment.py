@@ -18,6 +18,14 @@ from st_l0.index.embedded.strings import Strings
 from st_l0.index.embedded.words import Words, word_array_lengths, word_arrays
 from st_l0.index.protocol import Id
 
+_OFFSETS = {  # arrays that say where something begins in another
+    "indptr": "rows",
+    "id_offsets": "id_bytes",
+    "text_offsets": "text_bytes",
+    "word_offsets": "word_bytes",
+    "word_indptr": "word_rows",
+}
+
 
 class Segment:
     """An immutable block of documents.
@@ -100,7 +108,7 @@ class Segment:
             for name, length in lengths.items()
         }
         arrays = {name: guard.array for name, guard in guards.items()}
-        for name, last in (("indptr", "rows"), ("id_offsets", "id_bytes"), ("text_offsets", "text_bytes")):
+        for name, last in _OFFSETS.items():
             if name in arrays and (arrays[name][0] != 0 or arrays[name][-1] != lengths[last]):
                 raise damaged(guards[name].path, "offsets out of range")
         guards["indptr"].prove()

@@ -95,10 +95,17 @@ class Words:
     def counts(self, start: int, stop: int) -> NDArray[np.int32]:
         """How often the document of each posting has its word, shape ``(stop - start,)``."""
         counts = self.postings.values[start:stop].astype(np.int32)
-        if len(self._places):
-            first, last = np.searchsorted(self._places, [start, stop]).tolist()
-            counts[self._places[first:last] - start] = self._large[first:last]
+        first, last = np.searchsorted(self._places, [start, stop]).tolist()
+        counts[self._places[first:last] - start] = self._large[first:last]
         return counts
+
+    def gather(self, spans: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The rows and counts of postings in several places, back to back; at least one."""
+        rows = np.concatenate([self.postings.rows[start:stop] for start, stop in spans])
+        if len(self._places):
+            return rows, np.concatenate([self.counts(*span) for span in spans]).astype(np.float32)
+        counts = np.concatenate([self.postings.values[start:stop] for start, stop in spans])
+        return rows, counts.astype(np.float32)
 
     def all(self) -> list[bytes]:
         """All words, in order; errors as for `find`."""

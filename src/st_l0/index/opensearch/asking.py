@@ -21,6 +21,8 @@ from st_l0.index.opensearch.texts import LazyTexts
 from st_l0.index.protocol import Hits, Ids, as_weight
 from st_l0.utils.inputs import as_texts
 
+_TERMS = 1000  # of a filter of sparse_vector, each of which is a clause
+
 
 @dataclass(frozen=True)
 class Question:
@@ -65,7 +67,7 @@ def answer(index: Bound, question: Question, k: int) -> list[Hits]:
             if one is not None:
                 clause = one.clause
                 if approximate:
-                    clause = _seismic(clause, question.seismic, size, allowed, chunk)
+                    clause = _seismic(clause, question.seismic, size, chunk)
                 places.append(place)
                 page = min(size, state.window)
                 bodies.append(queries.as_body(clause, page, [] if approximate else allowed, **(phases or {})))
@@ -105,8 +107,9 @@ def _asked(index: Bound, question: Question, k: int, filters: int) -> list[queri
             "a query has a negative weight, which OpenSearch cannot count: use an embedded index"
         )
     matrix = queries.prune(matrix, question.prune)
-    form = queries.Form(index.names, index.neural, lambda: clause_limit(index.server))
-    if not form.neural and index.names.tokens is not None:
+    names = index.names
+    form = queries.Form(names, index.neural, lambda: clause_limit(index.server))
+    if not form.neural and names.tokens is not None:
         raise InputError(
             "features that are named by tokens need the neural-search plugin, which the server has not"
         )
@@ -138,7 +141,8 @@ def _id_chunks(index: Bound, ids: Ids | None) -> list[list[str] | None]:
     kind = index.state.record.id_kind
     if values and kind not in (None, "str" if isinstance(values[0], str) else "int"):
         raise InputError(f"the index has {kind} ids, but {values[0]!r} is not one")
-    size = index.state.terms
+    approximate = index.state.record.vectors == "sparse_vector"
+    size = min(index.state.terms, _TERMS) if approximate else index.state.terms
     return [list(map(str, values[start : start + size])) for start in range(0, len(values), size)]
 
 
@@ -146,7 +150,6 @@ def _seismic(
     clause: dict[str, Any],
     given: Mapping[str, Any] | None,
     size: int,
-    filters: list[dict[str, Any]],
     chunk: list[str] | None,
 ) -> dict[str, Any]:
     """The clause of a search of ``sparse_vector``.
@@ -157,7 +160,9 @@ def _seismic(
     (body,) = clause["neural_sparse"].values()
     parameters = {"k": size, "top_n": len(body["query_tokens"]), **(given or {})}
     if chunk is not None:
-        parameters |= {"k": max(parameters["k"], len(chunk)), "filter": {"bool": {"filter": filters}}}
+        # It takes no query that Lucene has yet to rewrite, as one of many terms is.
+        terms = {"bool": {"should": [{"term": {ID: id}} for id in chunk]}}
+        parameters |= {"k": max(parameters["k"], len(chunk)), "filter": terms}
     return {"neural_sparse": {VECTORS: {**body, "method_parameters": parameters}}}
 
 

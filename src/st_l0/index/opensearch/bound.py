@@ -29,7 +29,6 @@ class Bound:
     Attributes:
         address: Where it is.
         server: The connection.
-        names: Of the features.
         seismic: Parameters of ``sparse_vector`` in a new index.
         told: Length of the vectors that the caller gave.
     """
@@ -43,7 +42,7 @@ class Bound:
         seismic: Mapping[str, Any] | None = None,
         told: int | None = None,
     ) -> None:
-        self.address, self.server, self.names = address, server, names
+        self.address, self.server, self._names = address, server, names
         self.seismic, self.told = seismic, told
 
     def bind(self, state: State, *, alone: bool = False) -> None:
@@ -64,6 +63,30 @@ class Bound:
     def name(self) -> str:
         """Of the index that is shown, where the address names an alias."""
         return self._state.name
+
+    @property
+    def names(self) -> Names:
+        """Of the features.
+
+        Raises:
+            InputError: They are those of tokens, which were not given.
+        """
+        if self._names.digest != self._state.record.tokens:
+            raise InputError(
+                f"{self.address}: features are named by tokens: give the tokens, name_features(…)"
+            )
+        return self._names
+
+    def name_features(self, tokens: Sequence[str]) -> None:
+        """Give the tokens that the features of the index are named by, shape ``(vocabulary,)``.
+
+        Raises:
+            InputError: They are others than those that the index was made with.
+        """
+        before, self._names = self._names, Names(tokens)
+        if self._names.digest != self._state.record.tokens:
+            self._names = before
+            raise InputError(f"{self.address}: the features of the index have other names than these tokens")
 
     @property
     def neural(self) -> bool:

@@ -88,14 +88,15 @@ class OpenSearchIndex(Bound):
             server = Server(client, f"index {target}")
         if vocabulary_size is not None:
             vocabulary_size = as_count(vocabulary_size, "vocabulary_size")
-        super().__init__(address, server, documents.Names(tokens), seismic=seismic, told=vocabulary_size)
+        names = documents.Names(tokens)
+        super().__init__(address, server, names, seismic=seismic, told=vocabulary_size)
         self._own_client = client is not None
         wanted = Record(
             vocabulary_size=vocabulary_size,
             metadata=as_json({} if metadata is None else metadata),
             words=None if bm25 is None else WordSettings.new(_as_lucene(bm25)),
             vectors=address.vectors,
-            tokens=self.names.digest,
+            tokens=names.digest,
         )
         self.bind(opening.open_or_create(server, address, wanted, make=create, seismic=seismic))
         loading.put_back_after_a_crash(server, self.state)
@@ -103,7 +104,7 @@ class OpenSearchIndex(Bound):
     def __reduce__(self) -> Any:
         if self._own_client:
             raise InputError("an index with a client of its own cannot be pickled: open it by its address")
-        return _reopen, (self.address, self.names.tokens)
+        return _reopen, (self.address, self._names.tokens)
 
     def __len__(self) -> int:
         return self.ask(lambda: self.searcher().count())
@@ -205,6 +206,10 @@ class OpenSearchIndex(Bound):
         Threads check and send them, each until the server has it on all its copies, or refuses it. One of the
         same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so that no
         node's end loses what was acknowledged.
+||||||| 4350a82
+        Threads check and send them, each until the server has it on all its copies, or refuses it. A document
+        of the same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so that
+        the end of a node loses nothing that was acknowledged.
 
         Raises:
             InputError: As for `update`; or documents were refused, and all others are in the index.
@@ -342,8 +347,9 @@ def _as_lucene(given: str | BM25) -> BM25:
 
 def _reopen(address: Address, tokens: Sequence[str] | None) -> OpenSearchIndex:
     index = object.__new__(OpenSearchIndex)
-    Bound.__init__(index, address, Server.connect(address), documents.Names(tokens))
+    names = documents.Names(tokens)
+    Bound.__init__(index, address, Server.connect(address), names)
     index._own_client = False
-    wanted = Record(tokens=index.names.digest)
+    wanted = Record(tokens=names.digest)
     index.bind(opening.open_or_create(index.server, address, wanted, make=False, seismic=None))
     return index

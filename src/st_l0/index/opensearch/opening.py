@@ -83,11 +83,9 @@ def _check(address: Address, wanted: Record, found: Record) -> None:
         )
     if wanted.vectors != found.vectors and wanted.vectors != Record.vectors:
         raise InputError(f"{address}: the index has {found.vectors}: leave vectors out, or give another name")
-    if wanted.tokens != found.tokens and (found.tokens is None or wanted.tokens is not None):
-        raise InputError(
-            f"{address}: the features of the index have other names: "
-            f"{'they are token ids' if found.tokens is None else 'give the tokens that it was built with'}"
-        )
+    if wanted.tokens is not None and wanted.tokens != found.tokens:
+        has = "they are token ids" if found.tokens is None else "of other tokens"
+        raise InputError(f"{address}: the features of the index have other names: {has}")
 
 
 @contextmanager
