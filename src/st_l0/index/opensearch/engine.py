@@ -206,10 +206,6 @@ class OpenSearchIndex(Bound):
         Threads check and send them, each until the server has it on all its copies, or refuses it. One of the
         same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so that no
         node's end loses what was acknowledged.
-||||||| 4350a82
-        Threads check and send them, each until the server has it on all its copies, or refuses it. A document
-        of the same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so that
-        the end of a node loses nothing that was acknowledged.
 
         Raises:
             InputError: As for `update`; or documents were refused, and all others are in the index.
