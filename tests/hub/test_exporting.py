@@ -103,3 +103,24 @@ def test_an_earlier_export_is_replaced_but_not_by_itself(tiny_encoder, tmp_path)
     with pytest.raises(InputError, match="is or holds what the output is made of"):
         export(half, half)
     assert (half / WEIGHTS).exists()
+
+
+def test_an_export_has_a_card_of_notes_and_measurements(tiny_encoder, tmp_path):
+    model = save_model(tiny_encoder(), tmp_path / "model")
+    notes, measured = tmp_path / "notes.yaml", tmp_path / "evaluation.json"
+    notes.write_text("license: mit\nname: Tiny\nbenchmarks: {toy: {dataset: org/toy, task: toy}}\n")
+    measured.write_text(json.dumps({"collections": {"toy": {"model": {"ndcg@10": 0.25}}}, "average": {}}))
+    folder = export(model, tmp_path / "out", card=notes, evaluation=[measured])
+    card = (folder / "README.md").read_text()
+    assert "# Tiny\n" in card
+    assert "license: mit" in card
+    assert "| toy | 0.250 |" in card
+    assert f'SparseEncoder("{folder}")' in card
+    assert (folder / ".eval_results" / "org__toy.yaml").exists()
+    assert "By hand" in by_hand(model, tmp_path)
+
+
+def by_hand(model, tmp_path):
+    """The card of a copy of a model with a card of its own, about which nothing else is said."""
+    (tmp_path / "model" / "README.md").write_text("# By hand\n")
+    return (export(model, tmp_path / "copy") / "README.md").read_text()
