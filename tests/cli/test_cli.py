@@ -382,7 +382,7 @@ def test_an_unusable_corpus_leaves_no_index(run, encoder, tmp_path):
 
 def test_the_prompt_ends_with_an_empty_line_or_the_end(run, indexed, monkeypatch):
     monkeypatch.setattr(
-        cli.models, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), stderr=sys.stderr)
+        cli.searching, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), stderr=sys.stderr)
     )
     result = run("search", "my-index", input="red\nzebra\n\ngreen\n")
     assert result.exit_code == 0

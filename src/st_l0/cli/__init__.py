@@ -1,7 +1,18 @@
 """The command line ``st-l0``."""
 
-# Importing them registers their commands.
-from st_l0.cli import encoding, models, opensearch, publishing, reports, training
+# Importing them registers their commands, in the order of the help.
+from st_l0.cli import evaluating, searching, encoding, models, opensearch, publishing, reports, training  # noqa: I001
 from st_l0.cli.app import app, main
 
-__all__ = ["app", "encoding", "main", "models", "opensearch", "publishing", "reports", "training"]
+__all__ = [
+    "app",
+    "encoding",
+    "evaluating",
+    "main",
+    "models",
+    "opensearch",
+    "publishing",
+    "reports",
+    "searching",
+    "training",
+]

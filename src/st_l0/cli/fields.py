@@ -1,4 +1,4 @@
-"""Options of several commands: which fields and keys hold what, how many weights a document keeps."""
+"""Options of several commands: the model, fields and keys, how many weights a document keeps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import typer
 
 from st_l0.errors import InputError
 
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder or Hub id of an inference-free checkpoint.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Documents encoded at once.")]
 IdField = Annotated[
     str | None,
     typer.Option(

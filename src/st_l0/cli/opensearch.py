@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
-from st_l0.cli.models import ModelName
+from st_l0.cli.fields import ModelName
 
 opensearch = typer.Typer(
     help="Let an OpenSearch cluster encode texts itself.", no_args_is_help=True, add_completion=False
