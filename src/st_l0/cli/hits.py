@@ -50,7 +50,9 @@ def print_hits(
                 "query": float(left),
                 "document": float(right),
             }
-            for part, (left, right) in index.explain(vectors, hit.id, text=query, bm25=bm25).items()
+            for part, (left, right) in index.explain(
+                vectors, hit.id, text=query if bm25 else None, bm25=bm25
+            ).items()
             if isinstance(part, kind)
         ]
 
@@ -58,7 +60,7 @@ def print_hits(
         found = {"tokens": parts(hit, int, "token")}
         return found | {"words": parts(hit, str, "word")} if bm25 else found
 
-    hits = index.search(vectors, k=k, texts=[query], bm25=bm25)[0]
+    hits = index.search(vectors, k=k, texts=[query] if bm25 else None, bm25=bm25)[0]
     if not hits and not vectors.nnz:
         return False
     if as_json:
