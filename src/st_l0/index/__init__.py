@@ -92,7 +92,7 @@ def _server_address(target: str | Path) -> str | None:
     if address.startswith("opensearch:"):  # as a path it has lost a slash
         raise InputError("an address of OpenSearch is a str such as opensearch://localhost:9200/papers")
     if "://" in address:
-        raise InputError(
-            f"{address.partition('://')[0]}: no engine of that name; give a folder, or opensearch://…"
-        )
+        scheme, _, place = address.partition("://")
+        place = place.rpartition("@")[2]  # a password is not repeated
+        raise InputError(f"{scheme}://{place}: no engine of that name; give a folder, or opensearch://…")
     return None
