@@ -61,7 +61,7 @@ def main() -> None:
         )
         rename = "ctx._source = ['id': ctx._source.id, 'text': ctx._source.text, 'tokens': ctx._source.emb]"
         client.reindex(
-            {"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},
+            body={"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},
             refresh=True,
             request_timeout=600,
         )
