@@ -207,6 +207,7 @@ def main() -> None:
         print(f"| {one.name} | {number(one.value)} | {one.unit} | {one.source} |")
     known = {one.name: one.value for one in found.values()}
     print("\n" + "\n".join(table([plan(documents, known, given) for documents in SIZES])))
+    print("\n" + "\n".join(losses()))
     print(
         "\nAssumed: "
         + ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in vars(given).items())
