@@ -56,7 +56,9 @@ def main() -> None:
             "text": {"type": "text"},
         }
         settings = {"number_of_replicas": 0}
-        client.indices.create("stock", {"settings": settings, "mappings": {"properties": properties}})
+        client.indices.create(
+            index="stock", body={"settings": settings, "mappings": {"properties": properties}}
+        )
         rename = "ctx._source = ['id': ctx._source.id, 'text': ctx._source.text, 'tokens': ctx._source.emb]"
         client.reindex(
             {"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},

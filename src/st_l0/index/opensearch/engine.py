@@ -203,9 +203,8 @@ class OpenSearchIndex(Bound):
     def loading(self, refused: str | Path | None = None) -> AbstractContextManager[Add]:
         """Add many documents while the caller makes the next ones; see `LoadingIndex.loading`.
 
-        Threads check and send them, each until the server has it on all its copies, or refuses it. A document
-        of the same id is replaced. Settings for a load in bulk are put back at the end; replicas stay, so
-        that the end of a node loses nothing that was acknowledged.
+        Threads check and send each until the server has it on all its copies, or refuses it; one of the same
+        id is replaced. At the end settings are put back; replicas stay all the time, in case a node is lost.
 
         Raises:
             InputError: As for `update`; or documents were refused, and all others are in the index.

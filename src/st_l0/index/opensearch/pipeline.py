@@ -7,15 +7,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_l0.errors import InputError
 from st_l0.index.opensearch import writing
-from st_l0.index.opensearch.writing import Failure, Item, requests, too_long
+from st_l0.index.opensearch.writing import MAX_ITEMS, Failure, Item, requests, too_long
 from st_l0.index.protocol import Add, Ids
 from st_l0.utils.files import FileKind, check_file, replace_file
-from st_l0.utils.sparse import Vectors
+from st_l0.utils.sparse import Vectors, as_csr
 
 if TYPE_CHECKING:
     from st_l0.index.opensearch.engine import OpenSearchIndex
@@ -52,8 +53,17 @@ def load(index: OpenSearchIndex, refused: str | Path | None) -> Iterator[Add]:
         Pipeline(send, server.place, refused) as pipeline,
     ):
 
+        def make(ids: Any, vectors: Vectors, texts: Sequence[str | None] | None) -> Iterator[list[Item]]:
+            return requests(index.items(ids, vectors, texts), most)
+
         def add(ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> None:
-            pipeline.submit(lambda: requests(index.items(ids, vectors, texts), most))
+            rows, matrix = list(ids), as_csr(vectors)
+            if not len(rows) == matrix.shape[0] == (len(rows) if texts is None else len(texts)):
+                index.items(rows, matrix, texts)  # says what does not match
+            for start in range(0, len(rows), MAX_ITEMS):  # each made and sent by another thread
+                some = slice(start, start + MAX_ITEMS)
+                own = None if texts is None else texts[some]
+                pipeline.submit(partial(make, rows[some], matrix[some], own))
 
         yield add
     index.refresh()

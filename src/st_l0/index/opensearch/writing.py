@@ -15,7 +15,7 @@ from st_l0.index.opensearch.server import PASSING, Server, complaint, is_blocked
 
 Action = Literal["index", "create", "delete"]
 MAX_BYTES = 8 << 20  # of a request; the server takes 100 MB by default, and is no faster for it
-MAX_ITEMS = 1000
+MAX_ITEMS = 1024  # a half of what `index_corpus` adds at once
 _PATIENCE = 30.0  # seconds without any acknowledgement
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 20.0  # seconds; between them twice as long each time
 _FAULTS = 6  # attempts in which the server itself may fail (500); then it is the document
