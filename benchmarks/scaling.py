@@ -157,8 +157,8 @@ def losses() -> list[str]:
     """What the approximate searches found of the exact one's hits."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     lines = [
-        "| documents | search | recall@10 | recall@100 | processor ms a query |",
-        "|---|---|---|---|---|",
+        "| documents | search | recall@10 | recall@100 | ms, top 10 | processor ms |",
+        "|---|---|---|---|---|---|",
     ]
     for name, found in results.items():
         if name == "machine":
@@ -207,6 +207,7 @@ def main() -> None:
         print(f"| {one.name} | {number(one.value)} | {one.unit} | {one.source} |")
     known = {one.name: one.value for one in found.values()}
     print("\n" + "\n".join(table([plan(documents, known, given) for documents in SIZES])))
+    print("\n" + "\n".join(losses()))
     print(
         "\nAssumed: "
         + ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in vars(given).items())
