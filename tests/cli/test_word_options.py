@@ -45,6 +45,7 @@ def test_the_weight_is_found_stored_and_said(built):
     folder, said = built
     index = open_index(folder)
     assert index.bm25.language == "english" and index.bm25_weight > 0
+    assert "words with english stop words, english stemmer" in said
     assert f"BM25 counts {index.bm25_weight:g} (by the spread of scores over 5 first sentences" in said
 
 

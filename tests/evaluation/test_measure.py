@@ -91,6 +91,7 @@ def test_how_the_model_is_called():
 
 def test_bm25_beside_the_model():
     report = evaluate(BagOfWords(), PETS, progress=False)
+    assert report["bm25_variant"] == "Lucene's, k1 1.2, b 0.75, english stop words, english stemmer"
     assert set(report["bm25"]) == {
         *QUALITY, *NOTHING, "word_flops", "index_seconds", "search_ms_per_query",
     }  # fmt: skip

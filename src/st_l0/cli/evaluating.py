@@ -101,7 +101,7 @@ def evaluate(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
-    from st_l0.evaluation.report import own_documents_note
+    from st_l0.evaluation.report import bm25_note, own_documents_note
     from st_l0.index import open_index
     from st_l0.indexing.identity import check_model, place
     from st_l0.utils.paths import input_path
@@ -135,8 +135,9 @@ def evaluate(
         say(to_json(summarise(reports)))
     else:
         open_console().print(render(reports))
-        if note := own_documents_note(reports):
-            say(note)
+        for note in (bm25_note(reports), own_documents_note(reports)):
+            if note:
+                say(note)
     if output is not None:
         with writing(output):
             folders = [str(input_path(folder).resolve()) for folder in data]

@@ -92,6 +92,7 @@ def store_weight(
         InputError: Nothing tells the weight.
     """
     from st_l0.index.calibration import weigh_by_spread
+    from st_l0.utils.words import Analyzer
 
     if index.bm25 is None:
         return
@@ -113,4 +114,5 @@ def store_weight(
     else:
         index.bm25_weight = weigh_by_spread(index, encoder, drawn.drawn)
         how = f"by the spread of scores over {len(drawn)} first sentences, without labels"
+    say(f"{name}: words with {Analyzer(index.bm25.language).description}")
     say(f"{name}: BM25 counts {index.bm25_weight:g} ({how})")

@@ -14,6 +14,16 @@ from st_l0.utils.inputs import as_texts
 from st_l0.utils.words import K1, Analyzer, B
 
 
+def variant(language: str) -> str:
+    """What BM25 is here, for people: its figures differ between tools.
+
+    Example:
+        >>> variant("english")
+        "Lucene's, k1 1.2, b 0.75, english stop words, english stemmer"
+    """
+    return f"Lucene's, k1 {K1:g}, b {B:g}, {Analyzer(language).description}"
+
+
 class BM25Result(NamedTuple):
     """What BM25 found, and how long it took.
 

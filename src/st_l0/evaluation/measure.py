@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from st_l0.data import Collection, own_documents
 from st_l0.errors import InputError
-from st_l0.evaluation.bm25 import search_bm25
+from st_l0.evaluation.bm25 import search_bm25, variant
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
 from st_l0.evaluation.significance import randomisation_test
 from st_l0.index.calibration import PseudoQueries, weigh_by_spread
@@ -65,13 +65,15 @@ class EvaluationReport(TypedDict):
 
     What was not measured is left out: the encoding of documents if ``document_vectors`` or an ``index`` were
     given, ``index_seconds`` with an ``index``, and what needs vectors with an ``index`` alone.
-    ``own_documents`` is the number of queries that are documents themselves, which are no hits.
+    ``bm25_variant`` says which BM25 it is, and ``own_documents`` is the number of queries that are documents
+    themselves, which are no hits.
     """
 
     collection: str
     documents: int
     queries: int
     own_documents: NotRequired[int]
+    bm25_variant: NotRequired[str]
     bm25: NotRequired[dict[str, float]]
     model: dict[str, float]
     model_bm25: NotRequired[dict[str, float]]
@@ -162,6 +164,7 @@ def evaluate(
             collection.corpus, collection.queries, k, language=language, own=own, progress=progress
         )
         word_flops = found.flops
+        report["bm25_variant"] = variant(language)
         report["bm25"] = _measure("bm25", found.run, collection, k, results) | {
             "word_flops": word_flops,
             "index_seconds": found.index_seconds,

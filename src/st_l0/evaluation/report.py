@@ -214,6 +214,12 @@ def own_documents_note(reports: Sequence[EvaluationReport]) -> str | None:
     )
 
 
+def bm25_note(reports: Sequence[EvaluationReport]) -> str | None:
+    """A sentence on which BM25 was measured, None where none was."""
+    found = dict.fromkeys(report["bm25_variant"] for report in reports if "bm25_variant" in report)
+    return f"BM25: {'; '.join(found)}." if found else None
+
+
 def _cell(
     key: str, form: Callable[[float], str], values: dict[str, float], systems: _Systems, graded: bool
 ) -> str:
