@@ -50,6 +50,7 @@ def main() -> None:
     with running() as cluster:
         index = OpenSearchIndex(f"opensearch+http://127.0.0.1:{cluster.nodes[0].http}/ours?replicas=0")
         index.add(list(map(str, range(DOCUMENTS))), documents, texts)
+        index.refresh()  # what is not shown yet is not copied
         # The helper's form of an index: the same documents, its names of fields.
         client = OpenSearch(cluster.url)
         properties = {
