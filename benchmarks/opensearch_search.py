@@ -36,7 +36,9 @@ def vectors(generator: np.random.Generator, rows: int, tokens: int) -> sp.csr_ma
     rarity = 1 / np.arange(1, VOCABULARY + 1) ** 0.9
     columns = generator.choice(VOCABULARY, (rows, tokens), p=rarity / rarity.sum()).ravel()
     weights = generator.uniform(0.1, 2.5, rows * tokens).astype(np.float32)
-    return sp.csr_matrix((weights, (np.repeat(np.arange(rows), tokens), columns)), (rows, VOCABULARY))
+    matrix = sp.csr_matrix((weights, (np.repeat(np.arange(rows), tokens), columns)), (rows, VOCABULARY))
+    matrix.sum_duplicates()
+    return matrix
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def main() -> None:
         )
         rename = "ctx._source = ['id': ctx._source.id, 'text': ctx._source.text, 'tokens': ctx._source.emb]"
         client.reindex(
-            {"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},
+            body={"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},
             refresh=True,
             request_timeout=600,
         )
