@@ -36,7 +36,9 @@ def vectors(generator: np.random.Generator, rows: int, tokens: int) -> sp.csr_ma
     rarity = 1 / np.arange(1, VOCABULARY + 1) ** 0.9
     columns = generator.choice(VOCABULARY, (rows, tokens), p=rarity / rarity.sum()).ravel()
     weights = generator.uniform(0.1, 2.5, rows * tokens).astype(np.float32)
-    return sp.csr_matrix((weights, (np.repeat(np.arange(rows), tokens), columns)), (rows, VOCABULARY))
+    matrix = sp.csr_matrix((weights, (np.repeat(np.arange(rows), tokens), columns)), (rows, VOCABULARY))
+    matrix.sum_duplicates()
+    return matrix
 
 
 def main() -> None:
@@ -48,6 +50,7 @@ def main() -> None:
     with running() as cluster:
         index = OpenSearchIndex(f"opensearch+http://127.0.0.1:{cluster.nodes[0].http}/ours?replicas=0")
         index.add(list(map(str, range(DOCUMENTS))), documents, texts)
+        index.refresh()  # what is not shown yet is not copied
         # The helper's form of an index: the same documents, its names of fields.
         client = OpenSearch(cluster.url)
         properties = {
@@ -56,10 +59,12 @@ def main() -> None:
             "text": {"type": "text"},
         }
         settings = {"number_of_replicas": 0}
-        client.indices.create("stock", {"settings": settings, "mappings": {"properties": properties}})
+        client.indices.create(
+            index="stock", body={"settings": settings, "mappings": {"properties": properties}}
+        )
         rename = "ctx._source = ['id': ctx._source.id, 'text': ctx._source.text, 'tokens': ctx._source.emb]"
         client.reindex(
-            {"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},
+            body={"source": {"index": index.name}, "dest": {"index": "stock"}, "script": {"source": rename}},
             refresh=True,
             request_timeout=600,
         )

@@ -162,7 +162,7 @@ def test_without_a_weight_nothing_changes(corpus):
             assert hits.scores.tobytes() == expected.scores.tobytes()
 
 
-def test_threads_and_batches_find_the_same(corpus, monkeypatch):
+def test_threads_batches_and_what_is_kept_change_nothing(corpus, monkeypatch):
     index, queries, asked, _, _ = corpus
 
     def search():
@@ -175,6 +175,15 @@ def test_threads_and_batches_find_the_same(corpus, monkeypatch):
         for hits in index.search(queries[row], 30, texts=[text], bm25=2)
     ]
     assert search() == alone
+    statistics = index._snapshot.statistics
+    for limit in (0, 300, 10**6):  # nothing is kept, little, all
+        monkeypatch.setattr(statistics, "_limit", limit)
+        monkeypatch.setattr(statistics, "_room", limit)
+        statistics._postings.clear()
+        assert search() == search() == alone
+        held = sum(len(rows) for rows, _ in statistics._postings.values())
+        assert held <= limit
+        assert (held > 0) == (limit > 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(searching, "_ROWS", 10)
     monkeypatch.setattr(searching, "_QUERIES", 3)

@@ -97,8 +97,9 @@ class Analyzer:
 
     def __call__(self, texts: Iterable[str], *, progress: bool = False) -> list[list[str]]:
         """The words of each text, in order, with repetitions."""
-        bar = tqdm(texts, desc="Splitting", unit="text", leave=False, disable=not progress)
-        rows = [[word for word in self._words(text) if word not in self.stop_words] for text in bar]
+        if progress:  # a bar, shown or not, takes longer than a query's words
+            texts = tqdm(texts, desc="Splitting", unit="text", leave=False)
+        rows = [[word for word in self._words(text) if word not in self.stop_words] for text in texts]
         distinct = list(dict.fromkeys(chain.from_iterable(rows)))
         # Some stemmers leave nothing of an ending that stands alone (Nepali "को").
         stems = {word: stem or word for word, stem in zip(distinct, self._stem(distinct), strict=True)}

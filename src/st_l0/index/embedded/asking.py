@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from st_l0.errors import InputError
 from st_l0.index.embedded.arguments import as_ids
-from st_l0.index.embedded.bm25 import WordSettings
-from st_l0.index.embedded.searching import Weighed
+from st_l0.index.embedded.bm25 import Weighed, WordSettings
 from st_l0.index.embedded.snapshot import Snapshot
 from st_l0.index.protocol import Ids, as_weight
 from st_l0.utils.inputs import as_texts

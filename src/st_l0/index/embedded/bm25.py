@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +62,23 @@ class Word(NamedTuple):
     """A word that some document has.
 
     Attributes:
+        text: The word.
         idf: How rare it is, above 0.
-        spans: Where its postings lie in each segment; (0, 0) where there are none.
+        bases: Position of the first row of each segment that has it.
+        rows: Its postings there: rows, ascending. Deleted ones are among them.
+        counts: And how often each row has it.
     """
 
+    text: str
     idf: float
-    spans: list[tuple[int, int]]
+    bases: list[int]
+    rows: list[NDArray[np.int32]]
+    counts: list[NDArray[np.integer[Any]]]
+
+
+Weighed: TypeAlias = Sequence[tuple[Word, float]]  # the words of a query, and their weights in it
+
+_KEPT_A_DOCUMENT, _KEPT = 32, 1 << 24  # postings that are kept in memory, and never more than that, 128 MB
 
 
 class Statistics:
@@ -91,19 +102,19 @@ class Statistics:
             self.documents += len(lengths) if bm25.lengths == "exact" else int(np.count_nonzero(lengths))
             self.total += int(lengths.sum(dtype=np.int64))
         mean = self.total / self.documents if self.total else 1.0
-        self._norms = []
-        for live in segments:
-            lengths = _words_of(live).lengths
-            coded = lengths if bm25.lengths == "exact" else code_lengths(lengths)
-            self._norms.append((bm25.k1 * (1 - bm25.b + bm25.b * coded / mean)).astype(np.float32))
+        lengths = np.concatenate([np.zeros(0, np.int32), *(_words_of(live).lengths for live in segments)])
+        coded = lengths if bm25.lengths == "exact" else code_lengths(lengths)
+        self._norms = (bm25.k1 * (1 - bm25.b + bm25.b * coded / mean)).astype(np.float32)  # one a position
+        self._postings: dict[str, tuple[NDArray[Any], NDArray[np.float32]]] = {}
+        self._limit = self._room = min(_KEPT_A_DOCUMENT * len(self._norms), _KEPT)
 
-    def weigh(self, words: Sequence[str], weight: float) -> list[tuple[str, Word, float]]:
+    def weigh(self, words: Sequence[str], weight: float) -> Weighed:
         """The words of a query that some document has, and ``weight`` times the IDF of each.
 
         A word counts as often as it is there.
         """
-        known = ((word, self.find(word), count) for word, count in Counter(words).items())
-        return [(word, found, weight * found.idf * count) for word, found, count in known if found]
+        known = ((self.find(word), count) for word, count in Counter(words).items())
+        return [(word, weight * word.idf * count) for word, count in known if word is not None]
 
     def find(self, word: str) -> Word | None:
         """A word, or None if no document has it.
@@ -114,26 +125,56 @@ class Statistics:
         known = self._found.get(word)
         if known is not None:
             return known
-        spans = [_words_of(live).find(word) for live in self._segments]
-        frequency = 0
-        for live, kept, (start, stop) in zip(self._segments, self._kept, spans, strict=True):
-            rows = _words_of(live).postings.rows[start:stop]
-            frequency += len(rows) if kept is None else int(np.count_nonzero(kept[rows]))
+        frequency, base = 0, 0
+        found = Word(word, 0.0, [], [], [])
+        for live, kept in zip(self._segments, self._kept, strict=True):
+            words = _words_of(live)
+            start, stop = words.find(word)
+            if start < stop:
+                rows = words.postings.rows[start:stop]
+                frequency += len(rows) if kept is None else int(np.count_nonzero(kept[rows]))
+                found.bases.append(base)
+                found.rows.append(rows)
+                found.counts.append(words.counts(start, stop))
+            base += len(live.segment)
         if not frequency:
             return None
         idf = math.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))
-        self._found[word] = Word(idf, spans)
-        return self._found[word]
+        self._found[word] = found = found._replace(idf=idf)
+        return found
 
-    def gather(
-        self, segment: int, spans: Sequence[tuple[int, int]]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The rows of postings of a segment, at least one span, and what each is worth: tf / (tf + norm)."""
-        rows, counts = _words_of(self._segments[segment]).gather(spans)
-        norms = self._norms[segment].take(rows)
-        norms += counts
-        counts /= norms
-        return rows, counts
+    def postings(self, word: Word) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Positions that have a word, ascending, and what BM25 makes of each count: count / (count + norm).
+
+        What was asked for is kept, up to a limit: few words make up most of the postings of queries.
+        """
+        kept = self._postings.get(word.text)
+        if kept is not None:
+            return kept
+        rows, counts = word.rows[0], word.counts[0]
+        if len(self._segments) > 1:
+            shape = np.int32 if len(self._norms) < 2**31 else np.int64
+            bases = np.array(word.bases, shape)
+            rows = np.concatenate([piece + base for piece, base in zip(word.rows, bases, strict=True)])
+            counts = np.concatenate(word.counts)
+        values = counts.astype(np.float32)
+        values /= self._norms.take(rows) + values
+        self._room -= len(rows)
+        if self._room < 0:
+            self._postings.clear()
+            self._room = self._limit - len(rows)
+        if self._room >= 0:
+            self._postings[word.text] = rows, values
+        return rows, values
+
+    def part(self, word: Word, position: int) -> float:
+        """What BM25 makes of the count that a document has; 0 without the word."""
+        for base, rows, counts in zip(word.bases, word.rows, word.counts, strict=True):
+            place = int(np.searchsorted(rows, position - base))
+            if place < len(rows) and rows[place] == position - base:
+                count = np.float32(counts[place])
+                return float(count / (count + self._norms[position]))
+        return 0.0
 
 
 def _words_of(live: LiveSegment) -> Words:

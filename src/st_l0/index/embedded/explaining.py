@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from st_l0.index.embedded.searching import Weighed
+from st_l0.index.embedded.bm25 import Weighed
 from st_l0.index.embedded.snapshot import Snapshot
 
 
@@ -21,8 +21,7 @@ def explain(
         words: Those of the query, as `Statistics.weigh` gave them.
     """
     ((number, _, (row,)),) = snapshot.split(np.array([position]))
-    segment = snapshot.segments[number].segment
-    vectors = segment.vectors
+    vectors = snapshot.segments[number].segment.vectors
     vectors.prove_lists(query.indices)
     shared: dict[int | str, tuple[float, float]] = {}
     for token, weight in zip(query.indices.tolist(), query.data.tolist(), strict=True):
@@ -30,12 +29,8 @@ def explain(
         place = start + int(np.searchsorted(vectors.rows[start:stop], row))
         if place < stop and vectors.rows[place] == row:
             shared[token] = (weight, float(vectors.values[place]))
-    for text, word, weight in words:
-        assert segment.words is not None
-        rows = segment.words.postings.rows
-        start, stop = word.spans[number]
-        place = start + int(np.searchsorted(rows[start:stop], row))
-        if place < stop and rows[place] == row:
-            _, (part,) = snapshot.statistics.gather(number, [(place, place + 1)])
-            shared[text] = (weight, float(part))
+    for word, weight in words:
+        part = snapshot.statistics.part(word, position)
+        if part:
+            shared[word.text] = (weight, part)
     return dict(sorted(shared.items(), key=lambda item: -item[1][0] * item[1][1]))

@@ -56,27 +56,15 @@ def accumulate(
     csc_matvec(len(scores), len(columns), spans.ravel(), rows, weights, columns, scores)
 
 
-def accumulate_lists(
-    ends: NDArray[np.int32],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    scores: NDArray[np.float32],
+def accumulate_list(
+    rows: NDArray[np.integer[Any]], values: NDArray[np.float32], weight: float, scores: NDArray[np.float32]
 ) -> None:
-    """Add lists of postings that lie back to back, each times its weight, to ``scores`` in place.
-
-    Args:
-        ends: List ``i`` lies in ``ends[i]:ends[i + 1]``; shape ``(lists + 1,)``.
-        rows: Document of each posting, at most once a list, shape ``(postings,)``.
-        values: Value of each posting, shape ``(postings,)``.
-        weights: One a list, shape ``(lists,)``.
-        scores: One sum a document, contiguous, shape ``(documents,)``.
-    """
+    """Add one list of postings, times a weight, to ``scores`` in place; shapes as for `accumulate`."""
+    column = np.array([weight], dtype=np.float32)
     if csc_matvec is None:
-        for start, stop, weight in zip(ends[:-1].tolist(), ends[1:].tolist(), weights, strict=True):
-            np.add.at(scores, rows[start:stop], values[start:stop] * weight)
+        np.add.at(scores, rows, values * column)
         return
-    csc_matvec(len(scores), len(weights), ends, rows, values, weights, scores)
+    csc_matvec(len(scores), 1, np.array([0, len(rows)], dtype=rows.dtype), rows, values, column, scores)
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

@@ -12,12 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from st_l0.index.embedded.bm25 import Word
-from st_l0.index.embedded.kernel import accumulate, accumulate_lists, top_k
+from st_l0.index.embedded.bm25 import Weighed
+from st_l0.index.embedded.kernel import accumulate, accumulate_list, top_k
 from st_l0.index.embedded.snapshot import Snapshot
 
 Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
-Weighed: TypeAlias = "Sequence[tuple[str, Word, float]]"
 
 _QUERIES = 16  # that many at a time go to a thread
 _ROWS = 1 << 15  # per thread: with fewer rows the threads wait for Python's lock longer than they walk
@@ -85,20 +84,16 @@ def _search(
     """One query; what ``scores`` holds is overwritten."""
     start, stop = queries.indptr[row : row + 2].tolist()
     tokens, weights = queries.indices[start:stop], queries.data[start:stop]
-    word_weights = np.array([weight for _, _, weight in words], dtype=np.float32)
     scores.fill(0)
     base = 0
-    for number, live in enumerate(snapshot.segments):
+    for live in snapshot.segments:
         segment, vectors = live.segment, live.segment.vectors
         view = scores[base : base + len(segment)]
         vectors.prove_lists(tokens)
         accumulate(vectors.indptr, vectors.rows, vectors.values, tokens, weights, view)
-        if words:
-            spans = [word.spans[number] for _, word, _ in words]
-            ends = np.cumsum([0, *(stop - start for start, stop in spans)], dtype=np.int32)
-            rows, values = snapshot.statistics.gather(number, spans)
-            accumulate_lists(ends, rows, values, word_weights, view)
         base += len(segment)
+    for word, weight in words:
+        accumulate_list(*snapshot.statistics.postings(word), weight, scores)
     if visible is not None:
         scores *= visible  # several times faster than assigning zeros through a mask
     positions = top_k(scores, k)

@@ -27,6 +27,10 @@ class Snapshot:
     words: WordSettings | None = None
     _spare: list[NDArray[np.float32]] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Statistics hold views of postings, which would be copied.
+        return {name: value for name, value in self.__dict__.items() if name != "statistics"}
+
     def __len__(self) -> int:
         return sum(len(live) for live in self.segments)
 

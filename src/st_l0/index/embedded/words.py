@@ -92,20 +92,14 @@ class Words:
         start, stop = self._strings.offsets[number : number + 2].tolist()
         return self._strings.blob[start:stop].tobytes()
 
-    def counts(self, start: int, stop: int) -> NDArray[np.int32]:
+    def counts(self, start: int, stop: int) -> NDArray[np.integer[Any]]:
         """How often the document of each posting has its word, shape ``(stop - start,)``."""
-        counts = self.postings.values[start:stop].astype(np.int32)
+        counts: NDArray[np.integer[Any]] = self.postings.values[start:stop]
         first, last = np.searchsorted(self._places, [start, stop]).tolist()
-        counts[self._places[first:last] - start] = self._large[first:last]
+        if first < last:
+            counts = counts.astype(np.int32)
+            counts[self._places[first:last] - start] = self._large[first:last]
         return counts
-
-    def gather(self, spans: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The rows and counts of postings in several places, back to back; at least one."""
-        rows = np.concatenate([self.postings.rows[start:stop] for start, stop in spans])
-        if len(self._places):
-            return rows, np.concatenate([self.counts(*span) for span in spans]).astype(np.float32)
-        counts = np.concatenate([self.postings.values[start:stop] for start, stop in spans])
-        return rows, counts.astype(np.float32)
 
     def all(self) -> list[bytes]:
         """All words, in order; errors as for `find`."""
@@ -146,7 +140,8 @@ class Words:
         """The counts of words ``first`` to ``last``, shape ``(words, documents)``."""
         block = self.postings.block(first, last)
         start, stop = self.postings.indptr[[first, last]].tolist()
-        return sp.csr_matrix((self.counts(start, stop), block.indices, block.indptr), shape=block.shape)
+        counts = self.counts(start, stop).astype(np.int32)
+        return sp.csr_matrix((counts, block.indices, block.indptr), shape=block.shape)
 
 
 def word_arrays(documents: Sequence[Sequence[str]]) -> dict[str, NDArray[Any]]:
