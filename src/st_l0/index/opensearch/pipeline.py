@@ -6,20 +6,19 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from st_l0.errors import InputError
 from st_l0.index.opensearch import writing
+from st_l0.index.opensearch.record import State
+from st_l0.index.opensearch.server import Server
 from st_l0.index.opensearch.writing import MAX_ITEMS, Failure, Item, requests, too_long
 from st_l0.index.protocol import Add, Ids
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.sparse import Vectors, as_csr
-
-if TYPE_CHECKING:
-    from st_l0.index.opensearch.engine import OpenSearchIndex
 
 _SENDERS = 4  # requests under way: as many as a small cluster works on, and what one node has in its queue
 _WAITING = 4  # further ones that wait to be sent; then the caller waits
@@ -36,8 +35,27 @@ def _is_refused(path: Path) -> bool:
 REFUSED = FileKind("a file of refused documents", _is_refused)
 
 
+class Target(Protocol):
+    """What a load needs of an index; `OpenSearchIndex` has it."""
+
+    server: Server
+
+    @property
+    def state(self) -> State:
+        """What the server showed of the index last."""
+
+    def bulk_settings(self) -> AbstractContextManager[Any]:
+        """Settings for many documents, put back at the end."""
+
+    def items(self, ids: Ids, vectors: Vectors, texts: Sequence[str | None] | None = None) -> list[Item]:
+        """Documents as the server takes them."""
+
+    def refresh(self) -> None:
+        """Show what was written."""
+
+
 @contextmanager
-def load(index: OpenSearchIndex, refused: str | Path | None) -> Iterator[Add]:
+def load(index: Target, refused: str | Path | None) -> Iterator[Add]:
     """See `OpenSearchIndex.loading`."""
     server = index.server
     most = server.largest_body()
