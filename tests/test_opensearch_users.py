@@ -172,3 +172,27 @@ def test_search_and_evaluate_commands(filled, collection_folder, texts, opensear
         quality(reports[0]["collections"]["toy"])
     )
     assert "encode_documents_seconds" not in reports[1]["collections"]["toy"]["model"]
+
+
+def test_a_benchmark(filled, opensearch_target, collection_folder, tmp_path, monkeypatch):
+    """A task of mteb, its data from a folder, searched on the server; the indexes go afterwards."""
+    monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb"))
+    _, folder, index, _ = filled
+    (tmp_path / "root").mkdir()
+    collection_folder.rename(tmp_path / "root" / "SciFact")
+
+    def run(*options, code=0):
+        arguments = ["evaluate", folder, "--tasks", "SciFact", "--data-root", str(tmp_path / "root")]
+        result = CliRunner().invoke(app, [*arguments, "--no-bm25", *options])
+        assert result.exit_code == code, result.output
+        return result.stdout or result.output
+
+    def scores(*options):
+        summary = json.loads(run("--json", "--results", str(tmp_path / f"kept{len(options)}"), *options))
+        return summary["collections"]["SciFact"]["model"]["main_score"]
+
+    before = index.server.request("GET", "/_cat/indices?format=json")
+    assert scores("--engine", opensearch_target) == pytest.approx(scores(), abs=1e-3)
+    after = index.server.request("GET", "/_cat/indices?format=json")
+    assert {one["index"] for one in after} == {one["index"] for one in before}
+    assert "give --results FOLDER" in run("--engine", opensearch_target, code=2)

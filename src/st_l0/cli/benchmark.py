@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from st_l0.utils.terminal import is_terminal, open_console, printable, to_json
 
 if TYPE_CHECKING:
     from st_l0.evaluation.benchmarking import TaskReport
+    from st_l0.index import Index
 
 _PANEL = "Benchmarks"
 
@@ -58,6 +61,14 @@ Results = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Search on a server: opensearch://HOST:9200/NAME; indexes of that name are made and removed.",
+        rich_help_panel=_PANEL,
+    ),
+]
 Reference = Annotated[
     bool,
     typer.Option("--reference", help="Let mteb's own loader and search measure.", rich_help_panel=_PANEL),
@@ -87,6 +98,7 @@ def run_benchmark(
     name: str | None,
     revision: str | None,
     results: Path | None,
+    engine: str | None,
     reference: bool,
     submit: bool,
     meta: list[str] | None,
@@ -107,7 +119,10 @@ def run_benchmark(
     from st_l0.evaluation.benchmarks import select_tasks
     from st_l0.evaluation.model_meta import read_stated
     from st_l0.evaluation.report import check_results, write_results
+    from st_l0.index import check_target
 
+    if engine is not None:
+        check_target(engine)
     stated = read_stated(meta or ())
     names = [part.strip() for option in tasks or () for part in option.split(",") if part.strip()]
     selected = select_tasks(benchmark, names)
@@ -131,19 +146,22 @@ def run_benchmark(
         _tell(f"{model} has no name: its results are kept in {entry.shelf.folder}, and none can be submitted")
     found: dict[str, Any] = {}
     reports: list[TaskReport] = []
-    for report in leaderboard.measure(
-        entry,
-        selected.tasks,
-        reference=reference,
-        bm25=bm25,
-        data_root=data_root,
-        batch_size=batch_size,
-        progress=is_terminal(sys.stderr),
-        results=None if output is None else found,
-    ):
-        reports.append(report)
-        score = 100 * report["model"]["main_score"]
-        _tell(f"{len(reports)}/{len(selected.tasks)} {report['collection']}: {report['metric']} {score:.2f}")
+    with _indexes(engine) as make_index:
+        for report in leaderboard.measure(
+            entry,
+            selected.tasks,
+            reference=reference,
+            bm25=bm25,
+            data_root=data_root,
+            batch_size=batch_size,
+            progress=is_terminal(sys.stderr),
+            results=None if output is None else found,
+            make_index=make_index,
+        ):
+            reports.append(report)
+            score = 100 * report["model"]["main_score"]
+            done = f"{len(reports)}/{len(selected.tasks)} {report['collection']}"
+            _tell(f"{done}: {report['metric']} {score:.2f}")
     summary = summarise_benchmark(
         reports,
         benchmark=selected.name,
@@ -174,6 +192,17 @@ def run_benchmark(
             )
 
 
+def _indexes(engine: str | None) -> AbstractContextManager[Callable[[], Index]]:
+    """What makes the indexes of a run: in memory, or on a server, from which they go at the end."""
+    from st_l0.index import EmbeddedIndex
+
+    if engine is None:
+        return nullcontext(EmbeddedIndex)
+    from st_l0.index.opensearch.scratch import scratch
+
+    return scratch(engine)
+
+
 def check_options(data: list[Path] | None, dtype: str, split: str, options: dict[str, Any]) -> bool:
     """Whether a benchmark is asked for; options that go with the other way only are refused.
 
@@ -194,6 +223,12 @@ def check_options(data: list[Path] | None, dtype: str, split: str, options: dict
         raise InputError("--data and a benchmark are measured apart: give one of them")
     if dtype != "float32":
         raise InputError(f"--dtype {dtype}: benchmarks are measured in float32; leave it out")
+    if options["engine"] and (options["reference"] or options["submit"]):
+        raise InputError("--engine: what is submitted is measured by mteb's own search; leave it out")
+    if options["engine"] and options["results"] is None:
+        raise InputError(
+            "--engine: the server rounds weights, so its results are kept apart: give --results FOLDER"
+        )
     if split != "test":
         raise InputError("--split: a benchmark has its own splits; leave it out")
     return True

@@ -14,6 +14,7 @@ from st_l0.cli.app import TrustRemoteCode, app, say, writing
 from st_l0.cli.benchmark import (
     BenchmarkName,
     DataRoot,
+    Engine,
     EntryName,
     Meta,
     Reference,
@@ -75,6 +76,7 @@ def evaluate(
     name: EntryName = None,
     revision: Revision = None,
     results: Results = None,
+    engine: Engine = None,
     reference: Reference = False,
     submit: Submit = False,
     meta: Meta = None,
@@ -82,7 +84,7 @@ def evaluate(
     """Measure a model on retrieval collections, or on a benchmark of mteb."""
     of_benchmark: dict[str, Any] = {
         "benchmark": benchmark, "tasks": tasks, "data_root": data_root, "name": name, "revision": revision,
-        "results": results, "reference": reference, "submit": submit, "meta": meta,
+        "results": results, "engine": engine, "reference": reference, "submit": submit, "meta": meta,
     }  # fmt: skip
     if check_options(data, dtype, split, of_benchmark):
         run_benchmark(
