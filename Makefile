@@ -73,7 +73,7 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[dev,eval,opensearch,quickstart,report]'
+	$(PIP) -e '.[dev,eval,aws,quickstart,report]'
 	touch $@
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
