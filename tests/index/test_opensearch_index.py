@@ -275,6 +275,7 @@ def test_texts_are_fetched_when_one_is_read(index, monkeypatch):
 
 
 def test_an_index_takes_the_place_of_another(index, opensearch_target):
+    assert ids_of(index) == ["a", "b", "c"]  # which shows to all what was written
     other = open_index(opensearch_target)
     with index.replacing() as new:
         new.add([1, 2], VECTORS[:2])
