@@ -196,3 +196,33 @@ def test_a_benchmark(filled, opensearch_target, collection_folder, tmp_path, mon
     after = index.server.request("GET", "/_cat/indices?format=json")
     assert {one["index"] for one in after} == {one["index"] for one in before}
     assert "give --results FOLDER" in run("--engine", opensearch_target, code=2)
+
+
+def test_words_by_commands(opensearch_target, texts, tmp_path, tiny_encoder):
+    """On a server as in a folder, where lengths are short enough to be exact."""
+    model = save_model(tiny_encoder(), tmp_path / "model")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"_id": id, "text": text}) + "\n" for id, text in texts.corpus.items())
+    )
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    found = {}
+    for place in (opensearch_target, str(tmp_path / "index")):
+        said = run("index", model, corpus, "--to", place, "--bm25", "english")
+        assert "60 documents added" in said and "BM25 counts" in said
+        weight = open_index(place).bm25_weight
+        hits = json.loads(run("search", place, "cat river bread", "--explain", "--json"))["hits"]
+        for hit in hits:
+            parts = [part["score"] for part in hit["tokens"] + hit["words"]]
+            assert sum(parts) == pytest.approx(hit["score"], rel=1e-4)
+        alone = json.loads(run("search", place, "cat river bread", "--bm25", "0", "--json"))["hits"]
+        found[place] = weight, [hit["score"] for hit in hits], [hit["score"] for hit in alone]
+    (weight, both, alone), (other_weight, other_both, other_alone) = found.values()
+    assert weight == pytest.approx(other_weight, rel=0.02)
+    assert alone == pytest.approx(other_alone, rel=4e-3)
+    assert both == pytest.approx(other_both, rel=0.02) and both != alone
