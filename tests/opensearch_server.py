@@ -150,6 +150,9 @@ class Node:
             "path.logs": str(folder / "logs"),
             **settings,
         }
+        if (home / "plugins" / "opensearch-ml").exists():
+            # It refuses models for a while where the heap is as full as a small one may be.
+            own["plugins.ml_commons.jvm_heap_memory_threshold"] = 100
         lines = (f"{name}: {json.dumps(value)}\n" for name, value in own.items())
         (folder / "config" / "opensearch.yml").write_text("".join(lines), encoding="utf-8")
         for name in ("data", "logs", "tmp"):

@@ -15,6 +15,7 @@ from st_l0.errors import InputError
 from st_l0.index.opensearch import OpenSearchIndex, models
 from st_l0.index.opensearch.address import Address
 from st_l0.index.opensearch.server import Server
+from st_l0.indexing import server_queries
 from st_l0.indexing.server_queries import register
 
 MINI = Path(__file__).parents[2] / "models" / "st-l0-mini"
@@ -181,11 +182,24 @@ def models_archive(encoder):
     return query_archive(encoder, "model", ids=True)
 
 
-def test_the_analyzer_of_the_server(opensearch_target, model, encoder):
-    own = QueryEncoder.from_pretrained(MINI)
+def test_the_analyzer_of_the_server(opensearch_target, tmp_path):
+    """It has MS MARCO's IDF. The shipped model differs in punctuation only, which weighs 0."""
+    mini = QueryEncoder.from_pretrained(MINI)
+    weights, vocabulary = mini.query_weights.copy(), mini.tokenizer.get_vocab()
+    there, split = {}, mini.tokenizer.backend_tokenizer.encode
+    for text in server_queries._texts_of_tokens(mini):
+        if any(weights[row] == 0 for row in split(text, add_special_tokens=False).ids):
+            there |= server_queries._analyze(server_of(opensearch_target), [text])
+    for token, weight in there.items():
+        weights[vocabulary[token]] = weight
+    assert ((weights > 0) & (mini.query_weights == 0)).sum() > 200
+    folder = tmp_path / "mini"
+    shutil.copytree(MINI, folder, ignore=lambda path, names: {"model.safetensors"} & set(names))
+    save_file({"weight": weights}, folder / "query_0_SparseStaticEmbedding" / "model.safetensors")
+    own = QueryEncoder.from_pretrained(folder)
     names = [own.tokenizer.convert_ids_to_tokens(row) for row in range(own.vocabulary_size)]
     index = fill(opensearch_target, own, tokens=names)
-    found = register(MINI, opensearch_target, analyzer=True)
+    found = register(folder, opensearch_target, analyzer=True)
     assert found.model is None
     assert found.query["query"]["neural_sparse"]["emb"]["analyzer"] == "bert-uncased"
     expected = index.search(own.encode_query([TEXTS[0]]), 8)[0].as_run()
