@@ -32,7 +32,7 @@ mini: $(MINI)/model/modules.json
 	$(BIN)/st-l0 export $(MINI)/model --output $(MINI)/st-l0-mini --max-seq-length 256
 	$(BIN)/st-l0 evaluate $(MINI)/st-l0-mini $$(printf -- '--data %s ' runs/ablation/eval/*) --output $(MINI)/evaluation.json
 	$(BIN)/st-l0 export $(MINI)/model --output $(MINI)/st-l0-mini --max-seq-length 256 \
-	    --card training_recipes/mini/card.yaml --evaluation $(MINI)/evaluation.json
+	    --card model_cards/st-l0-mini.yaml --evaluation $(MINI)/evaluation.json
 
 runs/mini/%/model/modules.json: training_recipes/mini/%.yaml | prepared
 	@! test -e $@ || { echo 'runs/mini/$* is older than what it is made from: remove it to train anew' >&2; exit 2; }

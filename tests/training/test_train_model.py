@@ -693,7 +693,7 @@ def test_a_model_that_cannot_be_saved_keeps_the_former_one(recipe, tmp_path, mon
     def full(self, path, *args, **kwargs):
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr(SparseEncoder, "save_pretrained", full)
+    monkeypatch.setattr(SparseEncoder, "save", full)
     with pytest.raises(OSError, match=r"run: the model could not be saved \(.*No space left"):
         train(load_recipe(recipe(training={"save_strategy": "no"})))
     assert same(before, weights(good))

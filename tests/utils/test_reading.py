@@ -16,7 +16,7 @@ from st_l0.utils.reading import read_json
     [
         (b"", r"not valid JSON \(Expecting value.*\); mend it"),
         (b"{", r"not valid JSON \(.*\); mend it"),
-        (b"\xff\xfe{\0}\0", r"not valid JSON \('utf-8' codec .*\); mend it"),
+        (b"\xff\xfe{\0}\0", r"not UTF-8 \('utf-8' codec .*\); mend it"),
         (b"[" * 100_000, r"not valid JSON \(maximum recursion depth.*\); mend it"),
         (b"1" * 5000, r"not valid JSON \(Exceeds the limit.*\); mend it"),
         (b"[]", "holds a JSON list, not a dict; mend it"),

@@ -48,8 +48,9 @@ def read_json(path: str | Path, mend: str, kind: type = dict) -> Any:
     Raises:
         InputError: There is no such file, it cannot be read, is no JSON or holds something else.
     """
+    text = read_text(path, mend)
     try:
-        found = json.loads(read_text(path, mend))
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({reason(error)}); {mend}") from error
     if not isinstance(found, kind):
