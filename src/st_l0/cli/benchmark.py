@@ -160,8 +160,8 @@ def run_benchmark(
         ):
             reports.append(report)
             score = 100 * report["model"]["main_score"]
-            done = f"{len(reports)}/{len(selected.tasks)} {report['collection']}"
-            _tell(f"{done}: {report['metric']} {score:.2f}")
+            place = f"{len(reports)}/{len(selected.tasks)} {report['collection']}"
+            _tell(f"{place}: {report['metric']} {score:.2f}")
     summary = summarise_benchmark(
         reports,
         benchmark=selected.name,
