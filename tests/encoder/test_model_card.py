@@ -57,6 +57,17 @@ def trained(tiny_encoder, tmp_path, no_hub):
     return model
 
 
+def test_how_much_bm25_counts_beside_it(tiny_encoder, tmp_path, no_hub):
+    model = tiny_encoder()
+    folder = tmp_path / "model"
+    model.save_pretrained(str(folder))
+    assert "BM25 beside it" not in (folder / "README.md").read_text()
+    model = type(model).from_pretrained(folder, device="cpu")
+    model.bm25_weight = 2.5  # the card that was read says nothing of it
+    model.save_pretrained(str(tmp_path / "other"))
+    assert "| score + 2.5 × BM25 |" in (tmp_path / "other" / "README.md").read_text()
+
+
 def test_no_text_of_the_training_and_no_placeholder(trained, tmp_path):
     card = card_of(trained, tmp_path / "model")
     for text in (

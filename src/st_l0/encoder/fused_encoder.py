@@ -190,7 +190,7 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
     def _card_state(self) -> list[Any]:
         """What a card tells of: settings, and weights by a sum over their bits."""
         poolings = [one.get_config_dict() for one in self.modules() if isinstance(one, SpladePooling)]
-        settings = [self.prompts, self.max_active_dims, self.max_seq_length, poolings]
+        settings = [self.prompts, self.max_active_dims, self.max_seq_length, self.bm25_weight, poolings]
         return [json.dumps(settings, default=str), *(_bits(parameter) for parameter in self.parameters())]
 
     @property

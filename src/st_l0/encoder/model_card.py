@@ -115,6 +115,7 @@ class ModelCardData(SparseEncoderModelCardData):
             "dims": model.get_embedding_dimension(),
             "parameters": sum(one.numel() for one in model.parameters()) - tables,
             "document_length": model.max_seq_length,
+            "bm25_weight": getattr(model, "bm25_weight", None),
             "query_length": limit if limit is not None and limit < 1 << 30 else None,
             "prompts": {name: text for name, text in model.prompts.items() if text},
             "formula": None if logs is None else _formula(logs, poolings[0].pooling_strategy),
