@@ -27,7 +27,7 @@ from st_l0.evaluation.measure import search_collection
 from st_l0.evaluation.metrics import flops, quality_per_query
 from st_l0.evaluation.significance import randomisation_test
 from st_l0.index import EmbeddedIndex
-from st_l0.index.calibration import PseudoQueries, weigh_by_spread
+from st_l0.index.calibration import weigh_by_documents
 from st_l0.utils.sparse import keep_largest, silence_empty
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -57,10 +57,7 @@ def measure(
     index.add(list(collection.corpus), vectors, texts)
     queries = model.encode_query(list(collection.queries.values()), convert_to_scipy=True)
     own = own_documents(collection.corpus, collection.queries, collection.qrels)
-    drawn = PseudoQueries()
-    for _ in drawn.watch(collection.corpus.items()):
-        pass
-    auto = weigh_by_spread(index, model, drawn.drawn)
+    auto = weigh_by_documents(index, model, collection.corpus.items())
 
     def search(vectors: sp.csr_matrix, weight: float) -> dict[str, float]:
         run, _ = search_collection(index, collection, vectors, 100, own, False, weight)

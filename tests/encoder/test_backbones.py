@@ -118,6 +118,7 @@ def test_where_neighbours_in_a_batch_count_it_is_refused(kind, tmp_path):
             "deberta-v2",
             "MaskedLM",
             {"legacy": False},
+            # The second where transformers itself (5.18) cannot load such a head.
             "not one for each of 127 entries|no attribute `weight`",
         ),
         ("tapas", "MaskedLM", {}, "cannot read a plain text"),

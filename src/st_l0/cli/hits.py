@@ -42,23 +42,17 @@ def print_hits(
     if not vectors.nnz and not bm25:
         return False
 
-    def parts(hit: Hit, kind: type, name: str) -> list[dict[str, Any]]:
-        return [
-            {
-                name: part if isinstance(part, str) else str(model.tokenizer.convert_ids_to_tokens(part)),
-                "score": float(left * right),
-                "query": float(left),
-                "document": float(right),
-            }
-            for part, (left, right) in index.explain(
-                vectors, hit.id, text=query if bm25 else None, bm25=bm25
-            ).items()
-            if isinstance(part, kind)
-        ]
-
     def parts_of(hit: Hit) -> dict[str, list[dict[str, Any]]]:
-        found = {"tokens": parts(hit, int, "token")}
-        return found | {"words": parts(hit, str, "word")} if bm25 else found
+        found: dict[str, list[dict[str, Any]]] = {"tokens": [], "words": []} if bm25 else {"tokens": []}
+        parts = index.explain(vectors, hit.id, text=query if bm25 else None, bm25=bm25)
+        for part, (left, right) in parts.items():
+            numbers = {"score": float(left * right), "query": float(left), "document": float(right)}
+            if isinstance(part, str):
+                found["words"].append({"word": part} | numbers)
+            else:
+                token = str(model.tokenizer.convert_ids_to_tokens(part))
+                found["tokens"].append({"token": token} | numbers)
+        return found
 
     hits = index.search(vectors, k=k, texts=[query] if bm25 else None, bm25=bm25)[0]
     if not hits and not vectors.nnz:

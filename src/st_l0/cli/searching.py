@@ -6,7 +6,7 @@ Libraries are imported inside the commands, so that ``--help`` and usage errors 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,21 +124,22 @@ def index(
         if refused is None and isinstance(opened, LoadingIndex):
             refused = Path(f"{to.partition('?')[0].rpartition('/')[2]}.refused.jsonl")
         drawn = PseudoQueries()
+        rest: Iterable[tuple[str, str]] = ()  # of what is not drawn from while it goes by
         if encoded:
             added = index_encoded(encoder, corpus, opened, max_active_dims=limit, refused=refused)
-            if opened.bm25 is not None:
-                for ids, texts, _ in read_shards(corpus):
-                    list(drawn.watch(zip(ids, texts, strict=True)))
+            shards = (zip(ids, texts, strict=True) for ids, texts, _ in read_shards(corpus))
+            rest = drawn.watch(chain.from_iterable(shards))
         else:
+            stream = chain(first, documents)
             added = index_corpus(
                 encoder,
-                drawn.watch(chain(first, documents)),
+                stream if opened.bm25 is None else drawn.watch(stream),
                 opened,
                 batch_size=batch_size,
                 max_active_dims=limit,
                 refused=refused,
             )
-        store_weight(opened, encoder, to, bm25_weight, data, drawn)
+        store_weight(opened, encoder, to, bm25_weight, data, drawn, rest)
     say(f"{to}: {added} documents added, {len(opened)} in all{pruned(limit)}")
     if before:
         say("documents whose ids were in the index already were left as they are")

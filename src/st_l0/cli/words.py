@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -85,8 +86,11 @@ def store_weight(
     weight: str | None,
     labels: Path | None,
     drawn: PseudoQueries,
+    rest: Iterable[object] = (),
 ) -> None:
     """Store in an index how much its words count, if it holds any, and say where that comes from.
+
+    Only where nobody says it are ``drawn`` asked; they draw from ``rest`` before, which is read then only.
 
     Raises:
         InputError: Nothing tells the weight.
@@ -112,6 +116,8 @@ def store_weight(
     elif named is not None:
         index.bm25_weight, how = named, "as the model names it"
     else:
+        for _ in rest:
+            pass
         index.bm25_weight = weigh_by_spread(index, encoder, drawn.drawn)
         how = f"by the spread of scores over {len(drawn)} first sentences, without labels"
     say(f"{name}: words with {Analyzer(index.bm25.language).description}")

@@ -209,12 +209,10 @@ def check_head(transformer: Transformer) -> int:
     head = model.get_output_embeddings()
     if head is None:
         raise InputError(f"{type(model).__name__} has no MLM head")
-    known = getattr(model.config, "vocab_size", size)
-    weight = getattr(head, "weight", None)  # older versions of transformers name a module without one
-    rows = 0 if weight is None else weight.shape[0]
+    rows, known = head.weight.shape[0], getattr(model.config, "vocab_size", size)
     if rows < min(size, known):
         raise InputError(
-            f"{type(model).__name__}: its head has {rows or 'no'} outputs of its own, not one for each of "
+            f"{type(model).__name__}: its head has {rows} outputs, not one for each of "
             f"{known} entries of the vocabulary (as DeBERTa's with legacy=False): give a model with a "
             "decoder over the vocabulary"
         )

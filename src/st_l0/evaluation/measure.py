@@ -16,7 +16,7 @@ from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25, variant
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
 from st_l0.evaluation.significance import randomisation_test
-from st_l0.index.calibration import PseudoQueries, weigh_by_spread
+from st_l0.index.calibration import weigh_by_documents
 from st_l0.index.protocol import as_weight
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.progress import show_progress
@@ -232,11 +232,8 @@ def _weight(index: Index, model: Encoder, collection: Collection) -> float | Non
     named = index.bm25_weight or getattr(model, "bm25_weight", None)
     if named is not None:
         return float(named)
-    drawn = PseudoQueries()
-    for _ in drawn.watch(collection.corpus.items()):
-        pass
     try:
-        return weigh_by_spread(index, model, drawn.drawn)
+        return weigh_by_documents(index, model, collection.corpus.items())
     except InputError as error:
         logger.warning("collection %s: model and BM25 are not added up: %s", collection.name, error)
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from st_l0.errors import InputError
+from st_l0.evaluation.costs import Activity
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -159,5 +160,6 @@ def _activity(vectors: sp.csr_matrix) -> np.ndarray:
     """Part of the vectors in which each token is active, shape ``(vocabulary,)``."""
     if not vectors.shape[0]:
         raise InputError("flops is a mean over texts, and there are none; give at least one vector")
-    counts = np.bincount(vectors.indices[vectors.data != 0], minlength=vectors.shape[1])
-    return np.asarray(counts / vectors.shape[0])
+    seen = Activity()
+    seen.add(vectors)
+    return seen.shares

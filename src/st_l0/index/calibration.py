@@ -19,7 +19,7 @@ _Row = TypeVar("_Row", bound="tuple[Id, str]")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？।])\s+|\n")
 
 
-class QueryEncoder(Protocol):
+class EncodesQueries(Protocol):
     """What encodes the queries of an index."""
 
     def encode_query(self, inputs: list[str], /, *, convert_to_scipy: bool) -> Any:
@@ -81,7 +81,7 @@ def first_sentence(text: str) -> str:
     return " ".join(_SENTENCE_END.split(text.strip(), maxsplit=1)[0].split()[:_WORDS])
 
 
-def weigh_by_spread(index: Index, model: QueryEncoder, queries: Sequence[PseudoQuery]) -> float:
+def weigh_by_spread(index: Index, model: EncodesQueries, queries: Sequence[PseudoQuery]) -> float:
     """The weight at which BM25's scores spread half as far as the model's, between ranks 1 and 100.
 
     It needs no labels. The document that a query was made of does not count.
@@ -113,6 +113,14 @@ def weigh_by_spread(index: Index, model: QueryEncoder, queries: Sequence[PseudoQ
         )
     model_spread, word_spread = np.mean(spreads, axis=0)
     return _round(SHARE * model_spread / word_spread)
+
+
+def weigh_by_documents(index: Index, model: EncodesQueries, documents: Iterable[tuple[Id, str]]) -> float:
+    """The same, with queries drawn from documents at hand, pairs of id and text; errors as there."""
+    drawn = PseudoQueries()
+    for _ in drawn.watch(documents):
+        pass
+    return weigh_by_spread(index, model, drawn.drawn)
 
 
 def _spread(hits: Hits, own: object) -> float:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from st_l0.data import Document, is_own, read_positives, write_records
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex, open_index
+from st_l0.index.calibration import weigh_by_documents
 from st_l0.indexing.identity import check_model
 from st_l0.indexing.index import index_corpus
 from st_l0.mining.copies import seen_by
-from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, weigh_own, write_texts
+from st_l0.mining.outputs import RECORD, ROWS, check_outputs, open_own, write_texts
 from st_l0.mining.settings import Settings
 from st_l0.utils.batches import batched
 from st_l0.utils.files import replace_file
@@ -242,7 +243,7 @@ def _mine_collection(
         documents = [Document(*item) for item in corpus.items()]
         index_corpus(encoder, documents, index, batch_size=batch_size, progress=progress)
         if settings.bm25 == "auto":
-            weigh_own(index, encoder, corpus)
+            index.bm25_weight = weigh_by_documents(index, encoder, corpus.items())
     else:
         index = open_index(index_folder, create=False)
         check_model(encoder, index, str(index_folder))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from st_l0.data import write_records
 from st_l0.errors import InputError
 from st_l0.index import check_target, open_index
-from st_l0.index.calibration import PseudoQueries, weigh_by_spread
 from st_l0.indexing.identity import check_model, index_metadata
 from st_l0.utils.files import FileKind, check_file, replace_file
 
@@ -73,14 +72,6 @@ def open_own(
     if index.metadata.get("corpus") != made_of["corpus"]:
         raise InputError(f"{folder}: was made of other documents than {data} has; give another output folder")
     return index
-
-
-def weigh_own(index: Index, model: SparseEncoder, corpus: Mapping[str, str]) -> None:
-    """Store how much BM25 counts in an index of ``corpus``; errors as for `weigh_by_spread`."""
-    drawn = PseudoQueries()
-    for _ in drawn.watch(corpus.items()):
-        pass
-    index.bm25_weight = weigh_by_spread(index, model, drawn.drawn)
 
 
 def write_texts(path: Path, texts: Mapping[str, str], data: Path) -> None:

@@ -213,7 +213,7 @@ def _index_and_evaluate(
 ) -> dict[str, Any]:
     from st_l0.evaluation import evaluate
     from st_l0.evaluation.report import render, summarise, write_json, write_results
-    from st_l0.index.calibration import PseudoQueries, weigh_by_spread
+    from st_l0.index.calibration import weigh_by_documents
     from st_l0.index.embedded.index import EmbeddedIndex
 
     corpus = [*unseen, *seen]
@@ -224,10 +224,8 @@ def _index_and_evaluate(
         seconds = time.perf_counter() - start
         index = EmbeddedIndex(metadata=index_metadata(model, files.model), bm25="english")
         index.add([one.id for one in corpus], vectors, texts)
-        drawn = PseudoQueries()
-        for _ in drawn.watch((one.id, one.document) for one in corpus):
-            pass
-        index.bm25_weight = weigh_by_spread(index, model, drawn.drawn)
+        documents = ((one.id, one.document) for one in corpus)
+        index.bm25_weight = weigh_by_documents(index, model, documents)
         index.save(files.index)
 
     with _stage(console, "Evaluating on the unseen modules"):
