@@ -199,7 +199,7 @@ def main() -> None:
             shards = list(read_shards(given.encoded))
             collection = read_collection(given.collection, "test")
             queries = QueryEncoder.from_pretrained(given.model).encode_query(collection.queries.values())
-            vectors = sp.vstack([vectors for *_, vectors in shards], format="csr")
+            vectors = sp.vstack([shard.vectors for shard in shards], format="csr")
             results[collection.name] = measure(host, collection.name, vectors, queries)
         documents, asked = token_probabilities()
         drawn = draw_queries(documents, asked)

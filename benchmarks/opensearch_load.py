@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from common import medians, parse_threads, report
 from opensearchpy import OpenSearch, helpers
 
+from st_l0.data import Document
 from st_l0.index import open_index
 from st_l0.indexing.index import index_encoded
 from st_l0.indexing.shards import RECORD, Shard, write_shard
@@ -57,10 +58,10 @@ def write_parts(folder: Path) -> None:
         indices = np.concatenate(rows)
         indptr = np.cumsum([0, *map(len, rows)])
         weights = random.uniform(0.01, 3, len(indices)).astype(np.float32)
-        ids = [f"d{start + row}" for row in range(PART)]
         texts = [" ".join(f"w{token}" for token in row[:60]) for row in rows]
+        documents = [Document(f"d{start + row}", text) for row, text in enumerate(texts)]
         matrix = sp.csr_matrix((weights, indices, indptr), shape=(PART, VOCABULARY))
-        write_shard(shard_path(folder, number, "parquet"), Shard(ids, texts, matrix))
+        write_shard(shard_path(folder, number, "parquet"), Shard(documents, matrix))
     record = {
         "model": "given", "fingerprint": "given", "vocabulary_size": VOCABULARY, "part_size": PART,
         "documents": DOCUMENTS,

@@ -70,6 +70,11 @@ def test_reads_beir_layout(tmp_path, compress):
     collection = read_collection(_folder(tmp_path / "pets", compress=compress))
     assert collection.name == "pets"
     assert collection.corpus == {"d1": "Cats sleep a lot", "d2": "dogs bark", "d3": "Only a title", "d4": ""}
+    assert collection.titles == {"d1": "Cats", "d3": "Only a title"}
+    assert list(collection.documents) == list(collection.corpus.items())
+    assert [document.title for document in collection.documents] == ["Cats", "", "Only a title", ""]
+    write_collection(collection, tmp_path / "again")
+    assert read_collection(tmp_path / "again").titles == collection.titles
     assert collection.queries == {"q1": "sleepy cats", "q3": "naïve 猫"}  # q2 was not judged
     assert collection.qrels == {"q1": {"d1": 2, "d2": -1}, "q3": {"d2": 0}}
 

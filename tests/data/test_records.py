@@ -1,12 +1,14 @@
 """What a record is: one rule for files, saved data sets, lookups and collections."""
 
 import json
+import pickle
 
 import pytest
 from data_files import message, write
 from datasets import Dataset, disable_progress_bars
 
 from st_l0.data import open_texts, read_collection, read_documents
+from st_l0.data.records import Fields, document_of
 
 disable_progress_bars()
 
@@ -159,3 +161,19 @@ def test_a_cache_of_other_fields_is_not_taken(tmp_path):
     path = write(tmp_path / "c.jsonl", json.dumps({"a": "1", "b": "2", "text": "x"}) + "\n")
     assert list(open_texts(path, "corpus", columns={"corpus_id": "a"}).ids()) == ["1"]
     assert list(open_texts(path, "corpus", columns={"corpus_id": "b"}).ids()) == ["2"]
+
+
+def test_a_document_is_a_pair_that_knows_its_title():
+    for record, title in [
+        ({"_id": "a", "title": "Rain", "text": "It falls."}, "Rain"),
+        ({"_id": "a", "Title": "Rain", "contents": ""}, "Rain"),
+        ({"_id": "a", "title": "", "text": "It falls."}, ""),
+        ({"_id": "a", "title": None, "text": "It falls."}, ""),
+        ({"_id": "a", "text": "It falls."}, ""),
+    ]:
+        document = document_of("corpus.jsonl", 1, record)
+        assert (document.title, document.text[: len(title)]) == (title, title)
+        assert tuple(document) == (document.id, document.text)
+        assert pickle.loads(pickle.dumps(document)).title == title
+    only = Fields(texts=("text",))
+    assert document_of("c", 1, {"_id": "a", "title": "Rain", "text": "It falls."}, only).title == ""

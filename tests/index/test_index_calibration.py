@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from st_l0.data import Document
 from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.calibration import PseudoQueries, PseudoQuery, first_sentence, weigh_by_spread
@@ -28,7 +29,7 @@ def test_first_sentence(text, sentence):
 
 
 def test_a_draw_gives_each_document_the_same_chance():
-    documents = [(number, f"Text {number}. More.") for number in range(20)] + [(99, " ")]
+    documents = [Document(number, f"Text {number}. More.") for number in range(20)] + [Document(99, " ")]
     counts = np.zeros(20)
     for seed in range(600):
         queries = PseudoQueries(5, seed)
@@ -41,6 +42,17 @@ def test_a_draw_gives_each_document_the_same_chance():
     for queries in (one, other):
         list(queries.watch(documents))
     assert one.drawn == other.drawn
+
+
+def test_a_title_is_the_query_before_the_first_sentence():
+    queries = PseudoQueries()
+    documents = [
+        Document("a", "On rain  It falls. It is wet.", "On rain "),
+        Document("b", "It falls. It is wet."),
+        Document("c", "t " * 40, "t " * 40),
+    ]
+    assert list(queries.watch(documents)) == documents
+    assert queries.drawn == [("a", "On rain"), ("b", "It falls."), ("c", " ".join("t" * 32))]
 
 
 class Given:
@@ -69,7 +81,7 @@ def test_without_two_documents_there_is_no_spread():
     index = EmbeddedIndex(bm25="english")
     index.add(["a", "b"], np.array([[1.0], [2.0]]), ["rain", "rain"])
     for queries in ([PseudoQuery("a", "rain")], []):
-        with pytest.raises(InputError, match=f"none of {len(queries)} first sentences .*: give a number"):
+        with pytest.raises(InputError, match=f"none of {len(queries)} titles .*: give a number"):
             weigh_by_spread(index, Given([[1.0]]), queries)
     bare = EmbeddedIndex()
     bare.add(["a", "b"], np.array([[1.0], [2.0]]), ["rain", "rain"])

@@ -464,13 +464,13 @@ def test_damaged_parts(tmp_path):
 
 def test_parts_of_something_else(tmp_path):
     vectors = sp.csr_matrix(np.eye(2, 9, 7, dtype=np.float32))
-    write_shard(tmp_path / "part", Shard(["1", "2"], ["a", "b"], vectors))
+    write_shard(tmp_path / "part", Shard([Document("1", "a"), Document("2", "b")], vectors))
     assert read_shard(tmp_path / "part", 9).ids == ["1", "2"]
     with pytest.raises(InputError, match="an index is outside the vocabulary of 8"):
         read_shard(tmp_path / "part", 8)
     table = pq.read_table(tmp_path / "part")
     pq.write_table(table.drop_columns(["weights"]), tmp_path / "part")
-    with pytest.raises(InputError, match="other columns than id, text, indices and weights"):
+    with pytest.raises(InputError, match="other columns than id, text, indices, weights"):
         read_shard(tmp_path / "part", 9)
     pq.write_table(table.set_column(3, "weights", [[[1.0, 2.0], []]]).cast(table.schema), tmp_path / "part")
     with pytest.raises(InputError, match="indices and weights do not match"):
@@ -525,3 +525,15 @@ def test_an_empty_corpus_leaves_no_folder(tmp_path, real):
     assert code == 2
     assert "the corpus is empty" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_titles_come_back_and_are_no_column_where_there_are_none(tmp_path):
+    vectors = sp.csr_matrix(np.eye(2, 9, dtype=np.float32))
+    for name, documents in {
+        "with": [Document("1", "Rain falls.", "Rain"), Document("2", "b")],
+        "without": [Document("1", "a"), Document("2", "b")],
+    }.items():
+        write_shard(tmp_path / name, Shard(documents, vectors))
+        found = read_shard(tmp_path / name, 9).documents
+        assert found == documents and [one.title for one in found] == [one.title for one in documents]
+        assert ("title" in pq.read_schema(tmp_path / name).names) == (name == "with")

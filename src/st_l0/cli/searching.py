@@ -28,6 +28,7 @@ from st_l0.errors import InputError
 from st_l0.utils.terminal import is_terminal, printable
 
 if TYPE_CHECKING:
+    from st_l0.data import Document
     from st_l0.encoder.queries import QueryEncoder
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
@@ -124,11 +125,10 @@ def index(
         if refused is None and isinstance(opened, LoadingIndex):
             refused = Path(f"{to.partition('?')[0].rpartition('/')[2]}.refused.jsonl")
         drawn = PseudoQueries()
-        rest: Iterable[tuple[str, str]] = ()  # of what is not drawn from while it goes by
+        rest: Iterable[Document] = ()  # of what is not drawn from while it goes by
         if encoded:
             added = index_encoded(encoder, corpus, opened, max_active_dims=limit, refused=refused)
-            shards = (zip(ids, texts, strict=True) for ids, texts, _ in read_shards(corpus))
-            rest = drawn.watch(chain.from_iterable(shards))
+            rest = drawn.watch(one for shard in read_shards(corpus) for one in shard.documents)
         else:
             stream = chain(first, documents)
             added = index_corpus(

@@ -119,6 +119,6 @@ def store_weight(
         for _ in rest:
             pass
         index.bm25_weight = weigh_by_spread(index, encoder, drawn.drawn)
-        how = f"by the spread of scores over {len(drawn)} first sentences, without labels"
+        how = f"by the spread of scores over {len(drawn)} titles or first sentences, without labels"
     say(f"{name}: words with {Analyzer(index.bm25.language).description}")
     say(f"{name}: BM25 counts {index.bm25_weight:g} ({how})")

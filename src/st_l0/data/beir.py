@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from st_l0.data.corpus import read_beir
 from st_l0.data.lines import write_records
 from st_l0.data.parts import find_judgements, find_part, is_folder, located
 from st_l0.data.qrels import read_qrels
-from st_l0.data.records import Fields, Kind
+from st_l0.data.records import Document, Fields, Kind
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_folder
 from st_l0.utils.paths import input_path, local_path
@@ -33,12 +33,19 @@ class Collection:
         corpus: Document id → its title and text, joined by one space; may be empty.
         queries: Query id → text, the judged queries only.
         qrels: Query id → document id → graded relevance; 0 and less is not relevant.
+        titles: Document id → the title that its text begins with, of those that have one.
     """
 
     name: str
     corpus: dict[str, str]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def documents(self) -> Iterator[Document]:
+        """The corpus, document by document."""
+        return (Document(id, text, self.titles.get(id, "")) for id, text in self.corpus.items())
 
 
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
@@ -78,8 +85,8 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give one with corpus.jsonl, queries.jsonl and qrels/")
     qrels_path = find_judgements(folder, split)
-    queries_path, queries = _texts(folder, "queries", split)
-    _, corpus = _texts(folder, "corpus", split)
+    queries_path, queries, _ = _texts(folder, "queries", split)
+    _, corpus, titles = _texts(folder, "corpus", split)
     qrels = read_qrels(qrels_path, queries, queries_path.name)
     judged = {document for judgements in qrels.values() for document in judgements}
     if missing := len(judged - corpus.keys()):
@@ -89,7 +96,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         )  # fmt: skip
     judged_queries = {identifier: text for identifier, text in queries.items() if identifier in qrels}
     name = folder.resolve().name.removesuffix(".zip")
-    return Collection(name, corpus, judged_queries, qrels)
+    return Collection(name, corpus, judged_queries, qrels, titles)
 
 
 def own_documents(
@@ -134,7 +141,7 @@ def is_own(identifier: str, query: str, document: str | None) -> bool:
 def write_collection(collection: Collection, folder: str | Path) -> None:
     """Write a collection in BEIR layout, its judgements as the split ``test``.
 
-    Titles are written as part of the text. The folder appears whole or not at all.
+    The folder appears whole or not at all.
 
     Args:
         collection: What to write; `read_collection` gives it back, under the name of ``folder``.
@@ -154,11 +161,15 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 "line breaks and surrounding spaces"
             )
     with replace_folder(folder, "collection") as new:
-        documents, queries = collection.corpus.items(), collection.queries.items()
         write_records(
-            new / "corpus.jsonl", ({"_id": id, "title": "", "text": text} for id, text in documents)
+            new / "corpus.jsonl",
+            (
+                {"_id": one.id, "title": one.title, "text": one.text[len(one.title) :].removeprefix(" ")}
+                for one in collection.documents
+            ),
         )
-        write_records(new / "queries.jsonl", ({"_id": id, "text": text} for id, text in queries))
+        queries = ({"_id": id, "text": text} for id, text in collection.queries.items())
+        write_records(new / "queries.jsonl", queries)
         (new / "qrels").mkdir()
         with (new / "qrels" / "test.tsv").open("w", encoding="utf-8", newline="\n") as file:
             file.write("\t".join(_HEADER) + "\n")
@@ -166,13 +177,17 @@ def write_collection(collection: Collection, folder: str | Path) -> None:
                 file.writelines(f"{query}\t{document}\t{score}\n" for document, score in judgements.items())
 
 
-def _texts(folder: Path, kind: Kind, split: str) -> tuple[Path, dict[str, str]]:
-    """The file of a part, and id → text of each of its rows; ids are unique."""
+def _texts(folder: Path, kind: Kind, split: str) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """The file of a part, id → text of each of its rows, and id → title of those that have one."""
     path = find_part(folder, kind, split)
     if path is None:
         raise InputError(
             f"{folder / kind}.jsonl: no such file, nor {kind}.tsv or others; see read_collection"
         )
     what = "documents" if kind == "corpus" else "queries"
-    rows = read_beir(path, Fields(kind))
-    return path, dict(track(rows, "reading", unit=what, delay=2))
+    texts, titles = {}, {}
+    for one in track(read_beir(path, Fields(kind)), "reading", unit=what, delay=2):
+        texts[one.id] = one.text
+        if one.title:
+            titles[one.id] = one.title
+    return path, texts, titles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ class Positives(NamedTuple):
         positives: Query id → ids of documents that answer it, at least one.
         missing: Relevant documents that are left out, as the corpus does not have them.
         judged: Whether they are judgements of a collection, which has ids of its own.
+        titles: Document id → title, of those that have one.
     """
 
     corpus: dict[str, str]
@@ -28,6 +30,7 @@ class Positives(NamedTuple):
     positives: dict[str, list[str]]
     missing: int
     judged: bool
+    titles: Mapping[str, str]
 
 
 def read_positives(path: str | Path, split: str, columns: Columns | None = None) -> Positives:
@@ -57,7 +60,7 @@ def _from_judgements(folder: Path, split: str) -> Positives:
     missing = len(relevant) - sum(map(len, positives.values()))
     if not positives:
         raise InputError(f"{folder}: split {split} judges no document of the corpus as relevant")
-    return Positives(collection.corpus, collection.queries, positives, missing, judged=True)
+    return Positives(collection.corpus, collection.queries, positives, missing, True, collection.titles)
 
 
 def _from_pairs(path: Path, columns: Columns | None) -> Positives:
@@ -74,4 +77,4 @@ def _from_pairs(path: Path, columns: Columns | None) -> Positives:
     if not positives:
         raise InputError(f"{path}: no pairs; give at least one row")
     corpus, texts = ({id: text for text, id in one.items()} for one in (documents, queries))
-    return Positives(corpus, texts, positives, 0, judged=False)
+    return Positives(corpus, texts, positives, 0, False, {})

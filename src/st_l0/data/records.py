@@ -13,6 +13,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from typing_extensions import Self
+
 from st_l0.data.names import is_id_name, normal, tokens, words
 from st_l0.errors import InputError
 
@@ -39,16 +41,27 @@ _MAYBE_TEXT = words(
 _LONG = 8  # words of a value that can hardly be anything but a text
 
 
-class Document(NamedTuple):
-    """One document of a corpus, or one query.
+class _Pair(NamedTuple):
+    id: str
+    text: str
+
+
+class Document(_Pair):
+    """One document of a corpus, or one query: a pair of id and text, which may know its title.
 
     Attributes:
         id: Identifier, unique in its source.
         text: What is encoded; may be empty.
+        title: The title that ``text`` begins with; empty where there is none.
     """
 
-    id: str
-    text: str
+    title: str
+
+    def __new__(cls, id: str, text: str, title: str = "") -> Self:
+        """Of the attributes."""
+        pair = super().__new__(cls, id, text)
+        pair.title = title
+        return pair
 
 
 class Fields(NamedTuple):
@@ -104,7 +117,10 @@ def document_of(
         if not numbered:
             raise InputError(f"{place}: no _id; give every line one")
         identifier = str(number)
-    return Document(identifier, text_of(place, record, fields))
+    text = text_of(place, record, fields)
+    title = next((value for name, value in record.items() if normal(name) == "title" and value), "")
+    begins = isinstance(title, str) and text.startswith(title)  # fields of another choice may leave it out
+    return Document(identifier, text, title if begins else "")
 
 
 def as_identifier(value: Any) -> str | None:

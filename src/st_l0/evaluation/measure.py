@@ -233,7 +233,7 @@ def _weight(index: Index, model: Encoder, collection: Collection) -> float | Non
     if named is not None:
         return float(named)
     try:
-        return weigh_by_documents(index, model, collection.corpus.items())
+        return weigh_by_documents(index, model, collection.documents)
     except InputError as error:
         logger.warning("collection %s: model and BM25 are not added up: %s", collection.name, error)
         return None

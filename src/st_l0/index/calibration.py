@@ -15,7 +15,7 @@ from st_l0.index.protocol import Hits, Id, Index
 SHARE = 0.5  # of the model's spread, what BM25's becomes
 _DEPTH = 100  # the ranks between which a spread is measured: 1 and this
 _WORDS = 32  # of a sentence, at most
-_Row = TypeVar("_Row", bound="tuple[Id, str]")
+_Document = TypeVar("_Document", bound="Titled")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？।])\s+|\n")
 
 
@@ -26,15 +26,31 @@ class EncodesQueries(Protocol):
         """Queries → CSR ``(queries, vocabulary)``."""
 
 
+class Titled(Protocol):
+    """A document: `st_l0.data.Document` is one."""
+
+    @property
+    def id(self) -> Any:
+        """Its identifier."""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+
+    @property
+    def title(self) -> str:
+        """Its title; empty where there is none."""
+
+
 class PseudoQuery(NamedTuple):
-    """A query made of a document: the document's id, and its first sentence."""
+    """A query made of a document: the document's id, and its title or first sentence."""
 
     id: Id
     text: str
 
 
 class PseudoQueries:
-    """Queries made of documents that pass by: their first sentences (titles stand in front of the text).
+    """Queries made of documents that pass by: their titles, or first sentences where there is none.
 
     Args:
         number: How many to draw at most, each document with the same chance.
@@ -55,12 +71,12 @@ class PseudoQueries:
         """The queries, in no particular order."""
         return self._drawn
 
-    def watch(self, documents: Iterable[_Row]) -> Iterator[_Row]:
-        """Give documents, pairs of id and text, on, and draw from them."""
+    def watch(self, documents: Iterable[_Document]) -> Iterator[_Document]:
+        """Give documents on, and draw from them."""
         for document in documents:
-            sentence = first_sentence(document[1])
-            if sentence:
-                self._draw(PseudoQuery(document[0], sentence))
+            query = " ".join(document.title.split()[:_WORDS]) or first_sentence(document.text)
+            if query:
+                self._draw(PseudoQuery(document.id, query))
             yield document
 
     def _draw(self, query: PseudoQuery) -> None:
@@ -108,15 +124,15 @@ def weigh_by_spread(index: Index, model: EncodesQueries, queries: Sequence[Pseud
         spreads = [pair for pair in found if all(pair)]
     if not spreads:
         raise InputError(
-            f"none of {len(texts)} first sentences finds two other documents by its vector and by its words, "
-            "so the weight of BM25 cannot be found without labels: give a number"
+            f"none of {len(texts)} titles or first sentences finds two other documents by its vector and by "
+            "its words, so the weight of BM25 cannot be found without labels: give a number"
         )
     model_spread, word_spread = np.mean(spreads, axis=0)
     return _round(SHARE * model_spread / word_spread)
 
 
-def weigh_by_documents(index: Index, model: EncodesQueries, documents: Iterable[tuple[Id, str]]) -> float:
-    """The same, with queries drawn from documents at hand, pairs of id and text; errors as there."""
+def weigh_by_documents(index: Index, model: EncodesQueries, documents: Iterable[Titled]) -> float:
+    """The same, with queries drawn from documents at hand; errors as there."""
     drawn = PseudoQueries()
     for _ in drawn.watch(documents):
         pass

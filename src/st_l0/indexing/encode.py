@@ -189,7 +189,7 @@ def _finish(
     ids, texts = [document.id for document in chunk], [document.text for document in chunk]
     if path.exists():
         found = read_shard(path, size)
-        if (found.ids, found.texts) != (ids, texts):
+        if (found.ids, found.texts) != (ids, texts):  # an earlier version's lacks the titles
             raise InputError(f"{path}: not the documents that the corpus has there; give a new folder")
         return
     vectors = model.encode_document(
@@ -198,4 +198,4 @@ def _finish(
         convert_to_scipy=True,
         show_progress_bar=progress,
     )
-    write_shard(path, Shard(ids, texts, keep_largest(silence_empty(vectors, texts), limit)))
+    write_shard(path, Shard(chunk, keep_largest(silence_empty(vectors, texts), limit)))

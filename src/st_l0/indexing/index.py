@@ -187,11 +187,13 @@ def index_encoded(
         show_progress("indexing", total, unit="documents", shown=progress) as bar,
         _adding(index, refused) as add,
     ):
-        for ids, texts, vectors in read_shards(folder):
-            missing = set(index.missing(ids))
-            new = [row for row, id in enumerate(ids) if id in missing]
+        for documents, vectors in read_shards(folder):
+            missing = set(index.missing([one.id for one in documents]))
+            new = [row for row, one in enumerate(documents) if one.id in missing]
             if new:
-                add([ids[row] for row in new], keep_largest(vectors[new], limit), [texts[row] for row in new])
+                chosen = [documents[row] for row in new]
+                texts = [one.text for one in chosen]
+                add([one.id for one in chosen], keep_largest(vectors[new], limit), texts)
                 added += len(new)
-            bar.update(len(ids))
+            bar.update(len(documents))
     return added

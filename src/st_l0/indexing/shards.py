@@ -1,12 +1,13 @@
 """Encoded documents in files: a folder of parquet shards and a record that says how they were made.
 
 ``part-000000.parquet`` and so on hold a row a document, in the order of the corpus, with the columns ``id``,
-``text``, ``indices`` (the tokens that weigh, rising) and ``weights`` (float32).
+``text``, ``indices`` (the tokens that weigh, rising) and ``weights`` (float32); ``title`` where a document
+has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from st_l0.data.records import Document
 from st_l0.errors import InputError
 from st_l0.utils.files import replace_file
 from st_l0.utils.paths import input_path
@@ -26,11 +28,20 @@ _AGAIN = "remove it and start st-l0 encode again"
 
 
 class Shard(NamedTuple):
-    """Some documents of a corpus: ids, texts and vectors ``(documents, vocabulary)``, float32 CSR."""
+    """Some documents of a corpus, and vectors ``(documents, vocabulary)`` of them, float32 CSR."""
 
-    ids: list[str]
-    texts: list[str]
+    documents: Sequence[Document]
     vectors: sp.csr_matrix
+
+    @property
+    def ids(self) -> list[str]:
+        """The documents' ids."""
+        return [one.id for one in self.documents]
+
+    @property
+    def texts(self) -> list[str]:
+        """The documents' texts."""
+        return [one.text for one in self.documents]
 
 
 def is_encoded(folder: str | Path) -> bool:
@@ -64,8 +75,8 @@ def read_shards(folder: str | Path) -> Iterator[Shard]:
         path = shard_path(folder, number, SUFFIX)
         content = BytesIO(read_part(path, number, record, _AGAIN))
         shard, expected = read_shard(path, record["vocabulary_size"], content), min(size, documents - start)
-        if len(shard.ids) != expected:
-            raise InputError(f"{path}: holds {len(shard.ids)} documents, not {expected}; {_AGAIN}")
+        if len(shard.documents) != expected:
+            raise InputError(f"{path}: holds {len(shard.documents)} documents, not {expected}; {_AGAIN}")
         yield shard
 
 
@@ -101,9 +112,12 @@ def write_shard(path: Path, shard: Shard) -> None:
 
     offsets = pa.array(shard.vectors.indptr.astype(np.int32))
     values = (shard.vectors.indices.astype(np.int32), shard.vectors.data.astype(np.float32, copy=False))
+    titles = [one.title for one in shard.documents]
     columns = [pa.array(shard.ids, pa.string()), pa.array(shard.texts, pa.string())]
     columns += [pa.ListArray.from_arrays(offsets, pa.array(some)) for some in values]
-    table = pa.Table.from_arrays(columns, schema=_schema())
+    titled = any(titles)
+    columns += [pa.array(titles, pa.string())] if titled else []
+    table = pa.Table.from_arrays(columns, schema=_schema(titled))
     with replace_file(path) as temporary:
         pq.write_table(
             table,
@@ -115,11 +129,12 @@ def write_shard(path: Path, shard: Shard) -> None:
         )
 
 
-def _schema() -> Any:
+def _schema(titled: bool) -> Any:
     import pyarrow as pa
 
     lists = {"indices": pa.list_(pa.int32()), "weights": pa.list_(pa.float32())}
-    return pa.schema({"id": pa.string(), "text": pa.string(), **lists})
+    titles = {"title": pa.string()} if titled else {}
+    return pa.schema({"id": pa.string(), "text": pa.string(), **lists, **titles})
 
 
 def read_shard(path: Path, vocabulary_size: int, content: BinaryIO | None = None) -> Shard:
@@ -134,9 +149,12 @@ def read_shard(path: Path, vocabulary_size: int, content: BinaryIO | None = None
     try:
         with pq.ParquetFile(path if content is None else content, page_checksum_verification=True) as file:
             table = file.read()
-        if not table.schema.remove_metadata().equals(_schema()):
-            raise ValueError("other columns than id, text, indices and weights")
-        ids, texts = (table[name].to_pylist() for name in ("id", "text"))
+        titled = "title" in table.column_names
+        if not table.schema.remove_metadata().equals(_schema(titled)):
+            raise ValueError("other columns than id, text, indices, weights and title")
+        names = ["id", "text", "title"] if titled else ["id", "text"]
+        strings = (table[name].to_pylist() for name in names)
+        documents = [Document(*row) for row in zip(*strings, strict=True)]
         indices, weights = (pa.concat_arrays(table[name].chunks) for name in ("indices", "weights"))
         indptr, columns = indices.offsets.to_numpy(), indices.flatten().to_numpy()
         data = weights.flatten().to_numpy().astype(np.float32, copy=False)
@@ -147,4 +165,5 @@ def read_shard(path: Path, vocabulary_size: int, content: BinaryIO | None = None
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read ({reason}); {_AGAIN}") from None
-    return Shard(ids, texts, sp.csr_matrix((data, columns, indptr), shape=(len(ids), vocabulary_size)))
+    shape = len(documents), vocabulary_size
+    return Shard(documents, sp.csr_matrix((data, columns, indptr), shape=shape))

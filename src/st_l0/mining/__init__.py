@@ -240,10 +240,10 @@ def _mine_collection(
     if index_folder is None:
         words = "english" if settings.bm25 else None
         index = open_own(output / "index", encoder, name, corpus, data, words)
-        documents = [Document(*item) for item in corpus.items()]
+        documents = [Document(id, text, known.titles.get(id, "")) for id, text in corpus.items()]
         index_corpus(encoder, documents, index, batch_size=batch_size, progress=progress)
         if settings.bm25 == "auto":
-            index.bm25_weight = weigh_by_documents(index, encoder, corpus.items())
+            index.bm25_weight = weigh_by_documents(index, encoder, documents)
     else:
         index = open_index(index_folder, create=False)
         check_model(encoder, index, str(index_folder))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from st_l0.data import Collection, read_collection, read_documents, write_collection, write_records
+from st_l0.data import Collection, Document, read_collection, read_documents, write_collection, write_records
 from st_l0.errors import InputError, require
 from st_l0.indexing.identity import index_metadata, place
 from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
@@ -224,7 +224,7 @@ def _index_and_evaluate(
         seconds = time.perf_counter() - start
         index = EmbeddedIndex(metadata=index_metadata(model, files.model), bm25="english")
         index.add([one.id for one in corpus], vectors, texts)
-        documents = ((one.id, one.document) for one in corpus)
+        documents = [Document(one.id, one.document) for one in corpus]
         index.bm25_weight = weigh_by_documents(index, model, documents)
         index.save(files.index)
 
