@@ -43,6 +43,9 @@ runs/mini/cpu_long/model/modules.json: runs/mini/cpu/model/modules.json
 prepared: $(VENV)/.quickstart
 	$(PREPARE)
 
+# A test process a core, four at most: each holds a gigabyte or two.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+
 test: lint types unit
 
 lint: $(VENV)/.dev
@@ -53,11 +56,11 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The unit tests on the oldest versions that pyproject.toml admits; run it when a lower bound or stock's names move.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest
+	$(OLDEST)/bin/python -m pytest $(PARALLEL)
 
 # A real OpenSearch on loopback until Ctrl-C, for trying things out; the tests start their own. Needs Maven and a
 # JDK of version 21 or later. ARGS such as --port 9201 --nodes 3.
@@ -78,7 +81,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,opensearch,quickstart,report]' pytest
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,opensearch,quickstart,report]' pytest pytest-xdist
 	touch $@
 
 clean:

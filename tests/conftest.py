@@ -35,6 +35,9 @@ def pytest_collection_modifyitems(items):
             and item.get_closest_marker("opensearch") is None
         ):
             item.add_marker("opensearch")
+        # Of several processes one has the server, and each file's fixtures are made once.
+        server = item.get_closest_marker("opensearch") is not None
+        item.add_marker(pytest.mark.xdist_group("opensearch" if server else item.nodeid.partition("::")[0]))
 
 
 def pytest_unconfigure():

@@ -339,9 +339,11 @@ def test_an_answer_without_a_part_of_the_index_does_not_count(opensearch_target,
 
 
 def test_a_part_that_is_nowhere_is_an_error(opensearch_target, call, monkeypatch):
-    monkeypatch.setattr("st_l0.index.opensearch.server._PAUSES", (0.01,))
+    for module in ("server", "searching", "writing"):  # which wait for a copy to come back
+        monkeypatch.setattr(f"st_l0.index.opensearch.{module}._PAUSES", (0.01,))
     index = OpenSearchIndex(f"{opensearch_target}?shards=2&replicas=0")
     index.add([1, 2], np.ones((2, 1), np.float32))
+    impatient = OpenSearchIndex(f"{opensearch_target}?timeout=4")
     state = call("GET", f"/{index.name}")[index.name]
     call("DELETE", f"/{index.name}")
     settings = {"number_of_shards": 2, "routing.allocation.require._name": "nobody"}
@@ -349,7 +351,7 @@ def test_a_part_that_is_nowhere_is_an_error(opensearch_target, call, monkeypatch
     call("PUT", f"/{index.name}?wait_for_active_shards=0", body)
     for question in QUESTIONS.values():
         with pytest.raises(ServerError) as caught:
-            question(index)
+            question(impatient)
         assert "\n" not in str(caught.value)
 
 

@@ -118,17 +118,18 @@ def test_without_a_copy_nothing_is_answered_as_if_it_were_all(whole, monkeypatch
     load(index, some[:500])
     queries = Numbered().encode_document(["query 7"])
     before = scores(index.search(queries, 10))
+    impatient = open_index(address(whole, "alone", "timeout=10"))
     number = holder(whole, "alone", 1)
     os.kill(whole.nodes[number].pid, signal.SIGKILL)
     monkeypatch.setattr("st_l0.index.opensearch.pipeline._PATIENCE", 3.0)
-    for module in ("searching", "writing"):  # which wait for a copy to come back
+    for module in ("server", "searching", "writing"):  # which wait for a copy to come back
         monkeypatch.setattr(f"st_l0.index.opensearch.{module}._PAUSES", (0.1, 0.5))
     ids = [one.id for one in some]
     for what in (
-        lambda: index.search(queries, 10),
-        lambda: len(index),
-        lambda: index.missing(ids),
-        lambda: load(index, some),
+        lambda: impatient.search(queries, 10),
+        lambda: len(impatient),
+        lambda: impatient.missing(ids),
+        lambda: load(impatient, some),
     ):
         with pytest.raises(ServerError) as caught:
             what()
