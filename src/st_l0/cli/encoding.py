@@ -17,6 +17,7 @@ from st_l0.cli.fields import IdField, MaxActiveDims, TextFields, pruned, refuse_
 from st_l0.errors import InputError
 
 if TYPE_CHECKING:
+    from st_l0.data import Texts
     from st_l0.encoder.sparse_encoder import SparseEncoder
 
 
@@ -77,13 +78,13 @@ def encode(
     encoded = bool(formats) and is_encoded(corpus)
     if not encoded:
         check_output(to)
-    _check_formats(formats, corpus, to, queries)
+    asked = _check_formats(formats, corpus, to, queries)
     if encoded:
         refuse_fields(corpus, id_field, text_field)
         if max_active_dims is not None:
             raise InputError(f"{corpus}: is encoded already; leave --max-active-dims out")
         encoder = SparseEncoder.from_pretrained(model, trust_remote_code=trust_remote_code)
-        _write_formats(formats, encoder, model, corpus, to, queries)
+        _write_formats(formats, encoder, model, corpus, to, asked)
         return
     documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
     first = next(documents)  # an unusable corpus should leave no folder behind
@@ -101,11 +102,12 @@ def encode(
         )
     if rank() == 0:
         say(f"{to}: {total} documents encoded{pruned(max_active_dims)}")
-    _write_formats(formats, encoder, model, to, to, queries)
+    _write_formats(formats, encoder, model, to, to, asked)
 
 
-def _check_formats(formats: list[str], corpus: str, to: Path, queries: str | None) -> None:
-    from st_l0.data.texts import check_texts
+def _check_formats(formats: list[str], corpus: str, to: Path, queries: str | None) -> Texts | None:
+    """Refuse what cannot be written, before a model is loaded; give the queries."""
+    from st_l0.data import open_texts
     from st_l0.indexing.vectors import check_target
     from st_l0.utils.distributed import launched
 
@@ -115,23 +117,21 @@ def _check_formats(formats: list[str], corpus: str, to: Path, queries: str | Non
         raise InputError(
             "--format takes one process: encode first, then start again with it, without torchrun"
         )
-    if queries is not None:
-        check_texts(queries, "queries")
     for format in formats:
         check_target(to / format, format, [corpus, queries] if queries else [corpus])
+    return None if queries is None else open_texts(queries, "queries")
 
 
 def _write_formats(
-    formats: list[str], encoder: SparseEncoder, model: str, encoded: str | Path, to: Path, queries: str | None
+    formats: list[str], encoder: SparseEncoder, model: str, encoded: str | Path, to: Path, asked: Texts | None
 ) -> None:
-    from st_l0.data import Document, open_texts
+    from st_l0.data import Document
     from st_l0.indexing.vectors import GUIDE, write_vectors
 
-    texts = None if queries is None else open_texts(queries, "queries")
     for format in formats:
-        asked = () if texts is None else (Document(id, texts[id]) for id in texts.ids())
+        queries = () if asked is None else (Document(id, asked[id]) for id in asked.ids())
         with writing(to / format):
-            done = write_vectors(encoder, encoded, to / format, format, name=model, queries=asked)
+            done = write_vectors(encoder, encoded, to / format, format, name=model, queries=queries)
         say(f"{to / format}: {done.documents} documents, {done.queries} queries; see {GUIDE}")
         for note in done.notes():
             say(f"  {note}")

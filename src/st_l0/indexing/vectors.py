@@ -56,7 +56,7 @@ class Written:
 
     def notes(self) -> list[str]:
         """What a user should know of these vectors, a sentence each."""
-        engine, scale = self.format.engine, self.format.scale
+        scale = self.format.scale
         found = []
         if scale is not None:
             found.append(
@@ -64,15 +64,16 @@ class Written:
             )
         if self.empty:
             lost = "are not in the engine's index" if self.format.drops_empty else "are found by no query"
-            found.append(f"{self.empty:,} documents have no weights and {lost}")
+            found.append(f"documents without weights, which {lost}: {self.empty:,} of {self.documents:,}")
         if self.empty_queries:
             found.append(
-                f"{self.empty_queries:,} of {self.queries:,} queries have no weights and are left out: they "
-                "find nothing, and count as that in an average"
+                "queries without weights, which find nothing and are left out (an average counts them as 0): "
+                f"{self.empty_queries:,} of {self.queries:,}"
             )
         if self.spaced_ids and self.format.spaceless_ids:
             found.append(
-                f"{self.spaced_ids:,} ids hold white space, which divides the columns of {engine}'s run files"
+                "ids with white space, which divides the columns of the engine's run files: "
+                f"{self.spaced_ids:,}"
             )
         return found
 
