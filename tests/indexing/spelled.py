@@ -15,13 +15,14 @@ class Spelled:
     Args:
         tokens: Token to id; ``t0`` to ``t39`` by default.
         weights: What its fingerprint is.
+        size: Of the vocabulary.
     """
 
     max_seq_length, max_active_dims = 16, None
 
-    def __init__(self, tokens=None, weights="first"):
-        self.tokens = {f"t{number}": number for number in range(VOCABULARY)} if tokens is None else tokens
-        self.weights = weights
+    def __init__(self, tokens=None, weights="first", size=VOCABULARY):
+        self.tokens = {f"t{number}": number for number in range(size)} if tokens is None else tokens
+        self.weights, self.size = weights, size
         self.tokenizer = self
 
     def get_vocab(self):
@@ -34,10 +35,10 @@ class Spelled:
         return found == self.weights
 
     def get_embedding_dimension(self):
-        return VOCABULARY
+        return self.size
 
     def encode_document(self, texts, **options):
-        rows = np.zeros((len(texts), VOCABULARY), np.float32)
+        rows = np.zeros((len(texts), self.size), np.float32)
         for row, text in zip(rows, texts, strict=True):
             for entry in text.split():
                 token, weight = entry.split(":")

@@ -250,6 +250,14 @@ def test_guides(tmp_path, format):
     assert (folder / "README.md").read_text().splitlines()[2].startswith("42 documents, encoded by `spelled`")
 
 
+@pytest.mark.parametrize(("size", "index"), [(2**16, "SeismicIndex"), (2**16 + 1, "SeismicIndexLV")])
+def test_the_guide_to_seismic_counts_tokens(tmp_path, size, index):
+    """The usual index ends in the middle of a build where more tokens weigh than 16 bits count."""
+    document = spelled("all", dict.fromkeys(range(size), 0.5))
+    _, folder = write("seismic", tmp_path, [document], [], Spelled(size=size))
+    assert f"import {index}, " in (folder / "README.md").read_text()
+
+
 # The command
 
 
