@@ -52,6 +52,7 @@ COMMANDS = {
     "train": ["train", "r.yaml", "output=OUT"],
     "export": ["export", "owner/model", "--output", "OUT"],
     "encode": ["encode", "owner/model", "c.jsonl", "--to", "OUT"],
+    "encode --format": ["encode", "owner/model", "c.jsonl", "--to", "OUT", "--format", "qdrant"],
     "index": ["index", "owner/model", "c.jsonl", "--to", "OUT"],
     "mine": ["mine", "owner/model", "beir", "--output", "OUT"],
     "teach": ["teach", "t.jsonl", "--teacher", "dense:owner/model", "--output", "OUT"],

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from st_l0.indexing.encode import encode_corpus, encode_stream
     from st_l0.indexing.index import index_corpus, index_encoded
     from st_l0.indexing.shards import read_shards
+    from st_l0.indexing.vectors import write_vectors
 
-__all__ = ["encode_corpus", "encode_stream", "index_corpus", "index_encoded", "read_shards"]
+__all__ = ["encode_corpus", "encode_stream", "index_corpus", "index_encoded", "read_shards", "write_vectors"]
 
 # So that a search, which looks up an index's identity here, does not wait for torch.
 __getattr__ = on_first_use(
@@ -22,5 +23,6 @@ __getattr__ = on_first_use(
         "index_corpus": "index",
         "index_encoded": "index",
         "read_shards": "shards",
+        "write_vectors": "vectors",
     },
 )

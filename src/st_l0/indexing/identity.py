@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_l0.encoder.queries import QueryEncoder
 from st_l0.encoder.query_tokenizer import NeedsModelError
 from st_l0.errors import InputError
-from st_l0.utils.paths import local_name
+from st_l0.indexing.shards import RECORD, encoding_record
+from st_l0.utils.paths import input_path, local_name
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -71,6 +72,21 @@ def check_model(model: SparseEncoder, index: Index, what: str) -> None:
     found = index.metadata.get("fingerprint")
     if found is not None and not model.has_fingerprint(found):
         raise _other_model(index, what)
+
+
+def check_encoded(model: SparseEncoder, folder: str | Path) -> dict[str, Any]:
+    """What a folder of encoded documents says of itself, if it is of this model.
+
+    Raises:
+        InputError: A model of other weights made it, or there is no record.
+    """
+    record = encoding_record(folder)
+    if not model.has_fingerprint(record["fingerprint"]):
+        raise InputError(
+            f"{input_path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
+            "use that one, or encode again"
+        )
+    return record
 
 
 def load_query_encoder(

@@ -12,7 +12,7 @@ from st_l0.errors import InputError
 from st_l0.index import EmbeddedIndex
 from st_l0.index.embedded.storage import FILLING
 from st_l0.index.protocol import LoadingIndex
-from st_l0.indexing.identity import LIMIT, OTHER, check_limit, smaller_limit
+from st_l0.indexing.identity import LIMIT, check_encoded, check_limit, smaller_limit
 from st_l0.indexing.shards import RECORD, encoding_record, read_shards
 from st_l0.utils.batches import batched
 from st_l0.utils.inputs import as_texts
@@ -173,12 +173,7 @@ def index_encoded(
             damaged; the index says another ``max_active_dims`` of itself, or refuses a document. What was
             added before stays.
     """
-    record = encoding_record(folder)
-    if not model.has_fingerprint(record["fingerprint"]):
-        raise InputError(
-            f"{input_path(folder) / RECORD}: made with a model of {OTHER} (then at {record['model']}): "
-            "use that one, or encode again"
-        )
+    record = check_encoded(model, folder)
     limit = encoded_limit(model, folder, max_active_dims)
     check_limit(index, limit)
     added = 0
