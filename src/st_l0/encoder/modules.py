@@ -157,6 +157,10 @@ def make_modules(
     size = vocabulary_size(tokenizer)
     query = None
     if table is not None:
+        if not tokenizer.is_fast:
+            raise InputError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer: save the base model with tokenizer.json"
+            )
         if table.shape != (size,):
             raise InputError(
                 f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens"
