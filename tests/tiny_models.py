@@ -42,10 +42,10 @@ def make_tokenizer():
     return tf.BertTokenizerFast(vocab={token: i for i, token in enumerate(VOCABULARY)}, model_max_length=512)
 
 
-def make_mlm(architecture, vocabulary=None, *, seed=0, scale=0.3, bias=True):
+def make_mlm(architecture, vocabulary=None, *, seed=0, scale=0.3, bias=True, tied=True):
     """A random masked language model of 2 layers; about half of the logits are above zero."""
     size = len(VOCABULARY) if vocabulary is None else vocabulary
-    common = {"vocab_size": size, "pad_token_id": 0, "initializer_range": scale}
+    common = {"vocab_size": size, "pad_token_id": 0, "initializer_range": scale, "tie_word_embeddings": tied}
     shape = {
         "hidden_size": 32,
         "num_hidden_layers": 2,

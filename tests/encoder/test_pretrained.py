@@ -211,7 +211,7 @@ def test_a_head_smaller_than_the_tokenizer_is_refused(tiny_encoder, mlm_folders)
     with pytest.raises(InputError) as error:
         tiny_encoder(mlm_folders("bert", len(VOCABULARY) - 3))
     assert_one_line(
-        error, f"{len(VOCABULARY)} tokens", f"only {len(VOCABULARY) - 3}", "resize_token_embeddings"
+        error, f"{len(VOCABULARY)} tokens", f"only {len(VOCABULARY) - 3}", "SparseEncoder.add_tokens"
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from st_l0.encoder import word_cache
+from st_l0.encoder.leading_space import inside_text
 from st_l0.encoder.word_cache import WordCache
 from tiny_models import VOCABULARY, WORDS, make_tokenizer
 
@@ -77,6 +78,13 @@ def changed(tokenizer, **parts):
     return Tokenizer.from_str(json.dumps(content))
 
 
+def space_first(pieces, scheme="first"):
+    tokenizer = byte_level()
+    first = pre_tokenizers.Metaspace(replacement=" ", prepend_scheme=scheme, split=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([first, pieces])
+    return tokenizer
+
+
 CUT = {
     "uncased": wordpiece,
     "cased": lambda: wordpiece(lowercase=False),
@@ -88,6 +96,7 @@ CUT = {
     ),
     "byte level": byte_level,
     "byte level, NFC": lambda: byte_level(normalizers.NFC()),
+    "byte level, space first": lambda: inside_text(byte_level(normalizers.NFC())),
 }
 WHOLE = {
     "token of two words": lambda: with_tokens(wordpiece(), "the cat"),
@@ -108,6 +117,10 @@ WHOLE = {
     "other model": lambda: changed(wordpiece(), model={"type": "WordLevel"}),
     "space in front": lambda: changed(byte_level(), pre_tokenizer={"add_prefix_space": True}),
     "bytes without a pattern": lambda: changed(byte_level(), pre_tokenizer={"use_regex": False}),
+    "space first, and in front": lambda: space_first(
+        pre_tokenizers.ByteLevel(add_prefix_space=True)  # of words that follow a token, too
+    ),
+    "space first, of another kind": lambda: space_first(pre_tokenizers.ByteLevel(), scheme="always"),
     "dropout": lambda: byte_level(dropout=0.0),  # more would give other ids each time
     "NFKC": lambda: byte_level(normalizers.NFKC()),
 }
@@ -155,7 +168,7 @@ def test_the_ids_are_those_of_the_tokenizer(kind):
     assert [cache([text])[0] for text in texts[:200]] == expected[:200], "one at a time"
 
 
-@pytest.mark.parametrize("kind", ["uncased", "byte level, NFC"])
+@pytest.mark.parametrize("kind", ["uncased", "byte level, NFC", "byte level, space first"])
 def test_every_printable_character_is_cut_off_by_a_space(kind):
     tokenizer = CUT[kind]()
     printable = [character for character in map(chr, range(sys.maxunicode + 1)) if character.isprintable()]

@@ -11,9 +11,11 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from st_l0 import QueryEncoder
+from st_l0.encoder.leading_space import inside_text
 from st_l0.encoder.query_tokenizer import QueryTokenizer
 from st_l0.errors import InputError
 from st_l0.indexing.query_archive import NO_WEIGHT, query_archive, write_query_archive
+from vocabularies import byte_fallback, byte_level_pattern
 
 MINI = Path(__file__).parents[2] / "models" / "st-l0-mini"
 TEXTS = ["the cat größe 日本 <s> 😀", "<s> a words <s> b", "played playing the mat", "\u200b ẞ \ud7ff", ""]
@@ -97,6 +99,15 @@ def test_unigram_names_tokens_but_not_ids():
     }
     with pytest.raises(InputError, match=r"Unigram.*tokens as names"):
         query_archive(encoder, "model", ids=True)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("make", [byte_level_pattern, byte_fallback])
+def test_the_server_puts_a_space_before_a_query_too(make, ids):
+    encoder = encoder_of(inside_text(make()), ["<s>", "</s>"])
+    archive = query_archive(encoder, "model", ids=ids)
+    assert_same(encoder, archive, ["cat river dog", "Water what", *TEXTS], ids=ids)
+    assert as_the_server(archive, "cat river dog") == as_the_server(archive, "river dog cat")
 
 
 def test_an_added_token_has_one_name(byte_level):

@@ -54,15 +54,23 @@ def largest_logits(transformer: Transformer, head: MLMHead, features: dict[str, 
     Returns:
         ``(texts, vocabulary)``; see `st_l0.head.max_logits.flat_max_logits`.
     """
+    tokens, offsets = packed_states(transformer, features)
+    return cast(Tensor, flat_max_logits(head.transform(tokens), offsets, head.decoder))
+
+
+def packed_states(transformer: Transformer, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Last hidden states of the tokens of a batch, one text after the other; arguments as `largest_logits`.
+
+    Returns:
+        ``(tokens, hidden)``, and where each text begins and the last one ends, ``(texts + 1,)``.
+    """
     model: Any = transformer.model
     known = forward_arguments(transformer)
     inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
-    hidden = model.base_model(**inputs, return_dict=True).last_hidden_state
+    hidden: Tensor = model.base_model(**inputs, return_dict=True).last_hidden_state
     if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
-        tokens, offsets = hidden.squeeze(0), features["cu_seq_lens_q"]
-    else:
-        tokens, offsets = without_padding(hidden, features["attention_mask"])
-    return cast(Tensor, flat_max_logits(head.transform(tokens), offsets, head.decoder))
+        return hidden.squeeze(0), features["cu_seq_lens_q"]
+    return cast("tuple[Tensor, Tensor]", without_padding(hidden, features["attention_mask"]))
 
 
 def encode_texts(
@@ -98,7 +106,7 @@ def encode_texts(
     size = cast(int, model.get_embedding_dimension())
     rows: list[_Rows] = []
     with show_progress("encoding", len(texts), unit="texts", shown=progress, delay=1) as bar:
-        for members, features in _batches(model, texts, prompt, task, batch_size):
+        for members, features in document_batches(model, texts, prompt, task, batch_size):
             with torch.inference_mode():
                 values = model(batch_to_device(features, model.device), task=task)["sentence_embedding"]
                 rows.append(_active_entries(values, members, max_active_dims))
@@ -132,7 +140,7 @@ def pack(lengths: np.ndarray, *, tokens: int, texts: int) -> Iterator[slice]:
         start = stop
 
 
-def _batches(
+def document_batches(
     model: Any, texts: Sequence[str], prompt: str | None, task: str | None, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     """Which texts a batch holds, and what the model takes of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -25,6 +26,7 @@ from st_l0.encoder.modules import (
     state_length,
     text_tokenizer,
 )
+from st_l0.encoder.new_tokens import NewToken, add_tokens
 from st_l0.encoder.punctuation import has_punctuation
 from st_l0.encoder.queries import QueryLookup
 from st_l0.encoder.root_layout import to_root
@@ -192,6 +194,41 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         poolings = [one.get_config_dict() for one in self.modules() if isinstance(one, SpladePooling)]
         settings = [self.prompts, self.max_active_dims, self.max_seq_length, self.bm25_weight, poolings]
         return [json.dumps(settings, default=str), *(_bits(parameter) for parameter in self.parameters())]
+
+    def add_tokens(
+        self, tokens: Iterable[str], *, texts: Iterable[str], batch_size: int = 32, progress: bool = True
+    ) -> list[NewToken]:
+        """Make tokens of words that the vocabulary has in pieces only: names, products, terms of a trade.
+
+        A new token starts from its pieces: its embedding (and the row of an untied decoder) is their mean,
+        and its decoder bias is such that it is active in as many of the texts as they were in the mean, and
+        in no fewer than hold it. In a query it weighs what other tokens weigh that occur in about as many
+        texts. It takes part from now on; a training afterwards makes it good.
+
+        Args:
+            tokens: Words, without spaces. Where the tokenizer lowers the case of texts, so it does of them.
+            texts: Texts of the kind to be indexed, which hold each word; they are encoded twice. Some
+                hundreds will do: shares are no finer than one text.
+            batch_size: As in `encode`.
+            progress: Whether to show progress.
+
+        Returns:
+            What became of each, in order; see `st_l0.encoder.new_tokens.NewToken`.
+
+        Raises:
+            InputError: A word is a token already, has no known piece, or is in none of the texts; the model
+                is not inference-free, its head has no bias or is of no known kind, or its query weights are
+                being trained.
+
+        Example:
+            >>> from st_l0 import SparseEncoder
+            >>> model = SparseEncoder.from_pretrained("models/st-l0-mini", device="cpu")
+            >>> texts = ["A microservice is small.", "Rain falls.", "Cats sleep."]
+            >>> (new,) = model.add_tokens(["microservice"], texts=texts, progress=False)
+            >>> new.pieces, model.tokenizer.tokenize("a microservice")
+            (('micro', '##ser', '##vic', '##e'), ['a', 'microservice'])
+        """
+        return add_tokens(self, tokens, texts, batch_size=batch_size, progress=progress)
 
     @property
     def bm25_weight(self) -> float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from st_l0.data import read_lines
+from st_l0.encoder.leading_space import inside_text
 from st_l0.encoder.punctuation import silence_punctuation
 from st_l0.errors import InputError
 from st_l0.utils.files import FileKind, replace_file
@@ -45,7 +46,8 @@ def document_frequencies(
 ) -> tuple[np.ndarray, int]:
     """Count in how many texts each token occurs, in one pass.
 
-    Whole texts count, however long: nothing is truncated and no special tokens are added.
+    Whole texts count, however long: nothing is truncated and no special tokens are added. Their first words
+    count as in the middle of a text, whatever the tokenizer (see `st_l0.encoder.leading_space`).
 
     Args:
         texts: The corpus; a stream is consumed as it comes.
@@ -59,7 +61,7 @@ def document_frequencies(
 
     Raises:
         InputError: There are no texts, one is no string (see `st_l0.utils.inputs.as_texts`), or the tokenizer
-            is not a fast one.
+            is not a fast one, or no tokenizer that words at the beginning of a text can be counted with.
     """
     from tokenizers import Tokenizer
 
@@ -68,7 +70,7 @@ def document_frequencies(
         raise InputError(
             f"{type(tokenizer).__name__} is not a fast tokenizer; save the model with tokenizer.json"
         )
-    backend = Tokenizer.from_str(backend.to_str())
+    backend = inside_text(Tokenizer.from_str(backend.to_str()))
     backend.no_truncation()
     backend.no_padding()
     frequencies = np.zeros(_vocabulary_size(tokenizer), np.int64)

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer
 
 from st_l0.encoder.backbones import check_alone
 from st_l0.encoder.hub_options import HubOptions
-from st_l0.encoder.modules import check_head, make_pooling
+from st_l0.encoder.leading_space import cure_tokenizer
+from st_l0.encoder.modules import check_head, make_pooling, text_tokenizer
 from st_l0.encoder.pretrained import (
     check_architecture,
     check_length,
@@ -203,12 +204,26 @@ def load_stock(kind: type[Stock], checkpoint: str, device: str, hub_options: Hub
 
 
 def start_document_encoder(
-    base_model: str, max_seq_length: int, warm_start: Iterable[str] | None, hub_options: HubOptions
+    base_model: str,
+    max_seq_length: int,
+    warm_start: Iterable[str] | None,
+    hub_options: HubOptions,
+    *,
+    trained: bool = False,
 ) -> Transformer:
     """Load a masked language model; arguments as in `st_l0.SparseEncoder.from_mlm`.
 
+    Args:
+        base_model: As there.
+        max_seq_length: As there.
+        warm_start: As there.
+        hub_options: As there.
+        trained: It is an encoder already, whose tokenizer stays as it is; see `st_l0.encoder.leading_space`
+            for what a new one gets.
+
     Raises:
-        InputError: It cannot be loaded, has no MLM head and no texts to start one, or has one and such texts.
+        InputError: It cannot be loaded, has no MLM head and no texts to start one, or has one and such texts;
+            or its tokenizer cannot be given what it needs.
     """
     check_length(max_seq_length, "max_seq_length", least=3)  # a word between two special tokens
     loading = hub_options.for_transformers()
@@ -226,6 +241,8 @@ def start_document_encoder(
         )
         check_head(transformer)
         check_alone(transformer)
+        if not trained:
+            transformer.processor = cure_tokenizer(text_tokenizer(transformer))
     headless = transformer.headless
     check_warm_start(base_model, headless=headless, given=warm_start is not None)
     started: Transformer = transformer.as_stock()

@@ -157,6 +157,10 @@ def make_modules(
     size = vocabulary_size(tokenizer)
     query = None
     if table is not None:
+        if not tokenizer.is_fast:
+            raise InputError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer: save the base model with tokenizer.json"
+            )
         if table.shape != (size,):
             raise InputError(
                 f"the query weights have shape {table.shape}, but the tokenizer knows {size} tokens"
@@ -219,7 +223,7 @@ def check_head(transformer: Transformer) -> int:
     if rows < size:
         raise InputError(
             f"the tokenizer has {size} tokens but the model's head only {rows}: "
-            "call resize_token_embeddings on the model and train it first"
+            "give the model its own tokenizer, and add tokens to the encoder (SparseEncoder.add_tokens)"
         )
     if rows > size + max(size // 10, _PADDING):
         raise InputError(
@@ -241,10 +245,23 @@ def match_vocabulary(transformer: Transformer) -> None:
     size = check_head(transformer)
     model: Any = transformer.model
     if model.get_output_embeddings().weight.shape[0] > size:
-        requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-        model.resize_token_embeddings(size)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(requires_grad.get(name, True))
+        resize_vocabulary(model, size)
+
+
+def resize_vocabulary(model: Any, size: int) -> None:
+    """Cut or extend embeddings and head of a masked language model; new rows are random, new biases 0."""
+    requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    # Beside a decoder that is not tied some heads have a bias of their own, to no use, but a checkpoint holds
+    # it; transformers leaves it as long as it was (RoBERTa) or puts the decoder's in its place (BERT).
+    decoder = model.get_output_embeddings()
+    heads: list[Any] = [one for one in model.modules() if getattr(one, "decoder", None) is decoder]
+    unused = [(one, one.bias) for one in heads if getattr(one, "bias", decoder.bias) is not decoder.bias]
+    model.resize_token_embeddings(size, mean_resizing=False)
+    for head, bias in unused:
+        cut = bias.data[:size]
+        head.bias = nn.Parameter(nn.functional.pad(cut, (0, size - len(cut))))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(requires_grad.get(name, True))
 
 
 def check_sides(modules: EncoderModules) -> None:

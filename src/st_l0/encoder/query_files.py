@@ -11,6 +11,7 @@ from safetensors import SafetensorError, deserialize
 
 from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import Vocabulary, check_ids, read_idf
+from st_l0.encoder.leading_space import first_word_differs, tell_first_words
 from st_l0.encoder.pretrained import (
     damaged,
     layout,
@@ -40,6 +41,13 @@ class QuerySide(NamedTuple):
 
 def read_query_side(checkpoint: str, hub_options: HubOptions) -> QuerySide:
     """Read tokenizer, table and settings; the errors are those of `QueryEncoder.from_pretrained`."""
+    side = _read(checkpoint, hub_options)
+    if first_word_differs(side.tokenizer.backend_tokenizer):
+        tell_first_words(checkpoint)
+    return side
+
+
+def _read(checkpoint: str, hub_options: HubOptions) -> QuerySide:
     kind = layout(checkpoint, hub_options)
     if kind == "other":
         raise no_encoder(checkpoint, hub_options)

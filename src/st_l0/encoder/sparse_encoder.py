@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
 import scipy.sparse as sp
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from st_l0.encoder.documents import encode_texts
@@ -16,6 +16,7 @@ from st_l0.encoder.explanation import Explanation, explain_match
 from st_l0.encoder.fused_encoder import FusedEncoder
 from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import query_weights
+from st_l0.encoder.leading_space import first_word_differs, tell_first_words
 from st_l0.encoder.loading import loaders, start_document_encoder
 from st_l0.encoder.model_card import ModelCardData
 from st_l0.encoder.modules import (
@@ -88,6 +89,12 @@ class SparseEncoder(FusedEncoder):
             if self._encoder_modules is not None:
                 check_sides(self._encoder_modules)
             self._note_card()
+            self._tell_first_words(model_name_or_path)
+
+    def _tell_first_words(self, source: str) -> None:
+        tokenizer = self.tokenizer
+        if self.inference_free and tokenizer.is_fast and first_word_differs(tokenizer.backend_tokenizer):
+            tell_first_words(source)
 
     def _mend(self) -> None:
         modules = self._encoder_modules
@@ -114,6 +121,10 @@ class SparseEncoder(FusedEncoder):
     ) -> Self:
         """Start an encoder from a masked language model.
 
+        Where the vocabulary has another token for a word at the beginning of a text than for the same word
+        further on, both tokenizers of the encoder put a space before a text (see
+        `st_l0.encoder.leading_space`).
+
         Args:
             base_model: Hub id or folder of a transformers model.
             idf: Query weights: path of an ``idf.json``, or what ``json.load`` makes of it; an array
@@ -136,7 +147,7 @@ class SparseEncoder(FusedEncoder):
 
         Raises:
             InputError: The base model cannot be loaded, or has no MLM head and no texts to start one, or the
-                IDF does not fit.
+                IDF does not fit; or its tokenizer makes another word of the first one, whatever is done.
         """
         hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
         transformer = start_document_encoder(local_name(base_model), max_seq_length, warm_start, hub_options)
@@ -145,13 +156,19 @@ class SparseEncoder(FusedEncoder):
         if table is not None and not punctuation:
             silence_punctuation(table, tokenizer)
         modules = make_modules(transformer, table, activation, pooling)
+        return cls._of(modules, local_name(base_model), device, hub_options)
+
+    @classmethod
+    def _of(
+        cls, modules: list[nn.Module], base_model: str, device: str | None, hub_options: HubOptions
+    ) -> Self:
         model = cls(
             modules=modules,
             device=device,
             similarity_fn_name="dot",
             trust_remote_code=hub_options.trust_remote_code,
         )
-        model.model_card_data.set_base_model(local_name(base_model))
+        model.model_card_data.set_base_model(base_model)
         return model
 
     @classmethod
@@ -187,15 +204,13 @@ class SparseEncoder(FusedEncoder):
         if kind == "mlm-with-idf":
             if unused := sorted(set(kwargs) - {"device", *HubOptions.__dataclass_fields__}):
                 raise InputError(f"{name} is of the older layout, which does not take {', '.join(unused)}")
-            return cls.from_mlm(
-                name,
-                idf=cast(Path, hub_options.find(name, "idf.json")),
-                activation="relu" if activation is None else activation,
-                max_seq_length=512,  # what OpenSearch serves them with
-                punctuation=True,  # a published table stays as it is
-                device=kwargs.get("device"),
-                hub_options=hub_options,
-            )
+            # 512 is what OpenSearch serves them with. Table and tokenizer stay as they were published.
+            transformer = start_document_encoder(name, 512, None, hub_options, trained=True)
+            table = query_weights(hub_options.find(name, "idf.json"), text_tokenizer(transformer))
+            modules = make_modules(transformer, table, "relu" if activation is None else activation)
+            model = cls._of(modules, name, kwargs.get("device"), hub_options)
+            model._tell_first_words(name)
+            return model
         bare = kind == "other" and is_bare_mlm(name, hub_options)
         if kind == "other" and (inference_free or not bare):
             raise no_encoder(name, hub_options)

@@ -12,6 +12,9 @@ from tokenizers import Tokenizer
 _MOST_WORDS = 1 << 15
 _LONGEST_WORD = 64
 
+# What `st_l0.encoder.leading_space` puts before GPT-2's pattern.
+_SPACE_FIRST = {"type": "Metaspace", "replacement": " ", "prepend_scheme": "first", "split": False}
+
 # Cuts a text into words that the tokenizer treats alone, or ``None`` where that is not proven.
 _Split: TypeAlias = Callable[[str], "list[str] | None"]
 
@@ -27,7 +30,8 @@ class WordCache:
       one. The pre-tokenizer cuts at every space and the model sees one piece at a time.
     - Byte-level BPE with GPT-2's pattern (RoBERTa, ModernBERT), without a normalizer or with NFC, in which
       nothing combines with a space. A space between two words always begins a piece, and no piece goes on
-      after one; here a word takes the space before it along.
+      after one; here a word takes the space before it along. The first one may be given a space (see
+      `st_l0.encoder.leading_space`), which words with one of their own are not.
 
     Tokens that were added are searched in the whole text, so they must not hold a space themselves. A text
     with a character that Python does not count as printable (controls, line breaks, other spaces, joiners,
@@ -94,6 +98,8 @@ class WordCache:
 def _splitter(tokenizer: dict[str, Any]) -> _Split:
     """Find how texts may be cut, from the parts of a tokenizer as they stand in its JSON."""
     normalizer, pieces, model = (tokenizer[name] or {} for name in ("normalizer", "pre_tokenizer", "model"))
+    if pieces.get("type") == "Sequence" and pieces["pretokenizers"][:-1] == [_SPACE_FIRST]:
+        pieces = pieces["pretokenizers"][-1]
     kinds = (normalizer.get("type"), pieces.get("type"), model["type"])
     split: _Split = _never
     if kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece"):
