@@ -76,12 +76,12 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[dev,eval,aws,quickstart,report]'
+	$(PIP) -e '.[dev,eval,aws,onnx,peft,quickstart,report]'
 	touch $@
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,opensearch,quickstart,report]' pytest pytest-xdist
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,onnx,opensearch,peft,quickstart,report]' pytest pytest-xdist
 	touch $@
 
 clean:

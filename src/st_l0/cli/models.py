@@ -56,6 +56,9 @@ def export(
         bool,
         typer.Option("--punctuation/--no-punctuation", help="Punctuation keeps its query weights, or 0."),
     ] = True,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also onnx/model.onnx, the document side without torch.")
+    ] = False,
     evaluation: Evaluation = None,
     card: Card = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -64,7 +67,7 @@ def export(
     from st_l0.hub.exporting import export as run
 
     options: dict[str, Any] = {"half": half, "max_seq_length": max_seq_length, "layout": layout}
-    options |= {"punctuation": punctuation, "evaluation": evaluation or (), "card": card}
+    options |= {"punctuation": punctuation, "onnx": onnx, "evaluation": evaluation or (), "card": card}
     with writing(output):
         folder = run(model, output, trust_remote_code=trust_remote_code, **options)
     say(f"model: {folder}")

@@ -9,8 +9,8 @@ from sentence_transformers.base.modules import Transformer
 
 from st_l0.errors import InputError
 
-_TEXT = "How does water rise in trees?"
-_NEIGHBOUR = " ".join([_TEXT] * 4)
+TEXT = "How does water rise in trees?"
+_NEIGHBOUR = " ".join([TEXT] * 4)
 
 
 @torch.inference_mode()
@@ -27,7 +27,7 @@ def check_alone(transformer: Transformer) -> None:
     training = model.training
     model.eval()
     try:
-        alone, beside = (_logits(transformer, texts) for texts in ([_TEXT], [_TEXT, _NEIGHBOUR]))
+        alone, beside = (first_output(transformer, texts) for texts in ([TEXT], [TEXT, _NEIGHBOUR]))
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
@@ -48,12 +48,12 @@ def check_alone(transformer: Transformer) -> None:
         )
 
 
-def _logits(transformer: Transformer, texts: list[str]) -> torch.Tensor:
-    """The logits of the first text, shape ``(tokens, vocabulary)``."""
+def first_output(transformer: Transformer, texts: list[str]) -> torch.Tensor:
+    """The logits of the first text (hidden states of a model without a head), shape ``(tokens, entries)``."""
     tokenizer: Any = transformer.tokenizer
     features = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     model: Any = transformer.model
     features = {name: values.to(model.device) for name, values in features.items()}
     kept = features["attention_mask"][0].bool()
-    logits: torch.Tensor = model(**features).logits[0][kept]
-    return logits
+    output: torch.Tensor = model(**features)[0][0][kept]
+    return output

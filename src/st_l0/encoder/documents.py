@@ -12,7 +12,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
 from st_l0.errors import InputError
-from st_l0.head.mlm_head import MLMHead, flat_max_logits, without_padding
+from st_l0.head.mlm_head import MLMHead, bare_model, flat_max_logits, without_padding
 from st_l0.utils.progress import show_progress
 from st_l0.utils.stock import (
     batch_to_device,
@@ -64,7 +64,7 @@ def packed_states(transformer: Transformer, features: dict[str, Any]) -> tuple[T
     Returns:
         ``(tokens, hidden)``, and where each text begins and the last one ends, ``(texts + 1,)``.
     """
-    model: Any = transformer.model
+    model: Any = bare_model(transformer.model)
     known = forward_arguments(transformer)
     inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
     hidden: Tensor = model.base_model(**inputs, return_dict=True).last_hidden_state

@@ -14,6 +14,7 @@ import torch
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 
+from st_l0.encoder.adapters import merged_adapters
 from st_l0.encoder.documents import largest_logits
 from st_l0.encoder.fingerprints import RULES, fingerprint, former_fingerprint
 from st_l0.encoder.learned_queries import stock_query_side
@@ -123,7 +124,8 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         """A digest of all that vectors depend on: two models with one fingerprint compute the same ones."""
         query_side = self.query_fingerprint() if self.inference_free else self._prompt("query")
         others = [query_side, self._prompt("document", "passage", "corpus"), self.max_active_dims]
-        return fingerprint(self, self._encoder_modules, others)
+        with merged_adapters(self):  # as it is when it is saved and loaded again
+            return fingerprint(self, self._encoder_modules, others)
 
     def has_fingerprint(self, found: str) -> bool:
         """Whether a fingerprint is this model's, by the present rules or by those of former versions."""
@@ -139,7 +141,8 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         """Save with stock classes only; other arguments as in sentence-transformers.
 
         All files that state a length state the same one: `max_seq_length` of documents, and for queries that
-        run no model ``tokenizer.model_max_length``. All are readable by whom the folder is readable by.
+        run no model ``tokenizer.model_max_length``. All are readable by whom the folder is readable by. An
+        adapter of peft (LoRA and kin) is saved merged into the weights; in memory it stays as it is.
 
         Args:
             path: The folder.
@@ -148,14 +151,17 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
                 `st_l0.encoder.root_layout`), or ``"folders"``, one for each module, which trainers expect.
                 ``None`` is the latter, except in `push_to_hub`.
             kwargs: As in sentence-transformers.
+
+        Raises:
+            InputError: Merged, an adapter would give other vectors.
         """
         modules = self._encoder_modules
         if self.inference_free:  # training may have moved what was silenced at the start
             silence_special_tokens(cast(EncoderModules, modules))
-        if modules is not None:
-            for tokenizer in (modules.tokenizer, text_tokenizer(modules.transformer)):
-                state_length(tokenizer)
-        with stock_query_side(self[0], modules):
+        with merged_adapters(self), stock_query_side(self[0], modules):
+            if modules is not None:
+                for tokenizer in (modules.tokenizer, text_tokenizer(modules.transformer)):
+                    state_length(tokenizer)
             super().save(path, *args, **kwargs)
         if self.trust_remote_code:  # the base model's own code is looked for at the root only
             for code in Path(path).glob("*_*_*/*.py"):

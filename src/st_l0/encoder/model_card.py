@@ -52,11 +52,8 @@ class ModelCardData(SparseEncoderModelCardData):
 
     def render(self) -> str:
         """The text of the card."""
-        environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-        template = environment.from_string(_template().read_text(encoding="utf-8"))
         values = self.to_dict()
-        text = template.render(card_data=_head(values), **values)
-        return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+        return fill("card.md.jinja", card_data=_head(values), **values)
 
     def describes_more(self) -> bool:
         """Whether the model has another name or more is known of it than an earlier card of it can say."""
@@ -185,11 +182,13 @@ def _head(values: Mapping[str, Any], line_break: Any = None) -> str:
     return yaml.safe_dump(known, sort_keys=False, allow_unicode=True, line_break=line_break).strip()
 
 
-def _template() -> Path:
-    """The template: inside an installed package, else in the repository it is run from."""
+def fill(template: str, **values: Any) -> str:
+    """Fill a template of ``model_cards``: of an installed package, else of the repository it is run from."""
     installed = _PACKAGE / "model_cards"
     folder = installed if installed.is_dir() else _PACKAGE.parents[1] / "model_cards"
-    return folder / "card.md.jinja"
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string((folder / template).read_text(encoding="utf-8")).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def _formula(logs: int, pooling: str) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from st_l0.encoder.modules import find_encoder_modules
 from st_l0.errors import InputError
+from st_l0.head.mlm_head import bare_model
 from st_l0.head.screening import available as has_fast_int8
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def encoder_precision(model: SparseEncoder, precision: str) -> Iterator[None]:
     modules = find_encoder_modules(list(model.children()))
     if modules is None:
         raise InputError(f"{precision} needs a masked language model on the document side")
-    transformer = cast(Any, modules.transformer.model).base_model
+    transformer = bare_model(modules.transformer.model).base_model
     replaced: dict[nn.Module, Callable[..., Any]] = {}
     if precision == "bfloat16":
         replaced[transformer] = _autocast(transformer.forward, model.device.type)

@@ -9,9 +9,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from st_l0.errors import InputError
 from st_l0.head.max_logits import flat_max_logits, max_logits, without_padding
 
-__all__ = ["MLMHead", "activate", "flat_max_logits", "max_logits", "read_head", "without_padding"]
+__all__ = [
+    "MLMHead",
+    "activate",
+    "bare_model",
+    "flat_max_logits",
+    "max_logits",
+    "read_head",
+    "without_padding",
+]
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,26 @@ class MLMHead:
     decoder: nn.Linear
 
 
+def bare_model(model: Any) -> Any:
+    """The transformers model inside what peft's ``get_peft_model`` puts around it; it has the adapter too.
+
+    Raises:
+        InputError: The adapter is none of the model's layers but stands before the text, as in prompt tuning.
+    """
+    if not hasattr(model, "get_base_model"):
+        return model
+    if model.active_peft_config.is_prompt_learning:
+        kind = type(model.active_peft_config).__name__
+        raise InputError(f"{kind} puts tokens before the text, which weigh too: give an adapter such as LoRA")
+    return model.get_base_model()
+
+
 def read_head(model: Any) -> MLMHead | None:
     """Find the MLM head of a transformers model; ``None`` for an architecture that is not known here.
 
     Known: BERT, DistilBERT, RoBERTa, XLM-RoBERTa, CamemBERT, MPNet, ModernBERT and what shares their layout.
     """
+    model = bare_model(model)
     decoder = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if not isinstance(decoder, nn.Linear):
         return None

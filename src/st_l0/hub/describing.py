@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from st_l0.encoder.hub_options import HubOptions
-from st_l0.encoder.model_card import TRAINING_FILE, ModelCardData, write_training
+from st_l0.encoder.model_card import TRAINING_FILE, ModelCardData, fill, write_training
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError, reason
 from st_l0.hub.notes import read_notes
+from st_l0.hub.onnx_graph import OnnxFacts
 from st_l0.hub.results import hub_results, read_results
 from st_l0.utils.paths import local_path
 from st_l0.utils.reading import read_json, read_text
 from st_l0.utils.stock import card_text
+
+_ONNX = re.compile(r"^## ONNX\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 
 
 class CardSources(NamedTuple):
@@ -99,6 +103,24 @@ def write_card(card: ModelCardData, folder: Path, sources: CardSources) -> None:
     text = sources.finished or card.render()
     check_card("the card", text)
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def write_onnx_section(card: ModelCardData, folder: Path, facts: OnnxFacts | None) -> None:
+    """Have the card of a saved model say what its ONNX graph is, and nothing where there is none.
+
+    Args:
+        card: Its data.
+        folder: Where the card lies, one that may be of an earlier copy with a graph.
+        facts: What is known of the graph, if there is one.
+    """
+    path = folder / "README.md"
+    text = _ONNX.sub("", path.read_text(encoding="utf-8")).rstrip() + "\n"
+    if facts is not None:
+        model: Any = card.model
+        place = {"hub": card.model_id is not None, "id": card.model_id or card.location}
+        prompt = model.prompts.get("document")
+        text += "\n" + fill("onnx.md.jinja", facts=facts, prompt=prompt, **place)
+    path.write_text(text, encoding="utf-8")
 
 
 def _take_over(card: ModelCardData, text: str | None) -> None:

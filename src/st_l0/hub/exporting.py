@@ -13,9 +13,11 @@ from st_l0.encoder.pretrained import position_limit
 from st_l0.encoder.punctuation import punctuation_ids
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.hub.describing import describe, read_sources, write_card
+from st_l0.hub.describing import describe, read_sources, write_card, write_onnx_section
+from st_l0.hub.onnx_graph import ONNX_FILE, OnnxFacts, require_onnx, write_onnx
 from st_l0.utils.files import hold_folder, make_readable, replace_folder
 from st_l0.utils.paths import local_name, local_path
+from st_l0.utils.progress import write
 
 _KIND = "exported model"
 _LARGEST = 65504.0  # of float16
@@ -30,6 +32,7 @@ def export(
     max_seq_length: int | None = None,
     layout: Layout = "root",
     punctuation: bool = True,
+    onnx: bool = False,
     evaluation: Iterable[str | Path] = (),
     card: str | Path | None = None,
     trust_remote_code: bool = False,
@@ -50,6 +53,8 @@ def export(
             sentence-transformers.
         punctuation: Whether punctuation keeps its query weights; ``False`` sets them to 0, see
             `st_l0.encoder.punctuation.punctuation_ids`.
+        onnx: Whether the document side is written as ``onnx/model.onnx`` too, proved against torch, see
+            `st_l0.hub.onnx_graph.write_onnx`; needs the layout ``"root"``.
         evaluation: Measurements for the card, see `st_l0.hub.results.read_results`.
         card: Notes for the card (``.yaml``, see `st_l0.hub.notes.read_notes`), or a finished card (``.md``).
             Without either of the two, the card of ``model`` is kept where it is still true.
@@ -61,7 +66,7 @@ def export(
     Raises:
         InputError: ``output`` holds something else or the model itself, or another process is making it;
             there is no such checkpoint or layout, the length is more than the model has positions for, or a
-            weight is too large for float16.
+            weight is too large for float16; or ONNX cannot be written.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -71,6 +76,10 @@ def export(
     """
     if layout not in get_args(Layout):
         raise InputError(f"layout is {layout!r:.40}; give {' or '.join(get_args(Layout))}")
+    if onnx:
+        require_onnx()
+        if layout != "root":
+            raise InputError("onnx/model.onnx is read beside a transformer at the root: give layout root")
     sources = read_sources(evaluation, card)
     with hold_folder(output, _KIND, inputs=[model]) as target:
         name = local_name(model)
@@ -82,8 +91,11 @@ def export(
         data.location = str(output)
         with replace_folder(target, _KIND) as folder:
             write_copy(encoder, folder, half=half, layout=layout)
+            facts = add_onnx(folder, trust_remote_code) if onnx else None
             if any(sources) or data.training:
                 write_card(data, folder, sources)
+            if sources.finished is None:
+                write_onnx_section(data, folder, facts)
     return local_path(output)
 
 
@@ -131,6 +143,21 @@ def write_copy(encoder: SparseEncoder, folder: Path, *, half: bool, layout: Layo
     for file in folder.glob("**/*config.json"):
         _leave_out_places(file)
     make_readable(folder)
+
+
+def add_onnx(folder: Path, trust_remote_code: bool) -> OnnxFacts:
+    """Write the ONNX graph of a copy: of the weights that others will load; errors as `write_onnx`."""
+    write(f"{ONNX_FILE}: being written and compared with torch")
+    encoder = SparseEncoder.from_pretrained(
+        str(folder), device="cpu", inference_free=False, trust_remote_code=trust_remote_code
+    )
+    facts = write_onnx(encoder, folder / ONNX_FILE)
+    make_readable(folder)
+    write(
+        f"{ONNX_FILE}: opset {facts.opset}, largest difference to torch {facts.difference:.1e} "
+        f"on {facts.texts} texts"
+    )
+    return facts
 
 
 def _leave_out_places(file: Path) -> None:

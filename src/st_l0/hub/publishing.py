@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.hub.describing import describe, read_sources, write_card
-from st_l0.hub.exporting import write_copy
+from st_l0.hub.describing import describe, read_sources, write_card, write_onnx_section
+from st_l0.hub.exporting import add_onnx, write_copy
+from st_l0.hub.onnx_graph import ONNX_FILE
 from st_l0.hub.preflight import check_upload
 from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.paths import local_path
@@ -24,14 +25,14 @@ _NAMES = (
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt",
     r"\w+(\.bpe)?\.model|bpe\.codes",
 )
-_ALLOWED = re.compile(rf"(\w+/)?({'|'.join(_NAMES)})")
+_ALLOWED = re.compile(rf"(\w+/)?({'|'.join(_NAMES)})|{re.escape(ONNX_FILE)}")
 _CODE = re.compile(r"(\w+/)?\w+\.py")  # of models that bring code, where that was allowed
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")
 _VOCABULARIES = re.compile(
-    r"(.*/)?(tokenizer\.json|vocab\.\w+|merges\.txt|idf\.json|.*\.(safetensors|model|codes))"
+    r"(.*/)?(tokenizer\.json|vocab\.\w+|merges\.txt|idf\.json|.*\.(safetensors|model|codes|onnx))"
 )
 # What an earlier upload in another layout may have left: weights are read wherever they lie.
-_STALE = ["*_*_*/*", "*.safetensors", "*.safetensors.index.json"]
+_STALE = ["*_*_*/*", "*.safetensors", "*.safetensors.index.json", "onnx/*"]
 
 
 class Published(NamedTuple):
@@ -68,7 +69,8 @@ def publish(
 
     The upload is put together beside ``run``, in the layout that every tool reads, with the weights as they
     are (`st_l0.hub.export` halves them); plain sentence-transformers loads it in a process of its own, and
-    has to find the same scores on real texts. Then it is sent; started again after an interruption, what is
+    has to find the same scores on real texts. Where ``run`` is an export with an ONNX graph, one is written
+    anew, of these very weights. Then it is sent; started again after an interruption, what is
     there already is not sent again. How files travel is the affair of huggingface_hub; its transfer by xet
     is not tested here (``HF_HUB_DISABLE_XET=1`` takes the older one, which is).
 
@@ -106,7 +108,10 @@ def publish(
             data = describe(encoder, str(model), sources)
             data.model_id = repo
             write_copy(encoder, folder, half=_is_half(model), layout="root")
+            facts = add_onnx(folder, trust_remote_code) if (model / ONNX_FILE).exists() else None
             write_card(data, folder, sources)
+            if sources.finished is None:
+                write_onnx_section(data, folder, facts)
             files = _keep_allowed(folder, trust_remote_code)
             _check_texts(folder, files, [run])
         with tempfile.TemporaryDirectory() as work:

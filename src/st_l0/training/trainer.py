@@ -13,6 +13,7 @@ from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
 from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
+from st_l0.encoder.adapters import has_adapters, merged_adapters, restore_trained, trained_weights
 from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.errors import InputError
 from st_l0.losses import SparseRetrievalLoss
@@ -37,7 +38,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
 
     - It logs active dims, FLOPS, the regularizers' weights, and queries a second, and prints them in lines.
     - It asks live teachers for the scores of each batch.
-    - It saves and restores what the loss and the query table have learned.
+    - It saves and restores what the loss, the query table and an adapter (of peft) have learned.
     - It marks a checkpoint on disk as complete when it is, and only one whose weights are finite.
     - It measures the model on collections, and keeps and finds again the best one.
     - It ends at the first loss, gradient or weight that is not finite (`HealthWatch`).
@@ -217,6 +218,8 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         if self.args.should_save:
             table = trained_parameter(self._encoder()._encoder_modules)
             found = {"query_table": None if table is None else table.detach(), "loss": self._loss_state()}
+            if has_adapters(self._encoder()):  # the checkpoint's model is merged
+                found["adapter"] = trained_weights(self._encoder())
             torch.save(found, folder / _LOSS_STATE)
             if self._origin is not None:
                 write_origin(folder, self._origin)
@@ -272,7 +275,10 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             with torch.no_grad():
                 table.copy_(found["query_table"])
         try:
-            missing, unexpected = encoder.load_state_dict(weights, strict=False)
+            if has_adapters(encoder) or "adapter" in found:
+                restore_trained(encoder, found.get("adapter"), weights, resume_from_checkpoint)
+            with merged_adapters(encoder):
+                missing, unexpected = encoder.load_state_dict(weights, strict=False)
         except RuntimeError as error:  # how torch says that shapes differ
             text = " ".join(str(error).split())
             raise InputError(f"{resume_from_checkpoint} is of another model ({text[:200]})") from error
