@@ -511,8 +511,8 @@ def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch, caplog):
         "idf.json: 5 tokens; 2 documents, 2 tokens occur, 3 do not and weigh 1, punctuation weighs 0\n"
     )
     assert caplog.messages == [
-        f"{corpus}: 2 documents are few: in collections below 10,000 the mean with MS MARCO's table found more "
-        "than the own table alone; --general TABLE takes it, see docs/which-idf.md"
+        f"{corpus}: 2 documents are few: in collections below 10,000 the mean with MS MARCO's table found "
+        "more than the own table alone; --general TABLE takes it, see docs/which-idf.md"
     ]
     caplog.clear()
     options = {"unseen": 1.0, "general": None, "general_documents": 3000, "punctuation": False}

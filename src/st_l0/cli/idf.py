@@ -91,8 +91,8 @@ def idf(
     say(f"{output}: {len(weights)} tokens; {how_counted(frequencies, total, **options)}")
     if general is None and total < FEW_DOCUMENTS:
         logger.warning(
-            "%s: %s documents are few: in collections below %s the mean with MS MARCO's table found more than "
-            "the own table alone; --general TABLE takes it, see docs/which-idf.md",
+            "%s: %s documents are few: in collections below %s the mean with MS MARCO's table found more "
+            "than the own table alone; --general TABLE takes it, see docs/which-idf.md",
             corpus, f"{total:,}", f"{FEW_DOCUMENTS:,}",
         )  # fmt: skip
 

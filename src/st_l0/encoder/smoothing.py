@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GENERAL_DOCUMENTS = 3000
 FEW_DOCUMENTS = 10_000
-"""Below this the mean with MS MARCO's table found more than the own one, as measured: ``docs/which-idf.md``."""
+"""Below this the mean with MS MARCO's table found more than the own one: ``docs/which-idf.md``."""
 
 
 def idf(frequencies: np.ndarray, documents: int) -> np.ndarray:
