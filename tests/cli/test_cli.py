@@ -489,20 +489,58 @@ def tokenizer(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", module)
 
 
-def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch):
+def test_idf_counts_the_corpus(run, tokenizer, corpus, monkeypatch, caplog):
     calls = []
     replace_module(
         monkeypatch,
         "encoder.idf",
         TABLE=TABLE,
-        compute_idf=lambda texts, tokenizer, punctuation, progress: (
-            calls.append((next(iter(texts)), tokenizer, punctuation)) or IDF
+        document_frequencies=lambda texts, tokenizer, progress: (
+            calls.append((next(iter(texts)), tokenizer)) or (np.array([0, 2, 0, 1, 0]), 2)
         ),
+        read_idf=lambda path, tokenizer: calls.append((path, tokenizer)) or IDF,
         write_idf=lambda path, weights, tokenizer: calls.append((str(path), weights.tolist(), tokenizer)),
     )
-    result = run("idf", corpus, "--tokenizer", "some/model", "--output", "idf.json")
-    assert result.stdout == "idf.json: 5 tokens\n"
-    assert calls == [("red fish fish", "some/model", False), ("idf.json", IDF.tolist(), "some/model")]
+    monkeypatch.setattr(
+        "st_l0.encoder.smoothing.smooth_idf",
+        lambda frequencies, documents, tokenizer, **options: calls.append((documents, options)) or IDF,
+    )
+    given = ["idf", corpus, "--tokenizer", "some/model", "--output", "idf.json"]
+    result = run(*given)
+    assert result.stdout == (
+        "idf.json: 5 tokens; 2 documents, 2 tokens occur, 3 do not and weigh 1, punctuation weighs 0\n"
+    )
+    assert caplog.messages == [
+        f"{corpus}: 2 documents are few: in collections below 10,000 the mean with MS MARCO's table found "
+        "more than the own table alone; --general TABLE takes it, see docs/which-idf.md"
+    ]
+    caplog.clear()
+    options = {"unseen": 1.0, "general": None, "general_documents": 3000, "punctuation": False}
+    assert calls == [
+        ("red fish fish", "some/model"),
+        (2, options),
+        ("idf.json", IDF.tolist(), "some/model"),
+    ]
+    calls.clear()
+    result = run(*given, "--general", "other.json", "--general-documents", "6", "--unseen", "rarest")
+    assert result.stdout == (
+        "idf.json: 5 tokens; 2 documents, 2 tokens occur, 3 do not and weigh the most, punctuation weighs 0, "
+        "mean of 0.25 of this table and 0.75 of the general one\n"
+    )
+    assert not caplog.messages and ("other.json", "some/model") in calls
+    assert (2, {"unseen": None, "general": IDF, "general_documents": 6, "punctuation": False}) in calls
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--general-documents", "5"], "--general-documents has no effect without --general"),
+        (["--unseen", "much"], "--unseen 'much' is no weight: give a number, or rarest"),
+    ],
+)
+def test_idf_refuses_options_that_mean_nothing(run, corpus, options, problem):
+    result = run("idf", corpus, "--tokenizer", "some/model", "--output", "idf.json", *options)
+    assert (result.exit_code, result.stderr) == (2, f"error: {problem}\n")
 
 
 def test_idf_takes_the_tokenizer_of_a_checkpoint(run, corpus, tiny_encoder, mlm_folder, tmp_path):
@@ -519,9 +557,11 @@ def test_a_full_disk_names_the_file(run, tokenizer, corpus, monkeypatch):
         monkeypatch,
         "encoder.idf",
         TABLE=TABLE,
-        compute_idf=lambda *_, **options: IDF,
+        document_frequencies=lambda *_, **options: (np.array([0, 2, 0, 1, 0]), 2),
+        read_idf=None,
         write_idf=raising(error),
     )
+    monkeypatch.setattr("st_l0.encoder.smoothing.smooth_idf", lambda *_, **options: IDF)
     result = run("idf", corpus, "--tokenizer", "some/model", "--output", "out/idf.json")
     assert (result.exit_code, result.stderr) == (1, "error: out/idf.json: No space left on device\n")
 

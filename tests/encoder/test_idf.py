@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from st_l0.encoder.idf import compute_idf, document_frequencies, idf, read_idf, write_idf
+from st_l0.encoder.idf import compute_idf, document_frequencies, read_idf, write_idf
+from st_l0.encoder.smoothing import idf
 from st_l0.errors import InputError
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", "a", "é", "##s", "[unused0]"]

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import SystemResults
+from st_l0.evaluation.metrics import PROTOCOL
 from st_l0.evaluation.report import own_documents_note, render, summarise, write_json, write_results
 
 PETS = {
@@ -106,7 +107,9 @@ def test_json_of_one_collection(tmp_path):
     assert written == {
         "collections": {"pets": PETS},
         "average": {"bm25": PETS["bm25"], "model": PETS["model"]},
+        "protocol": PROTOCOL,
     }
+    assert PROTOCOL.keys() == {"metrics", "equal_scores", "queries_without_hits", "own_documents"}
 
 
 def test_json_of_several_collections(tmp_path):

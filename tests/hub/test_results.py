@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
@@ -55,3 +56,17 @@ def test_what_is_none(tmp_path, content, problem):
         read_results([file], {})
     assert problem in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_numbers_of_numpy_never_reach_a_file():
+    """YAML would hold them as objects of Python, which nobody can load."""
+    entry = {
+        "collection": "toy",
+        "dataset": "org/toy",
+        "metrics": {"nDCG@10": np.float64(0.25), "MRR@10": np.float32(0.5)},
+        "bm25": {},
+        "costs": {},
+        "source": "`st-l0 evaluate`",
+    }
+    ((_, text),) = hub_results([entry]).items()
+    assert "numpy" not in text and yaml.safe_load(text)[0]["value"] == 25.0

@@ -204,7 +204,7 @@ def test_the_estimate_is_near_to_what_a_forward_pass_keeps(recipe, tmp_path, mlm
 @pytest.mark.parametrize(
     ("training", "devices", "steps"),
     [
-        ({"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}, 2, 3 * 4),  # 7 batches
+        ({"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}, 2, 3 * 3),  # 6 whole rounds
         (
             {
                 "per_device_train_batch_size": 8,
@@ -227,6 +227,8 @@ def test_steps_of_epochs(recipe, training, devices, steps):
     planned = dry_run(loaded, devices=devices)
     assert planned.steps == steps
     assert f"at most {steps} optimizer steps" in planned.length
+    lost = f"an epoch leaves out 4 of 100 examples, which fill no batch of 16 on {devices} devices"
+    assert any(note.startswith(lost) for note in planned.notes) == (devices == 2)
     if devices == 1:
         arguments = training_arguments(loaded, "states")
         assert training_steps(arguments, 100, devices=1) == steps
@@ -256,13 +258,13 @@ def test_refuses_a_ramp_longer_than_the_training(recipe):
         recipe(training=training, data=data, loss={"ramp_steps": 25}),
         lambda loaded: dry_run(loaded, devices=2),
     )
-    assert "(13 steps), not 25" in message
+    assert "(12 steps), not 25" in message
 
 
 def test_refuses_a_training_without_a_batch(recipe):
     loaded = recipe(data={"limit": 7}, training={"dataloader_drop_last": True})
     assert dry_run(loaded).queries_at_once == 4
-    expected = "the data make 7 examples, less than one batch of 8, and training.dataloader_drop_last"
+    expected = "the data make 7 examples, less than one batch of 8, and 2 devices train on whole rounds only"
     assert refusal(loaded, lambda loaded: dry_run(loaded, devices=2)).startswith(expected)
 
 

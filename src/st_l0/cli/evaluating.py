@@ -103,7 +103,8 @@ def evaluate(
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.evaluation import check_results, render, summarise, write_json, write_results
     from st_l0.evaluation import evaluate as run
-    from st_l0.evaluation.report import bm25_note, own_documents_note
+    from st_l0.evaluation.metrics import PROTOCOL
+    from st_l0.evaluation.report import bm25_note, own_documents_note, protocol_note
     from st_l0.index import open_index
     from st_l0.indexing.identity import check_model, place
     from st_l0.utils.paths import input_path
@@ -134,10 +135,10 @@ def evaluate(
             run(encoder, collection, results=found[collection.name], **options) for collection in collections
         ]
     if as_json:
-        say(to_json(summarise(reports)))
+        say(to_json(summarise(reports) | {"protocol": PROTOCOL}))
     else:
         open_console().print(render(reports))
-        for note in (bm25_note(reports), own_documents_note(reports)):
+        for note in (bm25_note(reports), own_documents_note(reports), protocol_note()):
             if note:
                 say(note)
     if output is not None:

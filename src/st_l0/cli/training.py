@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from st_l0.cli.app import TrustRemoteCode, app, say, writing
-from st_l0.cli.fields import ColumnOption, IdField, TextFields, as_columns
+from st_l0.cli.fields import ColumnOption, as_columns
 from st_l0.cli.words import read_weight
-from st_l0.errors import InputError, reason
+from st_l0.errors import InputError
 from st_l0.utils.terminal import cell, is_terminal, open_console, printable, to_json
 
 
@@ -94,58 +94,6 @@ def recipes(
     for row in found:
         table.add_row(*map(cell, row))
     open_console().print(table)
-
-
-@app.command()
-def idf(
-    corpus: Annotated[
-        str,
-        typer.Argument(
-            metavar="CORPUS",
-            help="A .jsonl, .tsv, .csv, .txt or .parquet file, a BEIR folder or .zip, or an address of one.",
-        ),
-    ],
-    tokenizer: Annotated[
-        str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub id with the tokenizer.")
-    ],
-    output: Annotated[Path, typer.Option("--output", help="The idf.json to write.")],
-    punctuation: Annotated[
-        bool,
-        typer.Option("--punctuation/--no-punctuation", help="Punctuation weighs its IDF, or 0."),
-    ] = False,
-    id_field: IdField = None,
-    text_field: TextFields = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Count a corpus into a table of query weights."""
-    from transformers import AutoTokenizer
-
-    from st_l0.data import read_documents
-    from st_l0.encoder.hub_options import HubOptions
-    from st_l0.encoder.idf import TABLE, compute_idf, write_idf
-    from st_l0.encoder.pretrained import ForeignCodeError, refusing_code
-    from st_l0.encoder.structure import check_tokenizer_files, document_folder
-    from st_l0.utils.files import check_file
-    from st_l0.utils.paths import local_name
-
-    check_file(output, TABLE, inputs=[corpus])
-    try:
-        name, hub_options = local_name(tokenizer), HubOptions(trust_remote_code=trust_remote_code)
-        folder = document_folder(name, hub_options) if Path(name).is_dir() else ""
-        if Path(name).is_dir():
-            check_tokenizer_files(name, folder, hub_options)
-        with refusing_code(name):
-            loaded = AutoTokenizer.from_pretrained(name, subfolder=folder, **hub_options.for_transformers())
-    except ForeignCodeError:
-        raise
-    except (OSError, ValueError) as error:  # their messages do not always name what was looked for
-        raise InputError(f"{tokenizer}: no tokenizer found there: {reason(error)}") from error
-    documents = read_documents(corpus, id_field=id_field, text_fields=text_field or None)
-    texts = (document.text for document in documents)
-    weights = compute_idf(texts, loaded, punctuation=punctuation, progress=True)
-    with writing(output):
-        write_idf(output, weights, loaded)
-    say(f"{output}: {len(weights)} tokens")
 
 
 @app.command()

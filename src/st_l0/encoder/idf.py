@@ -12,7 +12,7 @@ import numpy as np
 
 from st_l0.data import read_lines
 from st_l0.encoder.leading_space import inside_text
-from st_l0.encoder.punctuation import silence_punctuation
+from st_l0.encoder.smoothing import GENERAL_DOCUMENTS, smooth_idf
 from st_l0.errors import InputError
 from st_l0.utils.files import FileKind, replace_file
 from st_l0.utils.inputs import text_batches
@@ -86,62 +86,48 @@ def document_frequencies(
     return frequencies, documents
 
 
-def idf(frequencies: np.ndarray, documents: int) -> np.ndarray:
-    """Weigh tokens by rarity: ``log(1 + (N - df + 0.5) / (df + 0.5))``, as BM25 does in Lucene.
-
-    Always above 0. This is the formula behind the published table for MS MARCO (N = 8,841,823): solved for
-    ``df`` it gives whole numbers for every weight of that table, which other usual forms do not. (The table
-    lists tokens that never occur at 1; the formula gives them the largest weight, ``log(2 * (N + 1))``.)
-
-    Args:
-        frequencies: Number of documents with each token, ``(vocabulary,)``.
-        documents: Number of documents N, at least 1.
-
-    Returns:
-        Weights, float32, ``(vocabulary,)``.
-
-    Raises:
-        InputError: ``documents`` is below 1, or a frequency is not within ``[0, documents]``.
-    """
-    if documents < 1 or (frequencies.size and (frequencies.min() < 0 or frequencies.max() > documents)):
-        raise InputError(
-            f"document frequencies do not fit {documents} documents; count both on the same corpus"
-        )
-    rarity = (documents - frequencies + 0.5) / (frequencies + 0.5)
-    weights: np.ndarray = np.log1p(rarity).astype(np.float32)
-    return weights
-
-
 def compute_idf(
     texts: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,
     *,
+    unseen: float | None = 1.0,
+    general: np.ndarray | None = None,
+    general_documents: int = GENERAL_DOCUMENTS,
     punctuation: bool = False,
     batch_size: int = 1024,
     progress: bool = True,
 ) -> np.ndarray:
     """IDF of each token over a corpus; special tokens weigh 0.
 
+    The IDF of a small corpus finds less than that of a large one, even of other texts: ``docs/which-idf.md``.
+
     Args:
         texts: The corpus; a stream is consumed as it comes.
         tokenizer: A fast tokenizer.
-        punctuation: Whether punctuation weighs what its IDF is, and not 0; see
-            `st_l0.encoder.punctuation.punctuation_ids`.
+        unseen: Weight of tokens that no text has; ``None`` gives them the largest. See `smooth_idf`.
+        general: A table of a larger corpus, to take the mean with, ``(vocabulary,)``.
+        general_documents: As many texts count as much as ``general``.
+        punctuation: Whether punctuation weighs what its IDF is, and not 0.
         batch_size: Texts tokenized at once.
         progress: Whether to show a progress bar.
 
     Returns:
-        Weights, float32, ``(vocabulary,)``; see `document_frequencies` and `idf`.
+        Weights, float32, ``(vocabulary,)``; see `document_frequencies` and `smooth_idf`.
 
     Raises:
-        InputError: There are no texts, one is no string (see `st_l0.utils.inputs.as_texts`), or the tokenizer
-            is not a fast one.
+        InputError: There are no texts, one is no string (see `st_l0.utils.inputs.as_texts`), the tokenizer
+            is not a fast one, or `smooth_idf` refuses an argument.
     """
-    weights = idf(*document_frequencies(texts, tokenizer, batch_size=batch_size, progress=progress))
-    weights[tokenizer.all_special_ids] = 0.0
-    if not punctuation:
-        silence_punctuation(weights, tokenizer)
-    return weights
+    frequencies, documents = document_frequencies(texts, tokenizer, batch_size=batch_size, progress=progress)
+    return smooth_idf(
+        frequencies,
+        documents,
+        tokenizer,
+        unseen=unseen,
+        general=general,
+        general_documents=general_documents,
+        punctuation=punctuation,
+    )
 
 
 def write_idf(path: str | Path, weights: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -21,6 +21,14 @@ Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
 """Query id → document id → score."""
 
+PROTOCOL = {
+    "metrics": "trec_eval's: gain is the grade, relevant is a grade of 1 and more, not judged counts as 0",
+    "equal_scores": "by falling document id, scores as float32",
+    "queries_without_hits": "count 0",
+    "own_documents": "a query's own document is no hit, unless it is judged as relevant",
+}
+"""How numbers come about, for those who compare them with other tools'."""
+
 
 def rank(scores: Mapping[str, float]) -> list[str]:
     """Order the documents found for a query as trec_eval does.

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from st_l0.errors import InputError
 from st_l0.evaluation.measure import SYSTEMS, EvaluationReport, SystemResults
+from st_l0.evaluation.metrics import PROTOCOL
 from st_l0.evaluation.trec import RUN, write_run
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.paths import local_path
@@ -61,6 +62,8 @@ def write_json(
 ) -> None:
     """Write reports as JSON, in the form that `summarise` gives; ``path`` is replaced as a whole.
 
+    Beside them stands the ``protocol``, see `st_l0.evaluation.metrics.PROTOCOL`.
+
     Args:
         reports: At least one, each of another collection.
         path: The file.
@@ -71,7 +74,8 @@ def write_json(
         InputError: there is no report, or two are of one collection; ``path`` is something else than such a
             file, which would be lost.
     """
-    found = summarise(reports) | ({} if made_with is None else {"made_with": dict(made_with)})
+    found = summarise(reports) | {"protocol": PROTOCOL}
+    found |= {} if made_with is None else {"made_with": dict(made_with)}
     text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replace_file(path, REPORT) as new:
         new.write_text(text, encoding="utf-8")
@@ -212,6 +216,11 @@ def own_documents_note(reports: Sequence[EvaluationReport]) -> str | None:
     return (
         f"A query's own document is no hit, for the model and for BM25: {found} queries." if found else None
     )
+
+
+def protocol_note() -> str:
+    """A sentence on what numbers of other tools may differ in."""
+    return "Metrics as trec_eval has them; equal scores by falling id; queries without hits count 0."
 
 
 def bm25_note(reports: Sequence[EvaluationReport]) -> str | None:

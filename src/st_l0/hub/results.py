@@ -138,7 +138,7 @@ def hub_results(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             EvalResultEntry(
                 dataset_id=one["dataset"],
                 task_id=one.get("task") or one["collection"],
-                value=round(100 * next(iter(one["metrics"].values())), 5),
+                value=round(100 * float(next(iter(one["metrics"].values()))), 5),
                 dataset_revision=one.get("revision"),
                 notes=one["source"].replace("`", "").partition("(http")[0],
                 **source,

@@ -16,6 +16,7 @@ from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrai
 from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe
 from st_l0.training.rehearsal import rehearse
+from st_l0.training.rounds import rounds_of_an_epoch
 from st_l0.utils.distributed import launched
 from st_l0.utils.stock import use_one_gpu
 from st_l0.utils.terminal import is_terminal
@@ -154,16 +155,17 @@ def training_steps(arguments: SparseEncoderTrainingArguments, examples: int, *, 
     """Optimizer steps of a training on a number of examples, over all devices.
 
     Raises:
-        InputError: there is not one whole batch, and others are dropped.
+        InputError: there is not one whole round of batches, and others are dropped.
     """
-    batch = arguments.per_device_train_batch_size * devices
-    batches = examples // batch if arguments.dataloader_drop_last else math.ceil(examples / batch)
-    if batches == 0:
-        raise InputError(
-            f"the data make {examples} examples, less than one batch of {batch}, and "
-            "training.dataloader_drop_last drops it: set it to false, or take smaller batches"
-        )
+    rounds = rounds_of_an_epoch(arguments, examples, devices=devices)
+    if rounds == 0:
+        batch = arguments.per_device_train_batch_size * devices
+        if devices > 1:
+            cure = f"{devices} devices train on whole rounds only: take smaller batches or fewer devices"
+        else:
+            cure = "training.dataloader_drop_last drops it: set it to false, or take smaller batches"
+        raise InputError(f"the data make {examples} examples, less than one batch of {batch}, and {cure}")
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    steps = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    steps = max(1, math.ceil(rounds / arguments.gradient_accumulation_steps))
     return math.ceil(steps * arguments.num_train_epochs)

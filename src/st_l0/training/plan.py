@@ -23,6 +23,7 @@ from st_l0.training.checks import check_batch, check_output, check_scores, check
 from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.recipe import Data, Loss, Recipe
+from st_l0.training.rounds import left_out
 
 # What only the machine that trains can tell, all processes started.
 _ELSEWHERE = ("fp16", "bf16", "tf32", "fsdp", "fsdp_config")
@@ -222,6 +223,8 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
 def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> tuple[int | None, str]:
     limit = recipe.data.limit
     most = None if limit is None else training_steps(arguments, limit, devices=devices)
+    if limit is not None and (lost := left_out(arguments, limit, devices=devices)):
+        notes.append(f"{lost} (if data.limit is reached)")
     if arguments.max_steps > 0:
         return int(arguments.max_steps), f"{arguments.max_steps:,} optimizer steps"
     epochs = f"{arguments.num_train_epochs:g} epochs"

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from datasets import IterableDataset
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer
 from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
 from st_l0.encoder.adapters import has_adapters, merged_adapters, restore_trained, trained_weights
@@ -22,6 +25,7 @@ from st_l0.training.evaluation import EvaluationStart, PeriodicEvaluation
 from st_l0.training.health import HealthWatch
 from st_l0.training.log import TrainingLog
 from st_l0.training.origin import write_origin
+from st_l0.training.rounds import first_epoch, warn_of_duplicates
 from st_l0.utils.distributed import from_first
 from st_l0.utils.progress import write
 from st_l0.utils.stock import prepare_inputs, remove_autocast, without_autocast
@@ -87,6 +91,25 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             self.add_callback(EvaluationStart(evaluation, anew=evaluate_anew))
         if teacher is not None:
             self.data_collator = cast(Any, KeepTexts(self.data_collator))
+
+    def get_batch_sampler(self, *args: Any, **kwargs: Any) -> BatchSampler | None:
+        """The sampler of the training data; one without duplicates says which rows that costs."""
+        sampler = super().get_batch_sampler(*args, **kwargs)
+        if isinstance(sampler, NoDuplicatesBatchSampler) and self.is_world_process_zero():
+            devices = self.args.world_size
+            batches = first_epoch(sampler, self.args, devices=devices)
+            warn_of_duplicates(batches, sampler.batch_size, examples=len(sampler.dataset), devices=devices)
+        return sampler
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The batches; of a stream each process takes its own.
+
+        By default accelerate reads a stream in the first process and sends parts of its batches to the
+        others, which it cannot where texts stand in them.
+        """
+        if isinstance(self.train_dataset, IterableDataset):
+            self.accelerator.dataloader_config.dispatch_batches = False
+        return super().get_train_dataloader()
 
     @property
     def _retrieval_loss(self) -> SparseRetrievalLoss:

@@ -1,0 +1,79 @@
+"""Which rows of the data a training sees: whole rounds of batches, one batch a device."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from st_l0.utils.batches import batched
+
+logger = logging.getLogger(__name__)
+
+
+def rounds_of_an_epoch(arguments: Any, examples: int, *, devices: int) -> int:
+    """Rounds of an epoch, each a batch on every device; what fills no round on several devices is left out.
+
+    So it is in accelerate's ``BatchSamplerShard`` as sentence-transformers sets it: in a distributed training
+    its arguments say ``dataloader_drop_last`` whatever was given.
+
+    Args:
+        arguments: ``SparseEncoderTrainingArguments``.
+        examples: Rows of the data.
+        devices: On how many they are trained; one process says it for all.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> arguments = SimpleNamespace(per_device_train_batch_size=4, dataloader_drop_last=False)
+        >>> [rounds_of_an_epoch(arguments, rows, devices=2) for rows in (10, 12, 15, 20)]
+        [1, 1, 1, 2]
+    """
+    batch: int = arguments.per_device_train_batch_size * devices
+    if arguments.dataloader_drop_last or devices > 1:
+        return examples // batch
+    return math.ceil(examples / batch)
+
+
+def left_out(arguments: Any, examples: int, *, devices: int) -> str | None:
+    """A sentence on the rows that an epoch has no room for, ``None`` where there are none."""
+    rounds = rounds_of_an_epoch(arguments, examples, devices=devices)
+    batch = arguments.per_device_train_batch_size * devices
+    lost = examples - rounds * batch
+    if lost <= 0:
+        return None
+    where = "" if devices == 1 else f" on {devices} devices"
+    return f"an epoch leaves out {lost:,} of {examples:,} examples, which fill no batch of {batch:,}{where}"
+
+
+def warn_of_duplicates(batches: Iterable[list[int]], size: int, *, examples: int, devices: int) -> None:
+    """Say how many rows batches without duplicates leave out, where they do.
+
+    Rows that share a text are never in one batch, and the trainer ends an epoch after as many batches as all
+    rows would fill: 64 rows of 4 queries in batches of 16 are 4 batches of 4.
+
+    Args:
+        batches: Row numbers of each batch, as far as the training will take them in its first epoch.
+        size: Rows of a full batch.
+        examples: Rows of the data.
+        devices: That train; a round that has not a batch for each is left out.
+    """
+    found = [group for group in batched(batches, devices) if len(group) == devices]
+    shown = len({row for group in found for batch in group for row in batch})
+    count = len(found) * devices
+    room = min(examples, count * size)
+    if shown < room:
+        logger.warning(
+            "training.batch_sampler: %d batches of %d hold %d rows instead of %d: rows that share a text are "
+            "never in one batch; take smaller batches, or fewer rows of one query",
+            count, size, shown, room,
+        )  # fmt: skip
+
+
+def first_epoch(sampler: Any, arguments: Any, *, devices: int) -> Iterable[list[int]]:
+    """The batches that a training takes from a sampler in its first epoch, on all devices."""
+    rounds = len(sampler) // devices
+    if arguments.max_steps > 0:
+        rounds = min(rounds, arguments.max_steps * arguments.gradient_accumulation_steps)
+    return islice(sampler, rounds * devices)
