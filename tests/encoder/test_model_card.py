@@ -17,6 +17,8 @@ from sentence_transformers import SparseEncoderTrainer, SparseEncoderTrainingArg
 
 from st_l0 import SparseEncoder
 from st_l0.encoder.model_card import ModelCardData, plain
+from st_l0.evaluation import write_json
+from st_l0.hub.results import read_results
 from st_l0.losses import InfoNCELoss, L0MaskFlopsLoss, SparseRetrievalLoss
 from tiny_models import save_model
 
@@ -232,6 +234,19 @@ def test_numbers_of_numpy_are_written_as_numbers(tiny_encoder, tmp_path):
     found = plain({"a": [np.float64(1.5), torch.tensor(2)], "b": (np.int64(3), "c")})
     assert found == {"a": [1.5, 2], "b": [3, "c"]}
     assert type(found["a"][0]) is float
+
+
+def test_a_table_says_its_protocol_and_its_bm25(tiny_encoder, tmp_path):
+    model = tiny_encoder()
+    reports = [
+        {"collection": name, "model": {"ndcg@10": 0.5}, "bm25": {"ndcg@10": 0.25}, "bm25_variant": variant}
+        for name, variant in (("one", "k1 1.2"), ("two", "k1 1.2"), ("three", "k1 0.9"))
+    ]
+    write_json(reports, tmp_path / "evaluation.json")
+    model.model_card_data.evaluation = read_results([tmp_path / "evaluation.json"], {})
+    card = card_of(model, tmp_path / "model")
+    assert " queries without hits: count 0; " in card and "relevant. BM25: k1 1.2. BM25: k1 0.9.\n" in card
+    assert [one.metric_value for one in ModelCard(card).data.eval_results] == [0.5] * 3
 
 
 def test_stocks_own_data_make_stocks_card(tiny_encoder, tmp_path):

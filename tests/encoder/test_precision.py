@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import st_l0.encoder.precision
+from st_l0 import SparseEncoder
 from st_l0.encoder.precision import _Int8Linear, encoder_precision
 from st_l0.errors import InputError
 from st_l0.head.screening import available
@@ -106,3 +107,12 @@ def test_precisions_that_are_none_or_cannot_be_had_are_refused(tiny_encoder, mon
     monkeypatch.setattr(st_l0.encoder.precision, "has_fast_int8", lambda: False)
     with pytest.raises(InputError, match="8-bit products"), encoder_precision(model, "int8"):
         pass
+
+
+def test_a_checkpoint_in_bfloat16_says_so_once(tiny_encoder, tmp_path, caplog):
+    tiny_encoder().save_pretrained(str(tmp_path / "whole"))
+    tiny_encoder().bfloat16().save_pretrained(str(tmp_path / "rounded"))
+    for name in ("whole", "rounded", "rounded"):
+        SparseEncoder.from_pretrained(str(tmp_path / name), device="cpu")
+    (record,) = (one for one in caplog.records if "bfloat16" in one.getMessage())
+    assert str(tmp_path / "rounded") in record.getMessage()

@@ -21,6 +21,11 @@ def page(runs, tmp_path_factory):
     return write_page(read_systems([runs]), folder / "report.html", title="Runs <& more>", queries=2)
 
 
+def test_the_page_says_its_protocol_and_its_bm25(page):
+    text = " ".join(page.read_text().split())
+    assert "queries without hits count 0. BM25: Lucene" in text
+
+
 class Cells(html.parser.HTMLParser):
     """Numbers of the tables: (table, system, column) → the value, and the text that is shown."""
 

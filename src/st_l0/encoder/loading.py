@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +34,8 @@ from st_l0.encoder.weights import LENIENT, check_numbers, check_used, check_whol
 from st_l0.errors import InputError
 from st_l0.head.warm_start import warm_start_head
 from st_l0.utils.stock import load_with
+
+logger = logging.getLogger(__name__)
 
 Stock = TypeVar("Stock", bound=nn.Module)
 
@@ -124,10 +128,22 @@ class CheckedTransformer(Transformer):
         place = str(file or Path(name, folder))
         self._check(model, report, place)
         check_numbers(model, place, file)
+        if model.dtype == torch.bfloat16:
+            _tell_bfloat16(name)
         return model
 
     def _check(self, model: Any, report: Any, place: str) -> None:
         check_whole(model, report, place)
+
+
+@cache
+def _tell_bfloat16(name: str) -> None:
+    """Say once a process that weights were rounded."""
+    logger.warning(
+        "%s: its weights are bfloat16, rounded so far that other tokens weigh than in float32; "
+        "publish models in float32 or float16",
+        name,
+    )
 
 
 class _CheckedMLMTransformer(CheckedTransformer, MLMTransformer):  # type: ignore[misc]

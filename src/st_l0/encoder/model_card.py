@@ -252,7 +252,8 @@ def _tables(evaluation: list[dict[str, Any]]) -> list[str]:
         if len(rows) > 1:
             lines.append(["mean", *(_number(_mean(values), form) for form, values in table.values())])
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        tables.append(f"{source}:\n\n{text}")
+        notes = dict.fromkeys(note for one in rows for note in one.get("notes", ()))
+        tables.append("\n\n".join([f"{source}:", text, *([" ".join(notes)] if notes else [])]))
     return tables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ def protocol_note() -> str:
     return "Metrics as trec_eval has them; equal scores by falling id; queries without hits count 0."
 
 
-def bm25_note(reports: Sequence[EvaluationReport]) -> str | None:
+def bm25_note(reports: Iterable[Mapping[str, Any]]) -> str | None:
     """A sentence on which BM25 was measured, None where none was."""
     found = dict.fromkeys(report["bm25_variant"] for report in reports if "bm25_variant" in report)
     return f"BM25: {'; '.join(found)}." if found else None

@@ -27,7 +27,8 @@ def read_results(paths: Iterable[str | Path], benchmarks: Mapping[str, Any]) -> 
     Returns:
         Entries with ``collection``, ``metrics`` and ``bm25`` (names to values from 0 to 1), ``costs``
         (``flops``, ``document_active_dims``, ``query_active_dims``), ``source`` (what measured) and, where
-        known, ``dataset``, ``task``, ``split``, ``config`` and ``revision`` on the Hub. Numbers are Python's.
+        known, ``notes`` (sentences on how), ``dataset``, ``task``, ``split``, ``config`` and ``revision`` on
+        the Hub. Numbers are Python's.
 
     Raises:
         InputError: A file is neither, or a number in it is none.
@@ -46,7 +47,8 @@ def read_results(paths: Iterable[str | Path], benchmarks: Mapping[str, Any]) -> 
 def _read(file: Path, benchmarks: Mapping[str, Any], *, stray: bool) -> list[dict[str, Any]]:
     content = read_json(file, _MEND)
     if isinstance(content.get("collections"), dict):
-        return [_ours(file, name, one, benchmarks) for name, one in content["collections"].items()]
+        protocol = content.get("protocol", {})
+        return [_ours(file, name, one, protocol, benchmarks) for name, one in content["collections"].items()]
     if {"task_name", "scores"} <= set(content):
         return _mteb(file, content)
     if stray:  # mteb keeps other files beside its results
@@ -54,7 +56,7 @@ def _read(file: Path, benchmarks: Mapping[str, Any], *, stray: bool) -> list[dic
     raise InputError(f"{file}: no results; {_MEND}")
 
 
-def _ours(file: Path, name: str, report: Any, benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+def _ours(file: Path, name: str, report: Any, protocol: Any, benchmarks: Mapping[str, Any]) -> dict[str, Any]:
     try:
         model, bm25 = report["model"], report.get("bm25", {})
         recalls = {key: f"R@{key[7:]}" for key in model if key.startswith("recall@")}
@@ -66,10 +68,17 @@ def _ours(file: Path, name: str, report: Any, benchmarks: Mapping[str, Any]) -> 
             "bm25": {title: _number(bm25[key]) for key, title in names.items() if key in bm25},
             "costs": {key: _number(model[key]) for key in costs if key in model},
             "source": _OURS,
+            "notes": _notes(protocol, report.get("bm25_variant")),
             **benchmarks.get(name, {}),
         }
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{file}: {name} is no report of st-l0 evaluate ({error})") from None
+
+
+def _notes(protocol: Mapping[str, str], variant: str | None) -> list[str]:
+    """How the numbers came about, in sentences; of earlier versions' evaluations that is not known."""
+    said = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in protocol.items())
+    return [*([f"{said[0].upper()}{said[1:]}."] if said else []), *([f"BM25: {variant}."] if variant else [])]
 
 
 def _mteb(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:

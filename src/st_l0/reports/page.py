@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from st_l0.errors import InputError
+from st_l0.evaluation.report import bm25_note, protocol_note
 from st_l0.evaluation.significance import PERMUTATIONS, holm, randomisation_test
 from st_l0.reports.figures import QUALITY, draw
 from st_l0.reports.queries import compare
@@ -74,9 +75,13 @@ def write_page(
     best = sorted(compared, key=lambda one: -(one.mean(QUALITY) or 0.0))[:_SHOWN]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["line"] = printable
+    reports = [
+        report for one in systems for run in one.runs for report in run.quality["collections"].values()
+    ]
     text = environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8")).render(
         title=title,
         note=note,
+        protocol=[one for one in (protocol_note(), bm25_note(reports)) if one],
         version=version("st-l0"),
         figures=figures,
         columns=[(key, head, digits) for key, head, digits in _columns(systems)],
