@@ -97,6 +97,10 @@ class SparseRetrievalLoss(nn.Module):
         share = 1.0 if self.ramp_steps == 0 else min(1.0, (step + 1) / self.ramp_steps)
         self.weights = {name: peak * share**2 for name, peak in self.peak_weights.items()}
 
+    def set_document_regularizer_weight(self, weight: float) -> None:
+        """Set another peak of λ_d, from the next `set_step` on."""
+        self.peak_weights = {**self.peak_weights, "document_regularizer_weight": weight}
+
     def forward(
         self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
