@@ -99,7 +99,7 @@ def test_a_weight_moves_by_error_and_change():
 
 
 def test_a_weight_has_bounds_and_steps_have_too():
-    for measured, factor in ((1e9, 1000), (0.0, 1 / 1000)):
+    for measured, factor in ((1e9, 100), (0.0, 1 / 100)):
         controller = WeightController(2.0, 0.5)
         way = [controller.update(measured) / 0.5 for _ in range(30)]
         assert way[0] == pytest.approx(math.exp(math.copysign(0.6, factor - 1)))  # an error of e at most
@@ -183,7 +183,21 @@ def test_the_weight_moves_after_the_ramp_only(recipe, tmp_path, monkeypatch):
     peak = 0.01 * factor  # measured after steps 4, 6 and 8
     expected = [0.01 / 9, 0.04 / 9, 0.01, 0.01, peak, peak, peak * factor, peak * factor]
     assert list(weights.values()) == pytest.approx(expected, rel=1e-6)
-    assert logged(tmp_path / "run", "sample_flops") == dict.fromkeys(range(4, 9), 0.8)
+    assert logged(tmp_path / "run", "sample_flops") == dict.fromkeys(range(2, 9), 0.8)
+
+
+def test_the_weight_moves_before_documents_fall_below_the_target(recipe, tmp_path, monkeypatch):
+    left = [4.0, 1.2, 0.4, 0.4, 0.4, 0.4]  # 1.2 * 1.2 / 4 is below the target
+    monkeypatch.setattr(SparsitySample, "measure", lambda self, model: left.pop(0))
+    train(recipe("loss.ramp_steps=9", "training.max_steps=11"))
+    weights = logged(tmp_path / "run", "document_regularizer_weight")
+    assert [weights[step] for step in range(1, 5)] == pytest.approx(
+        [0.01 * (step / 9) ** 2 for step in range(1, 5)]
+    )
+    # Errors of e at most: none of the change from 4 to 1.2 counts. Then it is on the target.
+    moved = weights[4] * math.exp(0.6)  # 1.2 is three times the target
+    assert weights[5] == weights[6] == pytest.approx(moved)
+    assert weights[7] == weights[10] == pytest.approx(moved * math.exp(-1.5))
 
 
 def test_measuring_disturbs_nothing(recipe, tmp_path, monkeypatch):
@@ -317,7 +331,7 @@ def test_a_dry_run_states_it(recipe, tmp_path):
     planned = dry_run(recipe())
     # 60 documents every 2 steps of 8 documents, which count three times.
     assert planned.target == (
-        "FLOPS 0.4: λ_d moves from 0.01, between 1e-05 and 10, every 2 steps after the ramp, 2 times; each "
+        "FLOPS 0.4: λ_d moves from 0.01, between 0.0001 and 1, every 2 steps, 2 times after the ramp; each "
         "measures 60 documents and 30 queries, about 125.0% of the training's time"
     )
     assert (str(tmp_path / "dev"), "there") in planned.sources
@@ -325,8 +339,8 @@ def test_a_dry_run_states_it(recipe, tmp_path):
         recipe(f"loss.target_sample.collections={tmp_path}/gone", *dims_for(12), "loss.threshold=20")
     )
     assert gone.target == (
-        "active dims of a document 12: λ_d moves from 0.01, between 1e-05 and 10, every 2 steps after the "
-        f"ramp, 2 times; what it costs is not known, {tmp_path}/gone is not there"
+        "active dims of a document 12: λ_d moves from 0.01, between 0.0001 and 1, every 2 steps, 2 times "
+        f"after the ramp; what it costs is not known, {tmp_path}/gone is not there"
     )
     assert "loss.target_active_dims: documents of up to 20 active dims pay nothing" in gone.notes
     assert dry_run(recipe("loss.target_flops=null", "loss.target_sample=null")).target == "none"

@@ -60,7 +60,8 @@ class Loss(Section):
             and sums, as the papers do: a published λ_d means the same only in that form.
         ramp_steps: Optimizer steps over which the weights grow quadratically from 0.
         target_flops: FLOPS that the documents and queries of ``target_sample`` shall have at the end: λ_d is
-            moved for that, after the ramp, by no more than a factor of 1,000.
+            moved for that, from the end of the ramp on or from when they are nearly there, by no more than a
+            factor of 100.
         target_active_dims: Likewise the mean number of active dims of a document.
         target_sample: See `TargetSample`; for either target.
     """

@@ -23,7 +23,7 @@ from st_l0.utils.stock import without_autocast
 # that follow λ after 10 to 100 steps, by powers from .3 to 1.2, some 40 measurements then suffice.
 _BY_ERROR, _BY_CHANGE = 0.6, 1.5
 _LARGEST_ERROR = 1.0  # that counts: a factor of e
-_RANGE = 1000.0  # factor by which λ_d may leave its start, up and down
+_RANGE = 100.0  # factor by which λ_d may leave its start, up and down
 _MISSED = 0.05  # share of the target that is worth a word
 _NAMES = {  # of what is measured: in the log, and for people
     "target_flops": ("sample_flops", "FLOPS"),
@@ -40,7 +40,7 @@ class WeightController:
         log weight += 0.6 * e + 1.5 * (e - e of the measurement before)
 
     so that an error that grows is answered before it is large, and one that shrinks fast enough is left to
-    itself. The weight stays within a factor of 1,000 of where it started.
+    itself. The weight stays within a factor of 100 of where it started.
 
     Args:
         target: What the quantity shall be, above 0.
@@ -57,6 +57,19 @@ class WeightController:
         self._bounds = start / _RANGE, start * _RANGE
         self.start = self.weight = start
         self.measured: float | None = None
+
+    def is_near(self, measured: float) -> bool:
+        """Whether the next measurement may be below the target, if the quantity goes on as it did.
+
+        Args:
+            measured: What is measured now; `update` or `note` takes it afterwards.
+        """
+        before = measured if self.measured is None else self.measured
+        return measured <= self._target or measured * measured <= self._target * before
+
+    def note(self, measured: float) -> None:
+        """Take a measurement that moves nothing."""
+        self.measured = measured
 
     def update(self, measured: float) -> float:
         """Take a measurement, 0 or more, and give the weight that follows from it."""
@@ -136,10 +149,10 @@ def in_words(settings: Loss, steps: int | None, documents_per_step: int) -> str:
     start = settings.document_regularizer_weight
     text = (
         f"{_NAMES[name][1]} {target:g}: λ_d moves from {start:g}, between {start / _RANGE:g} and "
-        f"{start * _RANGE:g}, every {sample.steps:,} steps after the ramp"
+        f"{start * _RANGE:g}, every {sample.steps:,} steps"
     )
     if steps is not None:
-        text += f", {sample.measurements(settings.ramp_steps, steps):,} times"
+        text += f", {sample.measurements(settings.ramp_steps, steps):,} times after the ramp"
     gone = [one for one in sample.collections if not Path(one).exists()]
     if gone:
         return f"{text}; what it costs is not known, {gone[0]} is not there"
@@ -152,9 +165,11 @@ def in_words(settings: Loss, steps: int | None, documents_per_step: int) -> str:
 
 
 class SparsityTarget(TrainerCallback):
-    """Measures a sample every few optimizer steps after the ramp, and moves λ_d of a loss for the target.
+    """Measures a sample every few optimizer steps, and moves λ_d of a loss for the target.
 
-    The first process measures, and all move alike.
+    It begins at the end of the ramp, or before, where the sample is about to fall below the target: documents
+    that a penalty has emptied have no gradient to come back by. The first process measures, and all move
+    alike.
 
     Args:
         settings: The section of the recipe, with a target.
@@ -170,16 +185,23 @@ class SparsityTarget(TrainerCallback):
         self._name, self._target = settings.target
         self._sample = SparsitySample(settings.target_sample, self._name)
         self._steps, self._ramp = settings.target_sample.steps, settings.ramp_steps
+        self._moving = False
         self._model, self._loss = model, loss
         self._controller = WeightController(self._target, settings.document_regularizer_weight)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, and move λ_d, where it is time for that."""
-        step = state.global_step
-        if step < self._ramp or step % self._steps:
+        if state.global_step % self._steps:
             return
+        controller = self._controller
         measured = from_first(self._sample.measure(self._model) if rank() == 0 else None)
-        self._loss.set_document_regularizer_weight(self._controller.update(measured))
+        if not self._moving and state.global_step < self._ramp:
+            if not controller.is_near(measured):
+                controller.note(measured)
+                return
+            controller.weight = self._loss.weights["document_regularizer_weight"]
+        self._moving = True
+        self._loss.set_document_regularizer_weight(controller.update(measured))
 
     def log_entry(self) -> dict[str, float]:
         """What was measured last, for the log."""
@@ -206,13 +228,20 @@ class SparsityTarget(TrainerCallback):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
         controller = self._controller
-        return {"name": self._name, "weight": controller.weight, "measured": controller.measured}
+        return {
+            "name": self._name,
+            "moving": self._moving,
+            "weight": controller.weight,
+            "measured": controller.measured,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint kept; from its λ_d only, where its target is of another kind."""
         self._controller.weight = state["weight"]
         self._controller.measured = state["measured"] if state["name"] == self._name else None
-        self._loss.set_document_regularizer_weight(state["weight"])
+        self._moving = state["moving"]
+        if self._moving:
+            self._loss.set_document_regularizer_weight(state["weight"])
 
 
 def _some(source: str, kind: Any, number: int) -> list[str]:
