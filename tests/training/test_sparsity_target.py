@@ -99,7 +99,7 @@ def test_a_weight_moves_by_error_and_change():
 
 
 def test_a_weight_has_bounds_and_steps_have_too():
-    for measured, factor in ((1e9, 100), (0.0, 1 / 100)):
+    for measured, factor in ((1e9, 1000), (0.0, 1 / 1000)):
         controller = WeightController(2.0, 0.5)
         way = [controller.update(measured) / 0.5 for _ in range(30)]
         assert way[0] == pytest.approx(math.exp(math.copysign(0.6, factor - 1)))  # an error of e at most
@@ -331,7 +331,7 @@ def test_a_dry_run_states_it(recipe, tmp_path):
     planned = dry_run(recipe())
     # 60 documents every 2 steps of 8 documents, which count three times.
     assert planned.target == (
-        "FLOPS 0.4: λ_d moves from 0.01, between 0.0001 and 1, every 2 steps, 2 times after the ramp; each "
+        "FLOPS 0.4: λ_d moves from 0.01, between 1e-05 and 10, every 2 steps, 2 times after the ramp; each "
         "measures 60 documents and 30 queries, about 125.0% of the training's time"
     )
     assert (str(tmp_path / "dev"), "there") in planned.sources
@@ -339,7 +339,7 @@ def test_a_dry_run_states_it(recipe, tmp_path):
         recipe(f"loss.target_sample.collections={tmp_path}/gone", *dims_for(12), "loss.threshold=20")
     )
     assert gone.target == (
-        "active dims of a document 12: λ_d moves from 0.01, between 0.0001 and 1, every 2 steps, 2 times "
+        "active dims of a document 12: λ_d moves from 0.01, between 1e-05 and 10, every 2 steps, 2 times "
         f"after the ramp; what it costs is not known, {tmp_path}/gone is not there"
     )
     assert "loss.target_active_dims: documents of up to 20 active dims pay nothing" in gone.notes

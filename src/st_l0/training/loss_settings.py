@@ -61,7 +61,7 @@ class Loss(Section):
         ramp_steps: Optimizer steps over which the weights grow quadratically from 0.
         target_flops: FLOPS that the documents and queries of ``target_sample`` shall have at the end: λ_d is
             moved for that, from the end of the ramp on or from when they are nearly there, by no more than a
-            factor of 100.
+            factor of 1,000.
         target_active_dims: Likewise the mean number of active dims of a document.
         target_sample: See `TargetSample`; for either target.
     """

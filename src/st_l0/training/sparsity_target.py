@@ -23,7 +23,7 @@ from st_l0.utils.stock import without_autocast
 # that follow λ after 10 to 100 steps, by powers from .3 to 1.2, some 40 measurements then suffice.
 _BY_ERROR, _BY_CHANGE = 0.6, 1.5
 _LARGEST_ERROR = 1.0  # that counts: a factor of e
-_RANGE = 100.0  # factor by which λ_d may leave its start, up and down
+_RANGE = 1000.0  # factor by which λ_d may leave its start, up and down
 _MISSED = 0.05  # share of the target that is worth a word
 _NAMES = {  # of what is measured: in the log, and for people
     "target_flops": ("sample_flops", "FLOPS"),
@@ -40,7 +40,7 @@ class WeightController:
         log weight += 0.6 * e + 1.5 * (e - e of the measurement before)
 
     so that an error that grows is answered before it is large, and one that shrinks fast enough is left to
-    itself. The weight stays within a factor of 100 of where it started.
+    itself. The weight stays within a factor of 1,000 of where it started.
 
     Args:
         target: What the quantity shall be, above 0.
