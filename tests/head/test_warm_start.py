@@ -8,8 +8,9 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, ElectraConfig, 
 
 from st_l0 import SparseEncoder
 from st_l0.errors import InputError
+from st_l0.head import warm_start
 from st_l0.head.mlm_head import read_head
-from st_l0.head.warm_start import _ridge, warm_start_head
+from st_l0.head.warm_start import _ridge, _stretch, warm_start_head
 from tiny_models import ARCHITECTURES, DOCUMENTS, VOCABULARY, WORDS, make_tokenizer, save_model
 
 HIDDEN = 32
@@ -88,6 +89,41 @@ def test_the_started_transform_is_linear_up_to_the_norm(headless_folder):
         # A layer norm takes any constant out, so the shift inside the bias does not matter here.
         linear = torch.nn.functional.layer_norm(head.dense(hidden), [HIDDEN])
         torch.testing.assert_close(head.transform(hidden), linear, atol=1e-3, rtol=0)
+
+
+def logits_of(transformer, given):
+    features = transformer.tokenizer(given, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = (
+            transformer.model.eval().base_model(**features).last_hidden_state[features["attention_mask"] == 1]
+        )
+        head = read_head(transformer.model)
+        return head.dense(hidden) - 8, head.decoder(head.transform(hidden))
+
+
+def test_the_map_is_stretched_and_the_function_stays(headless_folder, monkeypatch):
+    stretched, plain = fill_mask(headless_folder), fill_mask(headless_folder)
+    warm_start_head(stretched, texts(100))
+    monkeypatch.setattr(warm_start, "_stretch", lambda values: 0.1)
+    warm_start_head(plain, texts(100))
+    (wide, ours), (narrow, expected) = (logits_of(one, texts(30, seed=9)) for one in (stretched, plain))
+    assert wide.std().item() == pytest.approx(0.5, rel=0.1) and wide.std() > 4 * narrow.std()
+    assert (ours - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("values", "factor"),
+    [
+        ([-0.01, 0.01], 0.5 / 0.01),
+        ([0.3, 0.7, 0.3, 0.7], 0.5 / 0.2),  # none is below 0
+        ([-0.1, *[0.0] * 9999], 5 / 0.1),  # 8 - 5 is the lowest
+    ],
+)
+def test_how_far_the_map_is_stretched(values, factor):
+    given = torch.tensor(values)
+    found = _stretch(given.expand(1000, -1))
+    assert found == pytest.approx(factor, rel=1e-3)
+    assert 8 + found * given.min() >= 3 - 1e-5
 
 
 def test_only_the_head_changes_and_stays_tied(headless_folder):

@@ -270,6 +270,20 @@ def test_a_bad_sweep_is_refused(write, changes, said):
     assert said in message(load_sweep, write(**changes))
 
 
+def test_a_target_varies_in_place_of_its_weight(write, tmp_path):
+    recipe, target = str(tmp_path / "recipe.yaml"), "loss.target_flops"
+    sample = {"collections": [str(tmp_path / "one")], "steps": 1}
+    common = {"loss.target_sample": sample, "training.max_steps": 3}
+    variant = {"recipe": recipe, "set": common, "grid": {target: [0.5, 1.0]}}
+    runs = plan_runs(load_sweep(write(variants={"a": variant})))
+    assert [run.recipe.loss.target for run in runs] == [("target_flops", 0.5), ("target_flops", 1.0)]
+    assert [run.folder.name for run in runs] == ["target_flops=0.5", "target_flops=1"]
+    variant = {**variant, "set": {**common, target: 0.5}, "grid": {WEIGHT: [1.0, 2.0]}}
+    assert message(plan_runs, load_sweep(write(variants={"a": variant}))) == (
+        f"variant a: grid varies {WEIGHT}, which loss.target_flops moves: vary the target"
+    )
+
+
 def test_a_bad_value_names_the_variant(write, tmp_path):
     recipe = str(tmp_path / "recipe.yaml")
     bad = {"variants": {"a": {"recipe": recipe, "grid": {"loss.treshold": [1]}}}}

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from launching import run
+from st_l0.data import Collection, write_collection
 from st_l0.errors import InputError
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.recipe import load_recipe
@@ -32,6 +33,9 @@ def write_recipe(tmp_path_factory, mlm_folder):
         }
         for i, word in enumerate(WORDS * 2)
     ]
+    queries = {str(i): word for i, word in enumerate(WORDS)}
+    corpus = {str(i): row["documents"][0] for i, row in enumerate(rows)}
+    write_collection(Collection("dev", corpus, queries, {"0": {"0": 1}}), folder / "dev")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def write(name):
@@ -49,7 +53,9 @@ def write_recipe(tmp_path_factory, mlm_folder):
                 "ranking": {"kl": 1.0, "infonce": 0.1},
                 "token_weights": "df",
                 "df_refresh_steps": 3,
-                "ramp_steps": 5,
+                "ramp_steps": 3,
+                "target_active_dims": 20,
+                "target_sample": {"collections": str(folder / "dev"), "steps": 1},
             },
             "training": {
                 "max_steps": STEPS,

@@ -12,7 +12,10 @@ import torch
 import yaml
 
 from st_l0 import SparseEncoder
+from st_l0.encoder.modules import encoder_modules
 from st_l0.errors import InputError
+from st_l0.head.mlm_head import read_head
+from st_l0.head.warm_start import warm_start_head
 from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher
 from st_l0.training.build import build_model
 from st_l0.training.recipe import load_recipe
@@ -319,3 +322,22 @@ def test_accumulated_batches_train_as_the_larger_batch(recipe):
     torch.testing.assert_close(vectors[1], vectors[0], rtol=1e-4, atol=1e-5)
     start = build_model(recipe()).encode_document(WORDS).to_dense()
     assert (vectors[0] - start).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_bfloat16_trains_what_float32_evaluates(tmp_path, mlm_folder, started):
+    """The same active dims under autocast and without; also with a closed-form start, around a constant."""
+    draw = np.random.default_rng(1)
+    texts = [" ".join(draw.choice(WORDS, 12)) for _ in range(150)]
+    model = SparseEncoder.from_mlm(mlm_folder, idf="binary", device="cpu")
+    if started:
+        transformer = encoder_modules(model).transformer
+        warm_start_head(transformer, texts)
+        with torch.no_grad():
+            read_head(transformer.model).decoder.bias[5:] = -2.0
+    exact = model.encode_document(texts).to_dense() > 0
+    assert 5 < exact.sum(1).float().mean() < len(VOCABULARY) - 5
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.encode_document(texts).to_dense() > 0
+    assert rounded.sum().item() == pytest.approx(exact.sum().item(), rel=0.005)
+    assert (rounded != exact).sum() < 0.03 * exact.sum()  # what bfloat16 does to the transformer below

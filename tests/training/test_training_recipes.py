@@ -215,11 +215,14 @@ def test_the_sweeps_plan_what_the_ablation_needs(path, monkeypatch):
         assert run.recipe.loss.distils == (run.recipe.teachers is not None) == (run in distilled)
     # The teacher asks for the same distribution, whatever the weights of queries.
     sharpness = {run.recipe.teachers.scale / run.recipe.loss.temperature for run in distilled}
-    assert sharpness == {{"gpu": 20.0, "cpu": 12.5}[path.stem]}
+    assert sharpness == {12.5 if path.stem == "cpu" else 20.0}
     for run in runs:
         narrow = run.variant.startswith(("splade_doc", "li_lsr"))
         assert run.recipe.loss.temperature == (1 if narrow else 4)
-    assert len(runs) == {"gpu": 17 * 4 * 2, "cpu": 4 * 3 * 2 + 3 * 2 + 4}[path.stem]
+    expected = {"gpu": 17 * 4 * 2, "cpu": 4 * 3 * 2 + 3 * 2 + 4, "equal_cost": 9 * 3}
+    assert len(runs) == expected[path.stem]
+    targets = {run.recipe.loss.target for run in runs}
+    assert targets == {("target_flops", 1.0) if path.stem == "equal_cost" else None}
 
 
 @pytest.mark.parametrize("path", HARDWARE, ids=lambda path: path.stem)

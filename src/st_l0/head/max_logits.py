@@ -81,13 +81,19 @@ def flat_max_logits(hidden: Tensor, offsets: Tensor, decoder: nn.Linear) -> Tens
     Returns:
         As `max_logits`; zeros for a document without tokens.
     """
-    weight: Tensor = decoder.weight
-    bias: Tensor | None = decoder.bias
-    device_type = hidden.device.type
-    if torch.is_autocast_enabled(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-        bias = bias.to(dtype) if bias is not None else None
+    device = hidden.device.type
+    if not torch.is_autocast_enabled(device):
+        return _flat_max_logits(hidden, offsets, decoder.weight, decoder.bias)
+    dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        # Where products of half precision are not summed in float32, which the CPU does not do, a logit that
+        # is near 0 for a bias of -8 is rounded to a 16th.
+        product = decoder.weight.dtype if device == "cpu" else dtype
+        weight = decoder.weight.to(product)
+        return _flat_max_logits(hidden.to(product), offsets, weight, decoder.bias).to(dtype)
+
+
+def _flat_max_logits(hidden: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     kernels = _kernels(hidden)
     if kernels is not None:
         return _ByKernels.apply(hidden.contiguous(), weight, bias, offsets.int(), kernels)  # type: ignore[no-untyped-call, no-any-return]
@@ -114,7 +120,7 @@ class _ByKernels(torch.autograd.Function):
     ) -> Tensor:
         values, winners = kernels.forward(hidden, weight, bias, offsets)
         ctx.save_for_backward(hidden, weight, values, winners)
-        ctx.kernels = kernels
+        ctx.kernels, ctx.bias_dtype = kernels, None if bias is None else bias.dtype
         return values  # type: ignore[no-any-return]
 
     @staticmethod
@@ -122,8 +128,9 @@ class _ByKernels(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, values, winners = ctx.saved_tensors
         found = ctx.kernels.backward(grad, values, winners, hidden, weight, ctx.needs_input_grad[2])
-        of_hidden, of_weight, of_bias = (None if one is None else one.to(weight.dtype) for one in found)
-        return of_hidden, of_weight, of_bias, None, None
+        of_hidden, of_weight, of_bias = found
+        of_bias = None if of_bias is None else of_bias.to(ctx.bias_dtype)
+        return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype), of_bias, None, None
 
 
 class _Active(NamedTuple):
@@ -153,6 +160,7 @@ class _BySlices(torch.autograd.Function):
             values = hidden.new_zeros(len(lengths), weight.shape[0]).index_copy_(0, places, values)
             if active is not None:
                 active = active._replace(documents=places[active.documents])
+        ctx.bias_dtype = None if bias is None else bias.dtype
         if trained and active is not None:
             ctx.save_for_backward(hidden, weight, *active)
         return values
@@ -169,7 +177,7 @@ class _BySlices(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_weight = _sum_rows(entries, winners, scale, hidden.to(exact), len(weight)).to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            of_bias = scale.new_zeros(len(weight)).index_add_(0, entries, scale).to(weight.dtype)
+            of_bias = scale.new_zeros(len(weight)).index_add_(0, entries, scale).to(ctx.bias_dtype)
         return of_hidden, of_weight, of_bias, None, None
 
 

@@ -5,8 +5,9 @@ takes seconds instead: ridge regression maps the last hidden state of each token
 mean-centred input embedding, and the map goes into the head's dense layer, so that with the tied decoder the
 token itself has the largest logit nearly everywhere. Two details make a linear map fit through
 ``LayerNorm(gelu(dense(x)))``: the dense bias gets a constant of 8, where gelu(x + 8) ≈ x + 8, and the layer
-norm takes the constant out again. The decoder's bias starts low, so that the first documents are already
-sparse.
+norm takes the constant out again, and with it any factor: the map is stretched, so that what it gives is not
+lost beside the constant in half precision. The decoder's bias starts low, so that the first documents are
+already sparse.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from st_l0.utils.inputs import text_batches
 
 _GELU_SHIFT = 8.0
 _RIDGE = 1e-2  # of the mean squared hidden state
+# Standard deviation that the map is stretched to, and what the smallest sum with the shift stays above: there
+# gelu(x) is x to 1 part in 1,000. In bfloat16 8 has steps of 1/16.
+_SPREAD, _LOWEST = 0.5, 3.0
 
 
 @torch.no_grad()
@@ -81,13 +85,21 @@ def warm_start_head(
     if seen < size:
         raise InputError(f"a warm start needs at least {size} tokens of text, but the texts hold {seen}")
 
-    weight, bias = _ridge(torch.cat(states), torch.cat(ids), embeddings.float())
-    head.dense.weight.copy_(weight)
-    head.dense.bias.copy_(bias + _GELU_SHIFT)
+    fitted = torch.cat(states)
+    weight, bias = _ridge(fitted, torch.cat(ids), embeddings.float())
+    stretch = _stretch(fitted @ weight.T + bias)
+    head.dense.weight.copy_(weight * stretch)
+    head.dense.bias.copy_(bias * stretch + _GELU_SHIFT)
     head.norm.weight.fill_(1.0)
     if head.norm.bias is not None:
         head.norm.bias.zero_()
     head.decoder.bias.fill_(decoder_bias)
+
+
+def _stretch(values: Tensor) -> float:
+    """Factor that gives values the spread wanted, as far as the smallest of them allows."""
+    room = (_GELU_SHIFT - _LOWEST) / max(-values.min().item(), torch.finfo(values.dtype).tiny)
+    return min(_SPREAD / values.std().item(), room)
 
 
 def _ridge(states: Tensor, ids: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:

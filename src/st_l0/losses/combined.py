@@ -88,6 +88,7 @@ class SparseRetrievalLoss(nn.Module):
         self.peak_weights = weights
         self.weights = weights
         self.ramp_steps = ramp_steps
+        self._document_weight: float | None = None
         self.log_statistics = True
         self._statistics = BatchStatistics()
         self.set_step(0)
@@ -96,6 +97,12 @@ class SparseRetrievalLoss(nn.Module):
         """Set the weights for the optimizer step ``step``, counted from 0."""
         share = 1.0 if self.ramp_steps == 0 else min(1.0, (step + 1) / self.ramp_steps)
         self.weights = {name: peak * share**2 for name, peak in self.peak_weights.items()}
+        if self._document_weight is not None:
+            self.weights["document_regularizer_weight"] = self._document_weight
+
+    def set_document_regularizer_weight(self, weight: float) -> None:
+        """Set λ_d itself, from the next `set_step` on: the ramp no longer counts for it."""
+        self._document_weight = weight
 
     def forward(
         self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None

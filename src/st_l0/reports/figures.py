@@ -21,8 +21,16 @@ _SETTINGS = {
     "t": "t, active dims that a document has for free",
     "k": "k, more logs in the penalty",
     "top k": "largest weights that are free",
+    "target FLOPS": "FLOPS that were asked for",
+    "target dims": "active dims of a document that were asked for",
 }
-_FILES = {"document_active_dims": "dims", "λ": "lambda", "top k": "top_k"}  # others are called as they are
+_FILES = {
+    "document_active_dims": "dims",
+    "λ": "lambda",
+    "top k": "top_k",
+    "target FLOPS": "target_flops",
+    "target dims": "target_dims",
+}  # others are called as they are
 _LOG = ("flops", "document_active_dims", "λ")
 # Okabe and Ito's colours, which the colour-blind tell apart; in grey the markers and lines do it.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -25,6 +25,8 @@ VARIED = {
     "loss.threshold": "t",
     "loss.extra_logs": "k",
     "loss.top_k": "top k",
+    "loss.target_flops": "target FLOPS",
+    "loss.target_active_dims": "target dims",
 }
 _NO_MATTER = ("seed", "output", "evaluation")
 

@@ -230,6 +230,11 @@ def _run(sweep: Sweep, name: str, variant: Variant, point: dict[str, Any]) -> Ru
         recipe = load_recipe(variant.recipe, overrides)
     except InputError as error:
         raise InputError(f"variant {name}: {error}") from error
+    weight = "loss.document_regularizer_weight"
+    if recipe.loss.target is not None and len(variant.grid.get(weight, ())) > 1:
+        raise InputError(
+            f"variant {name}: grid varies {weight}, which loss.{recipe.loss.target[0]} moves: vary the target"
+        )
     return Run(name, point, recipe)
 
 

@@ -33,7 +33,8 @@ from st_l0.losses import (
 )
 from st_l0.losses.regularizers import Regularizer
 from st_l0.training.checks import check_scores, check_teachers, is_trained_encoder
-from st_l0.training.recipe import Data, Loss, Recipe
+from st_l0.training.loss_settings import Loss
+from st_l0.training.recipe import Data, Recipe
 
 if TYPE_CHECKING:
     from st_l0.teachers import EnsembleTeacher, QueryPool

@@ -16,7 +16,7 @@ from st_l0.errors import InputError
 from st_l0.evaluation import evaluate, summarise
 from st_l0.training.evaluation_settings import Evaluation
 
-_FORWARDS = 3  # that a forward and a backward pass take the time of
+FORWARDS = 3  # that a forward and a backward pass take the time of
 _LOGGED = ("ndcg@10", "mrr@10", "recall@100", "flops", "query_active_dims", "document_active_dims")
 
 
@@ -80,7 +80,7 @@ class PeriodicEvaluation(BaseEvaluator):
         """What it costs in a training of so many steps, of so many documents each."""
         every = self.settings.steps
         times = "" if steps is None else f", {-(-steps // every):,} times"
-        share = self.documents / (_FORWARDS * documents_per_step * every)
+        share = self.documents / (FORWARDS * documents_per_step * every)
         return (
             f"every {every:,} steps{times}: {self.documents:,} documents and {self.queries:,} queries of "
             f"{len(self.collections)} collection(s), about {share:.1%} of the training's time"

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 def training_facts(
-    recipe: Recipe, data: TrainingData, trainer: SparseRetrievalTrainer, health: Sequence[str], resumed: bool
+    recipe: Recipe,
+    data: TrainingData,
+    trainer: SparseRetrievalTrainer,
+    health: Sequence[str],
+    *,
+    resumed: bool,
+    sparsity: str | None,
 ) -> dict[str, Any]:
     """What `st_l0.encoder.model_card.ModelCardData` shows as ``training``; no path of this machine is in it.
 
@@ -30,6 +36,7 @@ def training_facts(
         trainer: That trained it, at the end.
         health: What `st_l0.training.health.verdict` found.
         resumed: Whether the training went on from a checkpoint, so that nobody knows the time of it all.
+        sparsity: What became of the target of sparsity, where the recipe had one.
     """
     card = cast("ModelCardData", trainer._encoder().model_card_data)
     log = trainer.state.log_history
@@ -45,6 +52,7 @@ def training_facts(
         "Teachers": ", ".join(map(_name, recipe.teachers.models)) if recipe.teachers else None,
         "Ranking loss": ", ".join(loss.ranking),
         "Penalty on documents": f"λ {loss.document_regularizer_weight:g} ({card_loss(trainer.loss)})",
+        "Target": sparsity,
         "Threshold t": loss.threshold,
         "Steps": f"{trainer.state.global_step:,} of {batch} queries",
         "Learning rate": f"{trainer.args.learning_rate:g}",

@@ -43,8 +43,10 @@ _COLUMNS = {
     "document_regularizer_weight": _Column("λ_d", _significant, 4),
     "query_regularizer_weight": _Column("λ_q", _significant, 1),
     "flops": _Column("FLOPS", "{:.2f}".format),
+    "sample_flops": _Column("sample FLOPS", "{:.2f}".format),
     "query_active_dims": _Column("q dims", "{:.1f}".format, 2),
     "document_active_dims": _Column("doc dims", "{:.1f}".format),
+    "sample_active_dims": _Column("sample dims", "{:.1f}".format),
     "queries_per_second": _Column("queries/s", "{:,.1f}".format, 4),
 }
 

@@ -21,9 +21,11 @@ from st_l0.training.arguments import route_columns, training_arguments, training
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
 from st_l0.training.evaluation import PeriodicEvaluation
+from st_l0.training.loss_settings import Loss
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
-from st_l0.training.recipe import Data, Loss, Recipe
+from st_l0.training.recipe import Data, Recipe
 from st_l0.training.rounds import left_out
+from st_l0.training.sparsity_target import in_words
 
 # What only the machine that trains can tell, all processes started.
 _ELSEWHERE = ("fp16", "bf16", "tf32", "fsdp", "fsdp_config")
@@ -60,6 +62,7 @@ class Plan:
             strength in the other.
         query_regularizer_weight: λ_q at its peak.
         ramp_steps: Steps until λ is at its peak.
+        target: What sparsity λ_d is moved for afterwards, how often it is measured, and what that costs.
         memory: See `Memory`.
         evaluation: What is measured while it trains, how often, and what that costs.
         notes: What could not be checked, and what else the reader should know.
@@ -87,6 +90,7 @@ class Plan:
     document_regularizer_weights: dict[str, float]
     query_regularizer_weight: float
     ramp_steps: int
+    target: str
     memory: Memory | None
     evaluation: str
     notes: tuple[str, ...]
@@ -135,6 +139,8 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     per_step = at_once * arguments.gradient_accumulation_steps
     steps, length = _length(recipe, arguments, devices, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
+    if loss.target_active_dims is not None and loss.target_active_dims < (loss.threshold or 0):
+        notes.append(f"loss.target_active_dims: documents of up to {loss.threshold} active dims pay nothing")
     check_output(recipe)
     if last_complete_checkpoint(Path(recipe.output) / "checkpoints") is not None:
         notes.append(f"{recipe.output} holds an earlier run: give --resume, or another output")
@@ -165,6 +171,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         },
         query_regularizer_weight=loss.query_regularizer_weight,
         ramp_steps=loss.ramp_steps,
+        target="none" if loss.target is None else in_words(loss, steps, per_step * documents),
         memory=_memory(recipe, base, arguments, documents, max_seq_length, devices),
         evaluation=_evaluation(recipe, steps, per_step * documents),
         notes=tuple(notes),
@@ -288,6 +295,7 @@ def _sources(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     teachers = [spec.partition(":")[2] for spec in recipe.teachers.models] if recipe.teachers else []
     names = (*settings.train, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
     names += recipe.evaluation.collections if recipe.evaluation else ()
+    names += recipe.loss.target_sample.collections if recipe.loss.target_sample else ()
     return tuple((name, _state(name)) for name in dict.fromkeys(filter(None, names)))
 
 

@@ -47,6 +47,8 @@ def _lines(planned: Plan) -> Iterator[tuple[str, str]]:
     yield "penalty", planned.penalty
     (own, weight), (other, converted) = planned.document_regularizer_weights.items()
     yield "λ_d at its peak", f"{weight:g} {own} (about {converted:g} {other})"
+    if planned.target != "none":
+        yield "target", planned.target
     if planned.query_regularizer_weight:
         yield "λ_q at its peak", f"{planned.query_regularizer_weight:g}"
     yield "λ ramp", f"{planned.ramp_steps:,} steps"

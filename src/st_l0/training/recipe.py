@@ -15,6 +15,7 @@ import yaml
 
 from st_l0.data.columns import WORDS, column_problem
 from st_l0.training.evaluation_settings import Evaluation
+from st_l0.training.loss_settings import Loss
 from st_l0.training.recipe_files import find_recipe
 from st_l0.training.recipe_paths import local_names, local_teachers
 from st_l0.training.settings import Section, SettingError, load
@@ -30,7 +31,6 @@ from st_l0.training.yaml_text import without_secrets
 
 _PATH = {"then": local_names}
 _TRAINING_PATHS = {"deepspeed", "fsdp_config", "accelerator_config"}
-_RANKING = ("infonce", "kl", "margin_mse")
 
 
 @dataclass(frozen=True)
@@ -160,67 +160,6 @@ class Teachers(Section):
 
 
 @dataclass(frozen=True)
-class Loss(Section):
-    """The ranking losses and the regularizers.
-
-    Attributes:
-        document_regularizer_weight: λ_d at its peak.
-        query_regularizer_weight: λ_q at its peak, for queries that are not a fixed table.
-        ranking: Ranking losses to their weights, such as ``{kl: 1.0, infonce: 0.1}``; a name alone has the
-            weight 1. ``infonce`` needs nothing but the data; ``kl`` and ``margin_mse`` need teacher scores,
-            in the data or by ``teachers``.
-        temperature: Scores are divided by it before the softmax (``infonce``, ``kl``).
-        in_batch_negatives: Whether the documents of other queries count. ``None``: yes for ``infonce``, no
-            for the others.
-        regularizer: ``"flops"``, or ``"l1"`` (baseline).
-        threshold: Active dims that a document keeps for free (the ℓ0 mask); ``None`` penalises all.
-        top_k: Largest weights of a document that are free (baseline).
-        extra_logs: Logs of the weights that are penalised, not ranked with: the decoupled ℓ0 activation.
-        token_weights: Factors of the tokens in the penalty: ``"df"`` (DF-FLOPS), or the path of an
-            ``idf.json`` to divide by (FLOPS of effective weights, for a model with binary queries).
-        df_alpha: Share of documents at which the factor of DF-FLOPS is one half.
-        df_beta: Steepness of that factor.
-        df_refresh_steps: Batches between two estimates of document frequencies.
-        reduction: ``"pooled"`` penalises all documents at once; ``"per_position"`` each document position,
-            and sums, as the papers do: a published λ_d means the same only in that form.
-        ramp_steps: Optimizer steps over which the weights grow quadratically from 0.
-    """
-
-    document_regularizer_weight: float = field(metadata={"at_least": 0})
-    query_regularizer_weight: float = field(default=0.0, metadata={"at_least": 0})
-    ranking: dict[str, Any] = field(
-        default_factory=lambda: {"infonce": 1.0},
-        metadata={
-            "entries": lambda: dict.fromkeys(_RANKING, float),
-            "bounds": {name: {"more_than": 0} for name in _RANKING},
-            "alone": 1.0,
-        },
-    )
-    temperature: float = field(default=1.0, metadata={"more_than": 0})
-    in_batch_negatives: bool | None = None
-    regularizer: Literal["flops", "l1"] = "flops"
-    threshold: int | None = field(default=None, metadata={"at_least": 0})
-    top_k: int | None = field(default=None, metadata={"at_least": 0})
-    extra_logs: Literal[0, 1, 2, 3] = 0
-    token_weights: str | None = field(default=None, metadata=_PATH)
-    df_alpha: float = field(default=0.1, metadata={"more_than": 0, "less_than": 1})
-    df_beta: float = field(default=10.0, metadata={"more_than": 0})
-    df_refresh_steps: int = field(default=100, metadata={"at_least": 1})
-    reduction: Literal["pooled", "per_position"] = "pooled"
-    ramp_steps: int = field(default=0, metadata={"at_least": 0})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.ranking:
-            raise SettingError("must name at least one loss", ("ranking",))
-
-    @property
-    def distils(self) -> bool:
-        """Whether it needs teacher scores."""
-        return bool({"kl", "margin_mse"} & set(self.ranking))
-
-
-@dataclass(frozen=True)
 class Recipe(Section):
     """A whole training run. Sections may be given as plain mappings.
 
@@ -275,6 +214,10 @@ class Recipe(Section):
                 "must be 0: model.queries is a table, which is not trained",
                 ("loss", "query_regularizer_weight"),
             )
+        for name in ("fsdp", "deepspeed") if self.loss.target_sample is not None else ():
+            if self.training.get(name):
+                problem = "does not go with loss.target_sample, which one process measures alone"
+                raise SettingError(problem, ("training", name))
         if self.teachers is not None and not self.loss.distils:
             raise SettingError("are of no use: loss.ranking names neither kl nor margin_mse", ("teachers",))
         if self.teachers is not None and self.teachers.extra_queries:
@@ -290,14 +233,18 @@ class Recipe(Section):
         raise SettingError(problem, ("teachers", "extra_queries"))
 
     def check_steps(self, steps: int) -> None:
-        """Refuse a ramp that is longer than a training of ``steps`` optimizer steps.
+        """Refuse a ramp that is longer than a training of ``steps`` steps, or a target without a measurement.
 
         Raises:
-            SettingError: it is longer.
+            SettingError: The ramp is longer, or nothing is measured between its end and that of the training.
         """
         if steps < self.loss.ramp_steps:
             problem = f"must not be longer than the training ({steps} steps), not {self.loss.ramp_steps}"
             raise SettingError(problem, ("loss", "ramp_steps"))
+        sample = self.loss.target_sample
+        if sample is not None and not sample.measurements(self.loss.ramp_steps, steps):
+            problem = f"must leave a measurement between ramp (step {self.loss.ramp_steps}) and end ({steps})"
+            raise SettingError(problem, ("loss", "target_sample", "steps"))
 
     def check_documents(self, documents_per_query: int) -> None:
         """Refuse a ranking loss that would compare a single document with nothing.
@@ -323,6 +270,8 @@ class Recipe(Section):
         plain["data"]["columns"] = {word: list(keys) for word, keys in self.data.columns.items()}
         if self.evaluation is not None:
             plain["evaluation"]["collections"] = list(self.evaluation.collections)
+        if self.loss.target_sample is not None:
+            plain["loss"]["target_sample"]["collections"] = list(self.loss.target_sample.collections)
         if self.teachers is not None:
             plain["teachers"]["models"] = list(self.teachers.models)
             if self.teachers.weights is not None:

@@ -24,6 +24,7 @@ from st_l0.training.health import HealthWatch, verdict
 from st_l0.training.origin import changes, check_origin, origin
 from st_l0.training.recipe import Recipe
 from st_l0.training.rounds import left_out
+from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
 from st_l0.utils.distributed import launched
 from st_l0.utils.files import replace_file, replace_folder
@@ -104,6 +105,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         set_dropout(model, recipe.model.dropout)
     teacher = build_teacher(recipe, model, data)
     loss = build_loss(recipe, model, documents_per_query)
+    sparsity = None if recipe.loss.target is None else SparsityTarget(recipe.loss, model, loss)
     others = [] if checkpoint is None else changes(checkpoint, identity)
     trainer = SparseRetrievalTrainer(
         model=model,
@@ -117,6 +119,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         pool=build_pool(recipe, teacher, data),
         ignore_health=recipe.ignore_health,
         evaluation=evaluation,
+        target=sparsity,
         evaluate_anew=any(key.startswith("evaluation.") for key in others),
     )
     if checkpoint is not None and changed:
@@ -133,13 +136,17 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         _refuse_empty(model, data, target)
     found = verdict(trainer.state.log_history, cast(int, model.get_embedding_dimension()))
     if trainer.is_world_process_zero():
+        outcome, missed = (None, None) if sparsity is None else sparsity.outcome()
+        found += [] if missed is None else [missed]
         for sentence in found:
             logger.warning("%s", sentence)
         callbacks = cast("dict[str, Any]", trainer.state.stateful_callbacks)
         callbacks["health"] = {"args": {}, "attributes": {"findings": found}}
         card = cast(ModelCardData, model.model_card_data)
         card.location = str(target)
-        card.training = training_facts(recipe, data, trainer, found, resumed=checkpoint is not None)
+        card.training = training_facts(
+            recipe, data, trainer, found, resumed=checkpoint is not None, sparsity=outcome
+        )
         with replace_folder(target, "trained model") as folder:
             _save(model, folder)
             write_training(folder, card.training)

@@ -26,6 +26,7 @@ from st_l0.training.health import HealthWatch
 from st_l0.training.log import TrainingLog
 from st_l0.training.origin import write_origin
 from st_l0.training.rounds import first_epoch, warn_of_duplicates
+from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.utils.distributed import from_first
 from st_l0.utils.progress import write
 from st_l0.utils.stock import prepare_inputs, remove_autocast, without_autocast
@@ -58,6 +59,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         ignore_health: Whether to go on when nothing can train any more.
         evaluation: What is measured, every ``eval_steps`` of the arguments; ``None`` measures nothing.
         evaluate_anew: Whether a training that goes on forgets what was measured before, and what was best.
+        target: What moves λ_d, where the recipe asks for a sparsity.
         kwargs: As of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
 
@@ -71,6 +73,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         ignore_health: bool = False,
         evaluation: PeriodicEvaluation | None = None,
         evaluate_anew: bool = False,
+        target: SparsityTarget | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs["evaluator"] = evaluation
@@ -89,6 +92,9 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         self._evaluation = evaluation
         if evaluation is not None:
             self.add_callback(EvaluationStart(evaluation, anew=evaluate_anew))
+        self._target = target
+        if target is not None:
+            self.add_callback(target)
         if teacher is not None:
             self.data_collator = cast(Any, KeepTexts(self.data_collator))
 
@@ -207,7 +213,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         if "loss" in logs:
             found = self._retrieval_loss.pop_statistics()
             self._health.empty = found.get("empty_documents") == 1
-            logs = {**logs, **found}
+            logs = {**logs, **found, **({} if self._target is None else self._target.log_entry())}
             if self._clock is not None:
                 then, step = self._clock
                 self._clock = (time.perf_counter(), self.state.global_step)
@@ -240,7 +246,11 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             self.args.save_total_limit = limit
         if self.args.should_save:
             table = trained_parameter(self._encoder()._encoder_modules)
-            found = {"query_table": None if table is None else table.detach(), "loss": self._loss_state()}
+            found = {
+                "query_table": None if table is None else table.detach(),
+                "loss": self._loss_state(),
+                "target": None if self._target is None else self._target.state_dict(),
+            }
             if has_adapters(self._encoder()):  # the checkpoint's model is merged
                 found["adapter"] = trained_weights(self._encoder())
             torch.save(found, folder / _LOSS_STATE)
@@ -309,6 +319,8 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         if missing or unexpected:
             raise InputError(f"{resume_from_checkpoint} is of another model: {[*missing, *unexpected][:3]}")
         self._retrieval_loss.load_state_dict(found["loss"], strict=False)
+        if self._target is not None and found.get("target") is not None:
+            self._target.load_state_dict(found["target"])
 
 
 class RegularizerRamp(TrainerCallback):
