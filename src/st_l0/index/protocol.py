@@ -268,4 +268,8 @@ class CountedTokens(Protocol):
     """An index that knows at once how many documents have a token; an engine need not."""
 
     def document_frequencies(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
-        """Documents that have each of some tokens, shape ``(tokens,)``."""
+        """How many documents have each of some tokens, shape ``(tokens,)``.
+
+        Raises:
+            InputError: There is no token of such a number.
+        """

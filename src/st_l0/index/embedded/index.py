@@ -285,7 +285,7 @@ class EmbeddedIndex:
         return stored_vector(snapshot, _position(snapshot, id))
 
     def document_frequencies(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
-        """How many documents have each of some tokens, shape ``(tokens,)``; InputError for no tokens of it."""
+        """How many documents have each of some tokens, shape ``(tokens,)``; see `CountedTokens`."""
         snapshot, wanted = self._snapshot, np.asarray(tokens, dtype=np.int64)
         if wanted.min(initial=0) < 0 or wanted.max(initial=0) >= (snapshot.vocabulary_size or 1):
             raise InputError(f"tokens must be from 0 to {(snapshot.vocabulary_size or 1) - 1}")
