@@ -76,7 +76,7 @@ function showQuery(answer) {
     })),
     $("query-tokens"),
   );
-  const facts = [`${answer.active_dims} tokens`];
+  const facts = [answer.active_dims === 1 ? "1 token" : `${answer.active_dims} tokens`];
   if (answer.flops !== null) facts.push(`FLOPS ${answer.flops.toFixed(2)}: so many of them a document has on average`);
   $("query-facts").textContent = answer.query.trim() ? facts.join("; ") : "";
 }
