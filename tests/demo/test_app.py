@@ -203,7 +203,8 @@ def start(*arguments):
 def test_ctrl_c_ends_the_command_quietly(demo_index, ask):
     process = start(demo_index, "--port", 0)
     address = process.stdout.readline().split()[0]
-    assert ask(f"{address}about").content["name"] == "animals-index"
+    about = ask(f"{address}about").content
+    assert (about["name"], about["model"], about["documents"]) == ("animals-index", "st-l0-mini", 5)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors.strip()) == (0, "", "")

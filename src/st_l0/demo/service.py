@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import scipy.sparse as sp
@@ -76,14 +77,15 @@ class Demo:
     def about(self) -> Answer:
         """What there is: names, number of documents (null without an index), words, filters."""
         index = self._index
-        words = index is not None and index.bm25 is not None
+        words = None if index is None else index.bm25
         return {
             "name": self._name,
-            "model": self._model,
+            # Of a folder its name: where it lies is nobody's business who looks at the page.
+            "model": Path(self._model).name if Path(self._model).exists() else self._model,
             "index": index is not None,
             "documents": None if index is None else len(index),
-            "bm25": index.bm25.language if index is not None and index.bm25 is not None else None,
-            "bm25_weight": index.bm25_weight if index is not None and words else None,
+            "bm25": None if words is None else words.language,
+            "bm25_weight": None if index is None else index.bm25_weight,
             "fields": index is not None and not isinstance(index, CountedTokens),
         }
 
