@@ -22,9 +22,10 @@ async function ask(path, parameters, options) {
   return content;
 }
 
+const heaviest = (rows) => Math.max(...rows.map((row) => row.value), 1e-9);
+
 // A list of bars; each row is {name, value, note, kind}. Lengths are for the eye, numbers for everyone.
-function bars(rows, list = make("ul", undefined, "bars")) {
-  const longest = Math.max(...rows.map((row) => row.value), 1e-9);
+function bars(rows, list = make("ul", undefined, "bars"), longest = heaviest(rows)) {
   list.replaceChildren(
     ...rows.slice(0, SHOWN).map((row) => {
       const item = make("li", undefined, row.kind);
@@ -84,7 +85,7 @@ function showQuery(answer) {
 // A document's text with its weights in it, and the tokens that it has beyond its text.
 function showDocument(answer) {
   const found = [];
-  const heaviest = Math.max(...answer.tokens.map((token) => token.weight), 1e-9);
+  const most = Math.max(...answer.tokens.map((token) => token.weight), 1e-9);
   if (answer.pieces) {
     const text = make("p", undefined, "pieces");
     for (const piece of answer.pieces) {
@@ -93,7 +94,7 @@ function showDocument(answer) {
         continue;
       }
       const mark = make("mark", piece.text);
-      mark.style.setProperty("--share", (piece.weight / heaviest).toFixed(3));
+      mark.style.setProperty("--share", (piece.weight / most).toFixed(3));
       mark.title = `weight ${digits(piece.weight)}`;
       text.append(mark);
     }
@@ -103,12 +104,13 @@ function showDocument(answer) {
   for (const [title, inside] of [["Expansions: tokens beyond the text", false], ["Tokens of the text", true]]) {
     const rows = answer.tokens.filter((token) => token.in_text === inside);
     if (rows.length) found.push(make("h4", `${title} (${rows.length})`));
-    if (rows.length) found.push(bars(rows.map((token) => ({ name: token.token, value: token.weight, kind: "token" }))));
+    if (rows.length) found.push(bars(rows.map((token) => ({ name: token.token, value: token.weight, kind: "token" })), undefined, most));
   }
   return found;
 }
 
 function showHits(list, hits, how) {
+  const longest = heaviest(partsAsRows(hits.flatMap((hit) => hit.parts ?? []))); // hits compare by eye
   list.replaceChildren(
     ...hits.map((hit) => {
       const item = make("li");
@@ -118,7 +120,7 @@ function showHits(list, hits, how) {
       head.append(make("h3", `${hit.rank}. ${hit.id}`), score);
       item.append(head);
       if (hit.text !== null) item.append(make("p", hit.cut ? `${hit.text}…` : hit.text, "text"));
-      if (hit.parts) item.append(bars(partsAsRows(hit.parts)));
+      if (hit.parts) item.append(bars(partsAsRows(hit.parts), undefined, longest));
       const more = make("details");
       const inside = make("div");
       more.append(make("summary", "The document's tokens"), inside);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ LONGEST_DOCUMENT = 20_000  # characters, of those that are pasted or explained
 LONGEST_SNIPPET = 600  # characters of a hit's text
 MOST_HITS = 100
 MOST_IDS = 1_000
+
+_NUMBER = re.compile(r"-?[0-9]{1,18}")  # of 64 bits
 
 Answer = dict[str, Any]
 
@@ -293,7 +296,7 @@ class Demo:
 
     def _as_kept(self, ids: Sequence[Id]) -> list[Any]:
         """Ids as the index has them: in an address all are strings, and those of an index may be integers."""
-        numbers = [int(id) for id in ids if isinstance(id, int) or (id.isdecimal() and id.isascii())]
+        numbers = [int(id) for id in ids if isinstance(id, int) or _NUMBER.fullmatch(id)]
         if len(numbers) == len(ids) and len(self._searched().missing(list(map(str, ids)))) == len(ids):
             return numbers
         return list(ids)
