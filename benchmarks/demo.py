@@ -8,7 +8,8 @@ Claim: ``/search`` with ten hits, their texts and what each token adds to their 
 The server is ``st-l0 demo`` in a process of its own, the connection is kept, as a browser does. Vectors are
 those of ``search.py``; which token is how frequent is drawn among the whole words of the shipped model's
 vocabulary, so that queries have texts. Texts have 70 words. *Stock* is `encode_query` and `search` in this
-process. The third row counts words, too; the last asks for a document's expansions (``/explain``).
+process. The second row counts words, too; the third is what HTTP, threads and JSON take
+without any search (``/about``); the last asks for a document's expansions (``/explain``).
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def main() -> None:
                 "bare": lambda query: index.search(encoder.encode_query([query]), K)[0],
                 "search": lambda query: ask("/search", q=query, k=K),
                 "words": lambda query: ask("/search", q=query, k=K, bm25=2),
+                "http": lambda query: ask("/about"),
                 "explain": lambda query: ask("/explain", q=query, id="doc77"),
             }
             times: dict[str, list[float]] = {name: [] for name in sides}
@@ -122,6 +124,7 @@ def main() -> None:
     bare = statistics.median(times["bare"])
     show("a whole /search answer, 100,000 documents", times["search"], bare, threads, GOAL)
     show("… with words", times["words"], bare, threads, GOAL)
+    show("… an answer without a search (/about)", times["http"], bare, threads, None)
     show("… a document's expansions (/explain)", times["explain"], bare, threads, None)
 
 
