@@ -156,7 +156,7 @@ class Demo:
         """A document: its score and the parts of it, its weights, and its text in pieces.
 
         The pieces are the text, cut where its tokens begin and end; ``weight`` is 0 for what the document
-        does not weigh. ``expansions`` are the tokens that it weighs without having them in its text.
+        does not weigh. Tokens that are not ``in_text`` are its expansions.
 
         Raises:
             InputError: No such document, or the index does not give vectors back.
