@@ -81,7 +81,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[eval,onnx,opensearch,peft,quickstart,report]' pytest pytest-xdist
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[demo,eval,onnx,opensearch,peft,quickstart,report]' pytest pytest-xdist
 	touch $@
 
 clean:

@@ -26,6 +26,8 @@ def pytest_addoption(parser):
     group.addoption("--fuzz", type=int, default=1000, metavar="N", help="Malformed inputs to try in all.")
     group.addoption("--fuzz-seed", default="0", help="Other inputs.")
     group.addoption("--fuzz-case", metavar="SUBJECT/NUMBER", help="Only this one, whose folder stays.")
+    group = parser.getgroup("docs")
+    group.addoption("--screenshots", metavar="FOLDER", help="Keep those of the demo, such as in docs/images.")
 
 
 def pytest_collection_modifyitems(items):

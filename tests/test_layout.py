@@ -18,7 +18,7 @@ LAYERS = (
     ("data", "head", "index", "losses"),
     ("encoder",),
     ("evaluation", "hub", "indexing", "teachers"),
-    ("mining", "training"),
+    ("demo", "mining", "training"),
     ("reports",),
     ("quickstart", "sweeps"),
     ("cli",),

@@ -1,11 +1,23 @@
 """The command line ``st-l0``."""
 
 # Importing them registers their commands, in the order of the help.
-from st_l0.cli import evaluating, searching, encoding, models, opensearch, publishing, reports, idf, training  # noqa: I001
+from st_l0.cli import (
+    evaluating,
+    searching,
+    demo,
+    encoding,
+    models,
+    opensearch,
+    publishing,
+    reports,
+    idf,
+    training,
+)  # noqa: I001
 from st_l0.cli.app import app, main
 
 __all__ = [
     "app",
+    "demo",
     "encoding",
     "evaluating",
     "idf",

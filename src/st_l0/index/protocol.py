@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from st_l0.errors import InputError
@@ -247,4 +248,28 @@ class LoadingIndex(Index, Protocol):
         Args:
             refused: File for the documents that cannot be taken, a JSON object a line, with the reasons; all
                 others are added. None: the complaint at the end names the first one.
+        """
+
+
+@runtime_checkable
+class StoredVectors(Protocol):
+    """An index that gives back the vectors it was given; an engine need not."""
+
+    def vector(self, id: Id) -> sp.csr_matrix:
+        """The vector of one document, shape ``(1, vocabulary_size)``.
+
+        Raises:
+            InputError: ``id`` is not in the index.
+        """
+
+
+@runtime_checkable
+class CountedTokens(Protocol):
+    """An index that knows at once how many documents have a token; an engine need not."""
+
+    def document_frequencies(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many documents have each of some tokens, shape ``(tokens,)``.
+
+        Raises:
+            InputError: There is no token of such a number.
         """

@@ -17,7 +17,7 @@ from st_l0.index.embedded.arguments import as_count, as_ids, as_json, as_path, a
 from st_l0.index.embedded.asking import as_queries, visible, words_of
 from st_l0.index.embedded.bm25 import WordSettings
 from st_l0.index.embedded.building import new_segments
-from st_l0.index.embedded.explaining import explain
+from st_l0.index.embedded.explaining import document_frequencies, explain, stored_vector
 from st_l0.index.embedded.searching import find
 from st_l0.index.embedded.segment import LiveSegment
 from st_l0.index.embedded.snapshot import Snapshot
@@ -277,10 +277,19 @@ class EmbeddedIndex:
         matrix, words = as_queries(snapshot, vector, None if text is None else [text], bm25)
         if matrix.shape[0] != 1:
             raise InputError(f"explain takes one query, not {matrix.shape[0]}")
-        position = next(iter(snapshot.locate(as_ids(cast(Ids, [id]))).values()), None)
-        if position is None:
-            raise InputError(f"id {id!r} is not in the index")
-        return explain(snapshot, position, matrix, () if words is None else words[0])
+        return explain(snapshot, _position(snapshot, id), matrix, () if words is None else words[0])
+
+    def vector(self, id: Id) -> sp.csr_matrix:
+        """The vector of a document, shape ``(1, vocabulary_size)``; see `StoredVectors`."""
+        snapshot = self._snapshot
+        return stored_vector(snapshot, _position(snapshot, id))
+
+    def document_frequencies(self, tokens: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many documents have each of some tokens, shape ``(tokens,)``; see `CountedTokens`."""
+        snapshot, wanted = self._snapshot, np.asarray(tokens, dtype=np.int64)
+        if wanted.min(initial=0) < 0 or wanted.max(initial=0) >= (snapshot.vocabulary_size or 1):
+            raise InputError(f"tokens must be from 0 to {(snapshot.vocabulary_size or 1) - 1}")
+        return document_frequencies(snapshot, wanted)
 
     def save(self, path: str | Path) -> None:
         """Write a compact copy of what the index shows to another folder, replacing an index there.
@@ -345,3 +354,10 @@ class EmbeddedIndex:
                 f"the vectors have {matrix.shape[1]} dimensions, those of the index {expected}: "
                 "encode with the model that the index was built with"
             )
+
+
+def _position(snapshot: Snapshot, id: Id) -> int:
+    position = next(iter(snapshot.locate(as_ids(cast(Ids, [id]))).values()), None)
+    if position is None:
+        raise InputError(f"id {id!r} is not in the index")
+    return position

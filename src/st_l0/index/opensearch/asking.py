@@ -166,6 +166,16 @@ def _seismic(
     return {"neural_sparse": {VECTORS: {**body, "method_parameters": parameters}}}
 
 
+def stored_vector(index: Bound, id: str) -> sp.csr_matrix:
+    """The vector of a document as it was added, shape ``(1, vocabulary_size)``."""
+    (stored,) = writing.sources(index.server, index.state, [id], VECTORS)
+    weights = {index.names.number(name): float(weight) for name, weight in (stored or {}).items()}
+    tokens = sorted(weights)
+    data = np.array([weights[token] for token in tokens], dtype=np.float32)
+    ends = np.array([0, len(tokens)])
+    return sp.csr_matrix((data, tokens, ends), shape=(1, index.vocabulary_size or 1))
+
+
 def _stored_parts(index: Bound, question: Question, id: str) -> Parts:
     (stored,) = writing.sources(index.server, index.state, [id], VECTORS)
     assert question.vectors is not None

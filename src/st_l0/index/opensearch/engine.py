@@ -8,12 +8,14 @@ from copy import copy
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import scipy.sparse as sp
+
 from st_l0.errors import InputError, ServerError
 from st_l0.index.embedded.arguments import as_count, as_ids, as_json, unique
 from st_l0.index.embedded.bm25 import WordSettings
 from st_l0.index.opensearch import documents, loading, opening, pipeline, writing
 from st_l0.index.opensearch.address import Address, as_name
-from st_l0.index.opensearch.asking import Question, answer, explain
+from st_l0.index.opensearch.asking import Question, answer, explain, stored_vector
 from st_l0.index.opensearch.bound import Bound, kind_of_ids
 from st_l0.index.opensearch.items import as_items
 from st_l0.index.opensearch.record import Record
@@ -306,6 +308,12 @@ class OpenSearchIndex(Bound):
         if self.missing(cast(Ids, [id])):
             raise InputError(f"id {id!r} is not in the index")
         return self.ask(lambda: explain(self, question, str(id)))
+
+    def vector(self, id: Id) -> sp.csr_matrix:
+        """The vector of a document, as it was added; see `StoredVectors`."""
+        if self.missing(cast(Ids, [id])):
+            raise InputError(f"id {id!r} is not in the index")
+        return self.ask(lambda: stored_vector(self, str(id)))
 
     def _write(
         self,
