@@ -122,7 +122,7 @@ def test_evaluate_as_json(run, model, collection, monkeypatch):
     result = run("evaluate", model, "--data", collection, "--no-bm25", "--json")
     assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, "", 1)
     found = json.loads(result.stdout, parse_constant=pytest.fail)
-    assert set(found) == {"collections", "average"}
+    assert set(found) == {"collections", "average", "protocol"}
     assert found["collections"]["cats"]["documents"] == 3
     assert 0 <= found["collections"]["cats"]["model"]["ndcg@10"] <= 1
     assert found["average"]["model"]["flops"] is None

@@ -1,7 +1,7 @@
 """The command line ``st-l0``."""
 
 # Importing them registers their commands, in the order of the help.
-from st_l0.cli import (
+from st_l0.cli import (  # noqa: I001
     evaluating,
     searching,
     demo,
@@ -12,7 +12,7 @@ from st_l0.cli import (
     reports,
     idf,
     training,
-)  # noqa: I001
+)
 from st_l0.cli.app import app, main
 
 __all__ = [
