@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import urllib.error
 import urllib.request
 
@@ -353,6 +354,17 @@ def test_a_part_that_is_nowhere_is_an_error(opensearch_target, call, monkeypatch
         with pytest.raises(ServerError) as caught:
             question(impatient)
         assert "\n" not in str(caught.value)
+
+
+def test_a_node_that_is_gone_hides_no_other(opensearch, opensearch_target):
+    with socket.socket() as one:  # nobody listens there
+        one.bind(("127.0.0.1", 0))
+        hosts = [f"127.0.0.1:{one.getsockname()[1]}", opensearch.partition("://")[2]]
+        name = opensearch_target.rpartition("/")[2]
+        for _ in range(8):  # whom a client asks first is drawn
+            assert len(open_index(f"opensearch+http://{','.join(hosts)}/{name}")) == 0
+        with pytest.raises(InputError, match="is this the address"):
+            open_index(f"opensearch+http://{hosts[0]},{hosts[0]}/index")
 
 
 def test_an_index_that_takes_no_documents_says_so(index, opensearch_target, call):

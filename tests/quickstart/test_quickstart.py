@@ -8,6 +8,7 @@ import pytest
 from st_l0 import SparseEncoder
 from st_l0.data import read_collection
 from st_l0.errors import InputError, MissingExtraError
+from st_l0.evaluation.metrics import PROTOCOL
 from st_l0.index import open_index
 from st_l0.quickstart import pipeline as quickstart
 from st_l0.quickstart.docstring_corpus import Docstring
@@ -40,6 +41,7 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
 
     written = json.loads((output / "evaluation.json").read_text())
     made_with = written.pop("made_with")
+    assert written.pop("protocol") == PROTOCOL
     assert written == report
     assert (made_with["model"], made_with["data"]) == (
         str((output / "model").resolve()),

@@ -101,7 +101,8 @@ class Server:
             except errors.OpenSearchException as error:
                 timeouts += isinstance(error, errors.ConnectionTimeout)
                 enough = attempt >= len(_PAUSES) or timeouts >= _TIMEOUTS
-                if (enough and time.monotonic() > end) or not self._passes(error, errors):
+                others = attempt + 1 < len(self._transport.hosts)  # which have not been asked yet
+                if (enough and time.monotonic() > end) or not self._passes(error, errors, others):
                     raise self._told(error, errors) from error
                 time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)] * random.uniform(0.5, 1))
         raise AssertionError  # an attempt returns or raises
@@ -120,11 +121,11 @@ class Server:
             return None
         return min(int(node["http"]["max_content_length_in_bytes"]) for node in nodes if "http" in node)
 
-    def _passes(self, error: Any, errors: Any) -> bool:
+    def _passes(self, error: Any, errors: Any, others: bool) -> bool:
         if isinstance(error, errors.SSLError):
             return False
         if isinstance(error, errors.ConnectionError):
-            return self._answered  # a server that was never there is a wrong address
+            return self._answered or others  # a server that was never there is a wrong address
         return error.status_code in PASSING and not is_blocked(error.status_code, error.info)
 
     def _told(self, error: Any, errors: Any) -> InputError | ServerError:
