@@ -10,16 +10,20 @@ import pytest
 import sentence_transformers
 import torch
 import yaml
+from datasets import Dataset, Features, IterableDataset, Value
+from sentence_transformers import SparseEncoderTrainingArguments
 
 from st_l0 import SparseEncoder
 from st_l0.encoder.modules import encoder_modules
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import read_head
 from st_l0.head.warm_start import warm_start_head
+from st_l0.losses import FlopsLoss, InfoNCELoss, SparseRetrievalLoss
 from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher
 from st_l0.training.build import build_model
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
+from st_l0.training.trainer import SparseRetrievalTrainer
 from tiny_models import VOCABULARY, make_mlm, make_tokenizer
 
 WORDS = ["cat", "dog", "bird", "fish", "tree", "river", "mountain", "sun"]
@@ -341,3 +345,30 @@ def test_bfloat16_trains_what_float32_evaluates(tmp_path, mlm_folder, started):
         rounded = model.encode_document(texts).to_dense() > 0
     assert rounded.sum().item() == pytest.approx(exact.sum().item(), rel=0.005)
     assert (rounded != exact).sum() < 0.03 * exact.sum()  # what bfloat16 does to the transformer below
+
+
+def test_a_column_of_ids_is_never_a_text(tiny_encoder, tmp_path):
+    model = tiny_encoder()
+    rows = {"query_id": ["q1"], "query": ["cat"], "positive": ["a cat"]}
+    arguments = SparseEncoderTrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        max_steps=1,
+        report_to="none",
+        router_mapping={"query": "query", "positive": "document"},
+    )
+    for data in (
+        Dataset.from_dict(rows),
+        {"one": Dataset.from_dict(rows)},
+        IterableDataset.from_generator(
+            lambda: iter([]), features=Features(dict.fromkeys(rows, Value("string")))
+        ),
+    ):
+        options = {
+            "model": model,
+            "args": arguments,
+            "train_dataset": data,
+            "loss": SparseRetrievalLoss(model, InfoNCELoss(), FlopsLoss(), 0.0),
+        }
+        with pytest.raises(InputError, match=r"a column query_id, .*remove_columns\('query_id'\)"):
+            SparseRetrievalTrainer(**options)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
+from st_l0.data.names import is_id_name
 from st_l0.encoder.adapters import has_adapters, merged_adapters, restore_trained, trained_weights
 from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.errors import InputError
@@ -78,6 +79,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     ) -> None:
         kwargs["evaluator"] = evaluation
         super().__init__(*args, **kwargs)
+        _refuse_ids(self.train_dataset)
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0
         self._health = HealthWatch(cast(str, self.args.output_dir), ignore=ignore_health)
         self._teacher = teacher
@@ -364,3 +366,14 @@ class KeepTexts:
         if name == "collate":  # not there yet while unpickling
             raise AttributeError(name)
         return getattr(self.collate, name)
+
+
+def _refuse_ids(data: Any) -> None:
+    """Refuse columns of ids, which sentence-transformers would take for texts, the first one for queries."""
+    for one in data.values() if isinstance(data, dict) else [data]:
+        for name in getattr(one, "column_names", None) or ():
+            if is_id_name(name):
+                raise InputError(
+                    f"the training data have a column {name}, which would be encoded as a text: leave it out "
+                    f"(remove_columns({name!r}))"
+                )
