@@ -4,32 +4,15 @@
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from demo_data import DOCUMENTS, INJECTION
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if BROWSER is None or DRIVER is None:
-    pytest.skip("there is no chromium with chromedriver", allow_module_level=True)
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the extra dev)")
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("profile")
-    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(switch)
-    options.add_argument(f"--user-data-dir={profile}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed (the extra dev)")
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 
 @pytest.fixture
@@ -62,7 +45,10 @@ def show(browser, address):
 
 
 def until(browser, is_so):
-    return WebDriverWait(browser, 30, poll_frequency=0.02).until(lambda _: is_so())
+    # The page may draw its hits anew between finding one and reading it.
+    again = (StaleElementReferenceException,)
+    wait = WebDriverWait(browser, 30, poll_frequency=0.02, ignored_exceptions=again)
+    return wait.until(lambda _: is_so())
 
 
 def find(browser, selector):
