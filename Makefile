@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart small-recipes prepared ablation mini test lint types unit test-oldest opensearch clean
+.PHONY: quickstart small-recipes prepared ablation mini docs test lint types unit test-oldest opensearch clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/st-l0 quickstart $(ARGS)
@@ -43,14 +43,18 @@ runs/mini/cpu_long/model/modules.json: runs/mini/cpu/model/modules.json
 prepared: $(VENV)/.quickstart
 	$(PREPARE)
 
+# Warnings are errors. The pages lie in docs/_build/html.
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
 # A test process a core, four at most: each holds a gigabyte or two.
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 test: lint types unit
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests benchmarks training_recipes
-	$(BIN)/ruff format --check src tests benchmarks training_recipes
+	$(BIN)/ruff check src tests benchmarks training_recipes docs
+	$(BIN)/ruff format --check src tests benchmarks training_recipes docs
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -85,4 +89,4 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) runs build dist docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # As the command line has it without a terminal.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["TQDM_DISABLE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-")
+os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="hub-")
 
 import numpy as np
 import pytest
@@ -39,11 +40,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker("opensearch")
         # Of several processes one has the server, and each file's fixtures are made once.
         server = item.get_closest_marker("opensearch") is not None
-        item.add_marker(pytest.mark.xdist_group("opensearch" if server else item.nodeid.partition("::")[0]))
+        if server or item.get_closest_marker("xdist_group") is None:
+            group = "opensearch" if server else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_unconfigure():
-    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+    for cache in ("HF_DATASETS_CACHE", "HF_HUB_CACHE"):
+        shutil.rmtree(os.environ[cache], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.index import Hits, Index
 
+__all__ = ["Mined", "MiningReport", "mine", "mine_collection"]
+
 _Positives = dict[str, tuple[float, "str | None"]]  # id → score and text
 _GROUP = 64  # queries whose positives are looked up together: the results grow with its square
 

@@ -1,0 +1,74 @@
+"""Every block of the README and of the documentation runs, on small data, or says why it does not."""
+
+import re
+import urllib.request
+
+import pytest
+from blocks import Page, blocks_of
+from stand_ins import REPOSITORY, fill_cache
+
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    if not {"_build", "generated"} & {*path.parts}
+}
+# What the pages call a server; the names of indexes behind it.
+SERVER = re.compile(r"opensearch(?:\+http)?://localhost:9200/([\w.-]+)")
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory):
+    """What `st-l0 small-data` makes, smaller."""
+    from st_l0.quickstart.small_data import prepare_small
+
+    return prepare_small(tmp_path_factory.mktemp("small") / "data", limit=160)
+
+
+@pytest.fixture(scope="session")
+def hub():
+    fill_cache()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, hub):
+    """Where a page's blocks run: beside the repository's models and recipes."""
+    for name in ("models", "training_recipes", "docs"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def server(opensearch):
+    """Replaces the pages' server in a text by one that runs; its indexes are removed afterwards."""
+    address, names = opensearch.partition("://")[2], set()
+
+    def replaced(text):
+        names.update(SERVER.findall(text))
+        text = text.replace("opensearch://localhost", "opensearch+http://localhost")
+        return text.replace("localhost:9200", address)
+
+    yield replaced
+    for name in names:
+        url = f"{opensearch}/{name}*?ignore_unavailable=true"
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=60).close()
+
+
+def _marks(path):
+    """All that need no server share the process that has the stand-ins, the small data and the imports."""
+    if SERVER.search(path.read_text(encoding="utf-8")):
+        return [pytest.mark.opensearch]
+    return [pytest.mark.xdist_group("docs")]
+
+
+@pytest.mark.parametrize("page", [pytest.param(name, marks=_marks(path)) for name, path in PAGES.items()])
+def test_the_blocks_of_a_page_run(page, folder, request):
+    text = PAGES[page].read_text(encoding="utf-8")
+    replaced = request.getfixturevalue("server") if SERVER.search(text) else str
+    if "runs/small" in text:
+        (folder / "runs" / "small").symlink_to(request.getfixturevalue("small_data"))
+    running = Page(folder)
+    for block in blocks_of(PAGES[page]):
+        block.text = replaced(block.text)
+        running.run(block)
