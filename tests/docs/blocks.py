@@ -41,6 +41,7 @@ _BLOCK = re.compile(
 _RUN = ("python", "bash")
 _SHOWN = ("text", "mermaid")
 _MARK = re.compile(r"(?P<verb>file|not run|prints)(?:: *(?P<value>.*))?$")
+_COMMENT = re.compile(r"\s+# .*")
 _SHELL = re.compile(r"[|&;<>$`*]")
 
 
@@ -117,10 +118,11 @@ class Page:
     def _shell(self, block: Block) -> Iterator[str]:
         others: list[str] = []
         for command in _commands(block.text):
+            command = _COMMENT.sub("", command)
             if command.startswith(("st-l0 ", ".venv/bin/st-l0 ")) and not _SHELL.search(command):
                 yield self._bash(block, others)
                 others = []
-                yield self._st_l0(block, shlex.split(command, comments=True)[1:])
+                yield self._st_l0(block, shlex.split(command)[1:])
             else:
                 others.append(command)
         yield self._bash(block, others)

@@ -2,6 +2,7 @@
 
 import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 from blocks import Page, blocks_of
@@ -18,10 +19,24 @@ SERVER = re.compile(r"opensearch(?:\+http)?://localhost:9200/([\w.-]+)")
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory):
-    """What `st-l0 small-data` makes, smaller."""
-    from st_l0.quickstart.small_data import prepare_small
+    """What `st-l0 small-data` makes, of a few modules."""
+    import asyncio
+    import email
+    import http
+    import importlib
+    import logging
+    import unittest
 
-    return prepare_small(tmp_path_factory.mktemp("small") / "data", limit=160)
+    from st_l0.quickstart import small_data
+    from st_l0.quickstart.docstring_corpus import collect_docstrings
+
+    modules = (asyncio, email, http, importlib, logging, unittest)
+    roots = [Path(module.__file__).parent for module in modules]
+    with pytest.MonkeyPatch.context() as patch:  # reading all modules takes half a minute
+        patch.setattr(
+            small_data, "collect_docstrings", lambda limit: collect_docstrings(roots=roots, limit=limit)
+        )
+        return small_data.prepare_small(tmp_path_factory.mktemp("small") / "data", limit=150)
 
 
 @pytest.fixture(scope="session")
