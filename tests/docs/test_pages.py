@@ -2,6 +2,7 @@
 
 import re
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,9 @@ def small_data(tmp_path_factory):
     from st_l0.quickstart.docstring_corpus import collect_docstrings
 
     modules = (asyncio, email, http, importlib, logging, unittest)
-    roots = [Path(module.__file__).parent for module in modules]
+    few = partial(collect_docstrings, roots=[Path(module.__file__).parent for module in modules])
     with pytest.MonkeyPatch.context() as patch:  # reading all modules takes half a minute
-        patch.setattr(
-            small_data, "collect_docstrings", lambda limit: collect_docstrings(roots=roots, limit=limit)
-        )
+        patch.setattr(small_data, "collect_docstrings", few)
         return small_data.prepare_small(tmp_path_factory.mktemp("small") / "data", limit=150)
 
 
@@ -87,3 +86,18 @@ def test_the_blocks_of_a_page_run(page, folder, request):
     for block in blocks_of(PAGES[page]):
         block.text = replaced(block.text)
         running.run(block)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    missing = [link for link in links if not (PAGES[page].parent / link).exists()]
+    assert [link for link in missing if not link.startswith("reference/generated/")] == []
+
+
+def test_the_readme_begins_with_what_one_looks_for():
+    head = "\n".join(PAGES["README.md"].read_text(encoding="utf-8").splitlines()[:40])
+    assert ("| BM25 |" in head, "pip install st-l0" in head, "st-l0 train" in head) == (True,) * 3
+    code = re.search(r"```python\n(.*?)```", head, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 8
