@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from independent import infonce, random_batch
 from spawned import CONFIGURATIONS, CUTS, QUERIES, SIZE, STEPS, everything, process, vectors_alone
 
+from launching import spawn
 from st_l0.utils.distributed import all_gather, all_gather_objects, all_reduce_sum
 
 PROCESSES = pytest.mark.parametrize("processes", [2, 4])
 DIVISIONS = pytest.mark.parametrize("division", CUTS)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12}
 
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory, mlm_folder):
     """What each of 2 and of 4 processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(process, (str(folder), mlm_folder), nprocs=4)
+    spawn(process, (str(folder), mlm_folder), 4)
     return {
         processes: [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
         for processes in (2, 4)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from launching import spawn
 from st_l0.errors import InputError
 from st_l0.teachers import EnsembleTeacher, load_teacher, min_max
 
@@ -145,7 +145,7 @@ def process(rank, meeting, results, folder):
 
 
 def test_two_processes_are_one(tmp_path, mlm_folder):
-    mp.spawn(process, (str(tmp_path / "meeting"), str(tmp_path), mlm_folder), nprocs=2)
+    spawn(process, (str(tmp_path / "meeting"), str(tmp_path), mlm_folder), 2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     alone = batches(mlm_folder)
     for cut in (3, 4, 0):

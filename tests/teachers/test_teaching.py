@@ -9,11 +9,11 @@ import zlib
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from datasets import Dataset
 
 import st_l0.teachers.teaching
 import st_l0.utils.resumable
+from launching import FORKED, spawn
 from st_l0.data import Row, open_texts, read_rows
 from st_l0.errors import InputError
 from st_l0.teachers import EnsembleTeacher, load_teacher, teach
@@ -181,7 +181,7 @@ def killed(output):
 
 
 def test_killed_while_writing(tmp_path):
-    child = mp.get_context("spawn").Process(target=killed, args=(tmp_path / "killed",))
+    child = FORKED.Process(target=killed, args=(tmp_path / "killed",))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
@@ -205,7 +205,7 @@ def process(rank, meeting, folder, model):
 def test_two_processes_are_one(tmp_path, mlm_folder):
     with pytest.raises(KeyboardInterrupt):
         teach(make_rows(), ensemble(illness=4), tmp_path / "resumed", chunk_size=2)
-    mp.spawn(process, (str(tmp_path / "meeting"), str(tmp_path), mlm_folder), nprocs=2)
+    spawn(process, (str(tmp_path / "meeting"), str(tmp_path), mlm_folder), 2)
     real = EnsembleTeacher([load_teacher(f"dense:{mlm_folder}", device="cpu", batch_size=3), Checksum()])
     teach(make_rows(), real, tmp_path / "alone", chunk_size=2)
     assert content(tmp_path / "real") == content(tmp_path / "alone")
