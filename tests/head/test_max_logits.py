@@ -193,14 +193,15 @@ class Kernels(types.ModuleType):
     def supports(hidden):
         return True
 
-    def forward(self, hidden, weight, bias, offsets):
+    def forward(self, hidden, weight, bias, offsets, *, needs_winners):
         assert hidden.is_contiguous()
         assert offsets.dtype is torch.int32
-        self.calls.append("forward")
+        self.calls.append("forward" if needs_winners else "forward alone")
         logits = torch.nn.functional.linear(hidden, weight, bias)
         found = [part.max(0) for part in logits.split(offsets.diff().tolist())]
         values = torch.stack([one.values for one in found]).relu()
-        return values, torch.stack([one.indices for one in found]).int() + offsets[:-1, None]
+        winners = torch.stack([one.indices for one in found]).int() + offsets[:-1, None]
+        return values, winners if needs_winners else None
 
     def backward(self, grad, values, winners, hidden, weight, needs_bias):
         self.calls.append("backward")
@@ -217,7 +218,9 @@ def test_kernels_take_over_where_there_are_any(bias, monkeypatch):
     decoder, hidden = a_decoder(bias), tokens()
     offsets = OFFSETS[[0, 2, 3, 4, 5, 6]]  # those without tokens left out
     assert_same(*(gradients(one, hidden, offsets, decoder) for one in (flat_max_logits, naive)))
-    assert kernels.calls == ["forward", "backward"]
+    with torch.no_grad():
+        flat_max_logits(hidden, offsets, decoder)
+    assert kernels.calls == ["forward", "backward", "forward alone"]
 
 
 def test_kernels_are_for_gpus_with_triton(monkeypatch):

@@ -101,6 +101,8 @@ def assert_forward(hidden, weight, bias, offsets):
     torch.testing.assert_close(values, theirs.to(hidden.dtype), rtol=2**-7 if cut else 0, atol=0)
     active = theirs.cpu() > 0
     assert torch.equal(winners.cpu()[active].long(), their_winners[active])
+    alone, none = forward(hidden, weight, bias, offsets, needs_winners=False)
+    assert none is None and torch.equal(alone, values)
     return values, winners
 
 
@@ -196,6 +198,8 @@ def check_nan_shows_in_values_and_gradients_of_its_document_alone(place):
     assert grad_hidden[3:23].isnan().any()
     assert not grad_hidden[:3].isnan().any() and not grad_hidden[23:].isnan().any()
     assert grad_bias.isnan().all()
+    alone, _ = forward(hidden, weight, bias, offsets, needs_winners=False)
+    assert torch.equal(alone.isnan(), values.isnan())
 
 
 def check_infinite_logits():
@@ -272,6 +276,7 @@ SHARED_MEMORY = {75: 64 << 10, 80: 163 << 10, 90: 227 << 10}
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("winners", [True, False])
 @pytest.mark.parametrize(
     ("architecture", "dtype", "size", "tile"),
     [
@@ -283,14 +288,14 @@ SHARED_MEMORY = {75: 64 << 10, 80: 163 << 10, 90: 227 << 10}
         (75, "fp32", 128, 6),
     ],
 )
-def test_the_forward_kernel_compiles(architecture, dtype, size, tile):
+def test_the_forward_kernel_compiles(architecture, dtype, size, tile, winners):
     from st_l0.head import triton_kernels as head_kernels
 
     v, t, k, warps, stages = head_kernels._TILES[tile]
     types = dict.fromkeys(("hidden", "weight", "bias", "values"), f"*{dtype}")
-    types |= {"offsets": "*i32", "winners": "*i32"}
+    types |= {"offsets": "*i32", "winners": "*i32" if winners else "constexpr"}
     types |= {"documents": "i32", "vocabulary": "i32", "typical_length": "i32"}
-    constants = {"HIDDEN": size, "HAS_BIAS": True, "PRECISION": "ieee", "GROUP": 32}
+    constants = {"HIDDEN": size, "HAS_BIAS": True, "PRECISION": "ieee", "GROUP": 32, "HAS_WINNERS": winners}
     constants |= {"BLOCK_V": v, "BLOCK_T": t, "K_BYTES": k}
     kernel = compiled(head_kernels._largest_logits.fn, architecture, constants, types, warps, stages)
     assert kernel.metadata.shared <= SHARED_MEMORY[architecture]

@@ -94,12 +94,12 @@ def flat_max_logits(hidden: Tensor, offsets: Tensor, decoder: nn.Linear) -> Tens
 
 
 def _flat_max_logits(hidden: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    kernels = _kernels(hidden)
-    if kernels is not None:
-        return _ByKernels.apply(hidden.contiguous(), weight, bias, offsets.int(), kernels)  # type: ignore[no-untyped-call, no-any-return]
     trained = torch.is_grad_enabled() and any(
         one is not None and one.requires_grad for one in (hidden, weight, bias)
     )
+    kernels = _kernels(hidden)
+    if kernels is not None:
+        return _ByKernels.apply(hidden.contiguous(), weight, bias, offsets.int(), kernels, trained)  # type: ignore[no-untyped-call, no-any-return]
     lengths = offsets.diff().tolist()
     return _BySlices.apply(hidden, weight, bias, lengths, trained)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -116,10 +116,17 @@ def _kernels(hidden: Tensor) -> Any:
 class _ByKernels(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, kernels: Any
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        offsets: Tensor,
+        kernels: Any,
+        trained: bool,
     ) -> Tensor:
-        values, winners = kernels.forward(hidden, weight, bias, offsets)
-        ctx.save_for_backward(hidden, weight, values, winners)
+        values, winners = kernels.forward(hidden, weight, bias, offsets, needs_winners=trained)
+        if trained:
+            ctx.save_for_backward(hidden, weight, values, winners)
         ctx.kernels, ctx.bias_dtype = kernels, None if bias is None else bias.dtype
         return values  # type: ignore[no-any-return]
 
@@ -130,7 +137,7 @@ class _ByKernels(torch.autograd.Function):
         found = ctx.kernels.backward(grad, values, winners, hidden, weight, ctx.needs_input_grad[2])
         of_hidden, of_weight, of_bias = found
         of_bias = None if of_bias is None else of_bias.to(ctx.bias_dtype)
-        return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype), of_bias, None, None
+        return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype), of_bias, None, None, None
 
 
 class _Active(NamedTuple):

@@ -48,7 +48,9 @@ def supports(hidden: Tensor) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
 
-def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, *, needs_winners: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Largest logit of each vocabulary entry over the tokens of a document, floored at zero.
 
     Products are summed in float32; float32 inputs are multiplied in full precision unless torch allows TF32
@@ -62,10 +64,12 @@ def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor
         bias: ``(vocabulary,)`` or ``None``.
         offsets: ``(documents + 1,)``, int32; document ``d`` has rows ``offsets[d]:offsets[d + 1]`` of
             ``hidden``, none if the two are equal.
+        needs_winners: Whether `backward` will follow; without, a fifth of the time is saved.
 
     Returns:
-        Values ``(documents, vocabulary)`` in the dtype of ``hidden``, and winners of the same shape, int32:
-        the row of ``hidden`` that holds the max, the first one at a tie; no meaning where the value is 0.
+        Values ``(documents, vocabulary)`` in the dtype of ``hidden``, and winners of the same shape, int32
+        (``None`` if they are not needed): the row of ``hidden`` that holds the max, the first one at a tie; no
+        meaning where the value is 0.
         A document without tokens is all zeros. A NaN among its logits makes a value NaN, as in torch.
 
     Raises:
@@ -75,7 +79,7 @@ def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor
         raise TypeError(f"no kernel for hidden states of {hidden.dtype} with weights of {weight.dtype}")
     documents, vocabulary, tokens = offsets.numel() - 1, weight.shape[0], hidden.shape[0]
     values = hidden.new_zeros(documents, vocabulary)
-    winners = torch.zeros_like(values, dtype=torch.int32)
+    winners = torch.zeros_like(values, dtype=torch.int32) if needs_winners else None
     if tokens == 0 or documents == 0:
         return values, winners
     # The accumulated setting of both of torch's interfaces; `allow_tf32` raises where the newer one was used.
@@ -93,6 +97,7 @@ def forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor
             min(256, triton.next_power_of_2(triton.cdiv(tokens, documents))),
             HIDDEN=hidden.shape[1],
             HAS_BIAS=bias is not None,
+            HAS_WINNERS=needs_winners,
             PRECISION="tf32" if tf32 else "ieee",
             GROUP=_GROUP,
         )
@@ -160,7 +165,7 @@ def _larger(a: tl.tensor, b: tl.tensor) -> tl.tensor:
         triton.Config({"BLOCK_V": v, "BLOCK_T": t, "K_BYTES": k}, num_warps=warps, num_stages=stages)
         for v, t, k, warps, stages in (_INTERPRETED_TILES if triton.knobs.runtime.interpret else _TILES)
     ],
-    key=["typical_length", "HIDDEN", "PRECISION"],
+    key=["typical_length", "HIDDEN", "HAS_WINNERS", "PRECISION"],
     prune_configs_by={"early_config_prune": _without_spills},
     cache_results=True,
 )
@@ -177,6 +182,7 @@ def _largest_logits(
     typical_length: tl.tensor,
     HIDDEN: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    HAS_WINNERS: tl.constexpr,
     PRECISION: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -216,16 +222,20 @@ def _largest_logits(
                 h = tl.load(hidden_rows + column[:, None], mask=column[:, None] < HIDDEN, other=0.0)
             logits = tl.dot(w, h, logits, input_precision=PRECISION)
         peak = tl.reduce(logits, 1, _larger)
-        place = tl.min(tl.where(logits < peak[:, None], BLOCK_T, places[None, :]), 1)
-        better = (peak > largest) | (peak != peak)  # NaN stays
-        winner = tl.where(better, first + place, winner)
-        largest = tl.where(better, peak, largest)
+        if HAS_WINNERS:
+            place = tl.min(tl.where(logits < peak[:, None], BLOCK_T, places[None, :]), 1)
+            better = (peak > largest) | (peak != peak)  # NaN stays
+            winner = tl.where(better, first + place, winner)
+            largest = tl.where(better, peak, largest)
+        else:
+            largest = _larger(largest, peak)
     if HAS_BIAS:
         largest += tl.load(bias + entries, mask=exists, other=0.0).to(tl.float32)
     largest = tl.where(largest <= 0, 0.0, largest)
     out = document.to(tl.int64) * vocabulary + entries
     tl.store(values + out, largest.to(values.dtype.element_ty), mask=exists)
-    tl.store(winners + out, winner, mask=exists)
+    if HAS_WINNERS:
+        tl.store(winners + out, winner, mask=exists)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
