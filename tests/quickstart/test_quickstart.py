@@ -10,8 +10,9 @@ from st_l0.data import read_collection
 from st_l0.errors import InputError, MissingExtraError
 from st_l0.evaluation.metrics import PROTOCOL
 from st_l0.index import open_index
+from st_l0.quickstart import docstring_corpus
 from st_l0.quickstart import pipeline as quickstart
-from st_l0.quickstart.docstring_corpus import Docstring
+from st_l0.quickstart.docstring_corpus import QUESTIONS, Docstring
 from st_l0.training.recipe import load_recipe
 from tiny_models import WORDS
 
@@ -29,7 +30,7 @@ def docstrings(count):
 @pytest.fixture
 def installation(monkeypatch):
     def install(count):
-        monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: docstrings(count))
+        monkeypatch.setattr(docstring_corpus, "collect_docstrings", lambda **options: docstrings(count))
 
     install(240)
     return install
@@ -74,9 +75,9 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     assert all(collection.qrels[name] == {name: 1} for name in collection.queries)
 
     printed = " ".join(capsys.readouterr().out.split())
-    assert "BM25 on the unseen modules" in printed
+    assert "BM25 on the unseen modules" in printed and "made of the documents" not in printed
     assert f"search {output / 'index'}" in printed
-    assert all(question in printed for question in quickstart.QUESTIONS)
+    assert all(question in printed for question in QUESTIONS)
 
 
 def test_runs_again_over_its_own_result(installation, mlm_folder, tmp_path):
@@ -94,13 +95,13 @@ def test_too_few_docstrings_are_refused(installation, mlm_folder, tmp_path):
 
 
 def test_a_wrong_base_model_fails_before_any_work(installation, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: pytest.fail("worked"))
+    monkeypatch.setattr(docstring_corpus, "collect_docstrings", lambda **options: pytest.fail("worked"))
     with pytest.raises(InputError, match="no-such-model"):
         quickstart.run_quickstart(output=tmp_path / "run", base_model=str(tmp_path / "no-such-model"))
 
 
 def test_files_of_others_are_not_replaced(installation, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: pytest.fail("worked"))
+    monkeypatch.setattr(docstring_corpus, "collect_docstrings", lambda **options: pytest.fail("worked"))
     file = tmp_path / "data" / "train.jsonl"
     file.parent.mkdir()
     file.write_text('{"query": "mine", "positive": "of years"}')
