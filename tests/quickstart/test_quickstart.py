@@ -80,6 +80,31 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     assert all(question in printed for question in QUESTIONS)
 
 
+def test_own_documents(mlm_folder, tmp_path, capsys):
+    rng = random.Random(0)
+    (tmp_path / "own").mkdir()
+    for file in range(20):
+        text = f"# File {file}\n"
+        for section in range(10):
+            words = " ".join(rng.choices(WORDS, k=40))
+            text += f"\n## About {file} {section}\n\nThe cat {words[:20]} now. {words}.\n"
+        (tmp_path / "own" / f"f{file}.md").write_text(text)
+    (tmp_path / "own" / "empty.md").touch()
+    output = tmp_path / "run"
+    report = quickstart.run_quickstart(
+        corpus=tmp_path / "own", output=output, base_model=mlm_folder, max_steps=1, limit=150
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "200 passages of 20 files" in printed and "1 without text (empty.md)" in printed
+    assert "made of the documents" in printed and "BM25 on made queries of unseen documents" in printed
+    assert report["collections"]["unseen"]["documents"] == 150
+    index = open_index(output / "index", create=False)
+    assert len(index) == 200 and index.bm25_weight > 0
+    with pytest.raises(InputError, match="is or holds what the output is made of"):
+        corpus = output / "data" / "unseen" / "corpus.jsonl"
+        quickstart.run_quickstart(corpus=corpus, output=output, base_model=mlm_folder)
+
+
 def test_runs_again_over_its_own_result(installation, mlm_folder, tmp_path):
     for count in (240, 200):
         installation(count)

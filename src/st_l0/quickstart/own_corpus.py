@@ -64,7 +64,7 @@ class _Files:
         if len(set(files)) >= _FEW_FILES:
             return files
         numbers = (int(one.rpartition("#")[2]) for one in identifiers)
-        return [f"{file}#{number // _BLOCK}" for file, number in zip(files, numbers, strict=True)]
+        return [f"{file}#{(number - 1) // _BLOCK}" for file, number in zip(files, numbers, strict=True)]
 
 
 class _Records:
