@@ -40,9 +40,11 @@ def verdict(report: EvaluationReport, results: Mapping[str, SystemResults], held
         )
         lines.append(f"The sum of both, searched in one index, has {both:.3f} ({than}, p = {p:.3f}).")
     if not better:
+        of_sum = report.get("model_bm25", {"ndcg@10": 0.0})["ndcg@10"]
+        words = "search the sum, as st-l0 search does with this index; " if of_sum > bm25 else ""
         lines.append(
-            "What helps: search the sum, as st-l0 search does with this index; train longer (below) or on "
-            'more documents; and most of all real queries: {"query": …, "positive": …} a line, in data.train.'
+            f"What helps: {words}train longer (below) or on more documents; and most of all real queries: "
+            '{"query": …, "positive": …} a line, in data.train.'
         )
     return lines
 
