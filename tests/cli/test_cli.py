@@ -620,10 +620,22 @@ def test_quickstart_gets_only_the_options_given(run, monkeypatch):
     calls = []
     replace_module(monkeypatch, "quickstart.pipeline", run_quickstart=lambda **options: calls.append(options))
     assert run("quickstart").exit_code == 0
-    run("quickstart", "--output", "here", "--base-model", "m", "--max-steps", "3", "--limit", "9")
+    run(
+        "quickstart",
+        "--corpus",
+        "c",
+        "--output",
+        "here",
+        "--base-model",
+        "m",
+        "--max-steps",
+        "3",
+        "--limit",
+        "9",
+    )
     assert [{name: str(value) for name, value in options.items()} for options in calls] == [
         {},
-        {"output": "here", "base_model": "m", "max_steps": "3", "limit": "9"},
+        {"corpus": "c", "output": "here", "base_model": "m", "max_steps": "3", "limit": "9"},
     ]
 
 

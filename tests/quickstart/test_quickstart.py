@@ -10,8 +10,9 @@ from st_l0.data import read_collection
 from st_l0.errors import InputError, MissingExtraError
 from st_l0.evaluation.metrics import PROTOCOL
 from st_l0.index import open_index
+from st_l0.quickstart import docstring_corpus
 from st_l0.quickstart import pipeline as quickstart
-from st_l0.quickstart.docstring_corpus import Docstring
+from st_l0.quickstart.docstring_corpus import QUESTIONS, Docstring
 from st_l0.training.recipe import load_recipe
 from tiny_models import WORDS
 
@@ -29,7 +30,7 @@ def docstrings(count):
 @pytest.fixture
 def installation(monkeypatch):
     def install(count):
-        monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: docstrings(count))
+        monkeypatch.setattr(docstring_corpus, "collect_docstrings", lambda **options: docstrings(count))
 
     install(240)
     return install
@@ -74,9 +75,34 @@ def test_leaves_everything_that_it_promises(installation, mlm_folder, tmp_path, 
     assert all(collection.qrels[name] == {name: 1} for name in collection.queries)
 
     printed = " ".join(capsys.readouterr().out.split())
-    assert "BM25 on the unseen modules" in printed
+    assert "BM25 on the unseen modules" in printed and "made of the documents" not in printed
     assert f"search {output / 'index'}" in printed
-    assert all(question in printed for question in quickstart.QUESTIONS)
+    assert all(question in printed for question in QUESTIONS)
+
+
+def test_own_documents(mlm_folder, tmp_path, capsys):
+    rng = random.Random(0)
+    (tmp_path / "own").mkdir()
+    for file in range(20):
+        text = f"# File {file}\n"
+        for section in range(10):
+            words = " ".join(rng.choices(WORDS, k=40))
+            text += f"\n## About {file} {section}\n\nThe cat {words[:20]} now. {words}.\n"
+        (tmp_path / "own" / f"f{file}.md").write_text(text)
+    (tmp_path / "own" / "empty.md").touch()
+    output = tmp_path / "run"
+    report = quickstart.run_quickstart(
+        corpus=tmp_path / "own", output=output, base_model=mlm_folder, max_steps=1, limit=150
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "200 passages of 20 files" in printed and "1 without text (empty.md)" in printed
+    assert "made of the documents" in printed and "BM25 on made queries of unseen documents" in printed
+    assert report["collections"]["unseen"]["documents"] == 150
+    index = open_index(output / "index", create=False)
+    assert len(index) == 200 and index.bm25_weight > 0
+    with pytest.raises(InputError, match="is or holds what the output is made of"):
+        corpus = output / "data" / "unseen" / "corpus.jsonl"
+        quickstart.run_quickstart(corpus=corpus, output=output, base_model=mlm_folder)
 
 
 def test_runs_again_over_its_own_result(installation, mlm_folder, tmp_path):
@@ -94,13 +120,13 @@ def test_too_few_docstrings_are_refused(installation, mlm_folder, tmp_path):
 
 
 def test_a_wrong_base_model_fails_before_any_work(installation, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: pytest.fail("worked"))
+    monkeypatch.setattr(docstring_corpus, "collect_docstrings", lambda **options: pytest.fail("worked"))
     with pytest.raises(InputError, match="no-such-model"):
         quickstart.run_quickstart(output=tmp_path / "run", base_model=str(tmp_path / "no-such-model"))
 
 
 def test_files_of_others_are_not_replaced(installation, tmp_path, monkeypatch):
-    monkeypatch.setattr(quickstart, "collect_docstrings", lambda **options: pytest.fail("worked"))
+    monkeypatch.setattr(docstring_corpus, "collect_docstrings", lambda **options: pytest.fail("worked"))
     file = tmp_path / "data" / "train.jsonl"
     file.parent.mkdir()
     file.write_text('{"query": "mine", "positive": "of years"}')

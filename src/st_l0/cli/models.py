@@ -20,18 +20,30 @@ if TYPE_CHECKING:
 
 @app.command()
 def quickstart(
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            help="Your own documents: a folder of text files, or what st-l0 index takes. Without it: the "
+            "docstrings of this Python.",
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Folder for the result.")] = None,
     base_model: Annotated[
         str | None, typer.Option("--base-model", metavar="ID", help="The model to start from.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Docstrings to use at most.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Docstrings to use, or documents to train and measure on, at most."),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Train, evaluate and search on this machine, in one go."""
+    """Train on documents without any query, evaluate, index and search on this machine, in one go."""
     from st_l0.quickstart.pipeline import run_quickstart
 
     options: dict[str, Any] = {
+        "corpus": corpus,
         "output": output,
         "base_model": base_model,
         "max_steps": max_steps,

@@ -6,7 +6,6 @@ A query is the first sentence of a docstring, its document the rest. Sources are
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import os
 import random
@@ -18,9 +17,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from st_l0.data import Collection, Document
 from st_l0.errors import InputError
+from st_l0.quickstart.material import UNSEEN, Material, fraction
+from st_l0.quickstart.text_files import plain_rst
 from st_l0.utils.progress import track
 
+QUESTIONS = (
+    "how do I compress a file",
+    "run a function in another thread and wait for its result",
+    "split a text into words with a regular expression",
+)
+
+_FEWEST_PAIRS, _FEWEST_QUERIES = 64, 10
+_MAX_SEQ_LENGTH = 96
 _QUERY_WORDS = range(4, 41)
 _DOCUMENT_WORDS = range(20, 65)  # short enough for a CPU to encode thousands in a minute
 _PREFIX_WORDS = 20
@@ -37,16 +47,6 @@ _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _SENTENCE_END = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bcf)(?<!\bal)(?<!\b[A-Z])[.!?][\"')]*(?=\s+[^\sa-z])"
 )
-_MARKUP = [
-    (re.compile(r"^[ \t]*\.\. (?:version\w+|deprecated|code-block|highlight|_)[^\n]*$", re.MULTILINE), ""),
-    (re.compile(r"^[ \t]*(?:\.\. [\w-]+::|!!! |```[^\n]*$)", re.MULTILINE), ""),
-    (re.compile(r"(?::[A-Za-z][\w:.+-]*:)?`([^`<>]+?)\s*<[^`<>]*>`_*"), r"\1"),  # a link with its text
-    (re.compile(r":[A-Za-z][\w:.+-]*:`"), "`"),  # a role
-    (re.compile(r"\[`~?([^`\]]+)`\]"), r"\1"),
-    (re.compile(r"^[ \t]*:(\w+(?: [^:\n]+)?):", re.MULTILINE), r"\1:"),  # a field
-    (re.compile(r"(?<![\w*])(\*\*?)(\w[^*\n]*)\1(?![\w*])"), r"\2"),
-    (re.compile(r"~\.?(?:\w+\.)*(?=\w)|`+_*|\[\w+\]_|::(?=\s)"), ""),
-]
 _COMMON_WORD = re.compile(r"\b(?:the|an?|of|to|is|are|in|and|or|for|be|if|by|with|that|this|as|on|it|not)\b")
 
 
@@ -108,6 +108,35 @@ def collect_docstrings(
     return items
 
 
+def docstring_material(*, limit: int) -> Material:
+    """The docstrings of this Python installation as the material of a quickstart.
+
+    Args:
+        limit: Docstrings to use at most.
+
+    Raises:
+        InputError: They are too few.
+    """
+    seen, unseen = split_by_module(docstrings := collect_docstrings(limit=limit))
+    if len(seen) < _FEWEST_PAIRS or len(unseen) < _FEWEST_QUERIES:
+        raise InputError(f"{len(seen)} + {len(unseen)} docstrings are too few: raise --limit")
+    return Material(
+        documents=[Document(one.id, one.document) for one in docstrings],
+        pairs=[(one.query, one.document) for one in seen],
+        unseen=Collection(
+            UNSEEN,
+            {one.id: one.document for one in unseen},
+            {one.id: one.query for one in unseen},
+            {one.id: {one.id: 1} for one in unseen},
+        ),
+        held_out="the unseen modules",
+        max_seq_length=_MAX_SEQ_LENGTH,
+        found=[f"{len(seen)} pairs to train on, {len(unseen)} from modules that training never sees"],
+        caveats=(),
+        questions=QUESTIONS,
+    )
+
+
 def split_by_module(
     items: Iterable[Docstring], *, test_share: float = 0.25, seed: int = 0
 ) -> tuple[list[Docstring], list[Docstring]]:
@@ -134,16 +163,11 @@ def split_by_module(
     test_modules: set[str] = set()
     for standard in (True, False):
         modules = {item.module for item in items if (item.module in sys.stdlib_module_names) == standard}
-        ranked = sorted(modules, key=lambda module: (_fraction(f"{seed}:{module}"), module))
-        chosen = sum(_fraction(f"{seed}:{module}") < test_share for module in ranked)
+        ranked = sorted(modules, key=lambda module: (fraction(f"{seed}:{module}"), module))
+        chosen = sum(fraction(f"{seed}:{module}") < test_share for module in ranked)
         test_modules.update(ranked[: max(1, min(chosen, len(ranked) - 1))])
     train = [item for item in items if item.module not in test_modules]
     return train, [item for item in items if item.module in test_modules]
-
-
-def _fraction(text: str) -> float:
-    """A number within [0, 1) that depends on the text only."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _installed() -> list[Path]:
@@ -170,7 +194,7 @@ def _source_files(roots: Iterable[Path]) -> list[tuple[str, Path]]:
     chosen: list[tuple[str, Path]] = []
     for modules in packages.values():
         size = 0
-        for name, path in sorted(modules, key=lambda module: (_fraction(module[0]), module)):
+        for name, path in sorted(modules, key=lambda module: (fraction(module[0]), module)):
             if size >= _PACKAGE_BYTES:
                 break
             size += path.stat().st_size
@@ -229,21 +253,15 @@ def _split(text: str, name: str) -> tuple[str, str] | None:
         return None
     end = _SENTENCE_END.search(head)
     cut = end.end() if end else len(head)
-    query = _plain(head[:cut])
+    query = plain_rst(head[:cut])
     if len(query.split()) not in _QUERY_WORDS or query.endswith(":") or not query.isascii():
         return None
-    document = _plain("\n\n".join([head[cut:], *tail]))
+    document = plain_rst("\n\n".join([head[cut:], *tail]))
     words = _without_name(document.replace(query, " "), name, query).split()
     document = " ".join(words[: _DOCUMENT_WORDS[-1]])
     if len(words) < _DOCUMENT_WORDS[0] or not _is_english(document):
         return None
     return query, document
-
-
-def _plain(text: str) -> str:
-    for pattern, replacement in _MARKUP:
-        text = pattern.sub(replacement, text)
-    return " ".join(text.split())
 
 
 def _without_name(document: str, name: str, query: str) -> str:

