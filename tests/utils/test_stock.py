@@ -17,7 +17,6 @@ USED = [
     "sentence_transformers:SparseEncoder._module_classes",
     "sentence_transformers:SparseEncoder._can_flatten_inputs",
     "sentence_transformers:SparseEncoder._resolve_prompt",
-    "sentence_transformers:SparseEncoderTrainer._prepare_inputs",
     "sentence_transformers.base.losses.merged_forward:embed_columns",
     "sentence_transformers.util:batch_to_device",
     "sentence_transformers.util:get_device_name",
