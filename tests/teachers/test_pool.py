@@ -226,6 +226,15 @@ def test_of_a_large_pool_a_part_is_held(folder, monkeypatch):
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_half_precision_does_not_touch_the_teachers(folder):
+    pool, batch = stored_pool(folder, 20), (PLAIN_QUERIES[:8], [PLAIN_DOCUMENTS[:8]])
+    expected = pool.score_batch(*batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pool.score_batch(*batch)
+    assert torch.equal(found.own, expected.own)
+    assert torch.equal(found.extra_queries.teacher_scores, expected.extra_queries.teacher_scores)
+
+
 def test_what_it_takes(folder):
     pool = stored_pool(folder, 5)
     queries, documents = len(PLAIN_QUERIES), len(PLAIN_DOCUMENTS)

@@ -142,7 +142,7 @@ class QueryPool:
         """
         documents = torch.cat([gather_rows(self._find_documents(column)) for column in columns])
         known = torch.from_numpy(self._rows.find(queries, "query"))
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             drawn = self._draw(gather_rows(known), documents)[rank() :: world_size()]
             documents = documents.to(self._device)
             own, extra = torch.zeros((), device=self._device), torch.zeros((), device=self._device)

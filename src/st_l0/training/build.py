@@ -215,9 +215,15 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
 
 
 def build_pool(
-    recipe: Recipe, teacher: EnsembleTeacher | None, model: SparseEncoder, data: TrainingData
+    recipe: Recipe,
+    teacher: EnsembleTeacher | None,
+    model: SparseEncoder,
+    data: TrainingData,
+    device: torch.device,
 ) -> QueryPool | None:
     """Embed queries and documents of the data for the batches to draw from, if the recipe asks for that.
+
+    ``device`` is that of the training, to which the trainer moves the model later.
 
     Raises:
         InputError: a teacher that reads query and document together.
@@ -228,7 +234,7 @@ def build_pool(
 
     queries, modules = data.queries(), encoder_modules(model)
     table: Any = modules.query
-    fixed = None if trained_parameter(modules) is not None else table.weight.detach().clone()
+    fixed = None if trained_parameter(modules) is not None else table.weight.detach().clone().to(device)
     pool = QueryPool(
         teacher,
         queries,
@@ -236,11 +242,11 @@ def build_pool(
         recipe.teachers.extra_queries,
         tokens=model.query_tokens,
         weights=lambda: table.weight if fixed is None else fixed,
-        device=model.device,
+        device=device,
     )
     write(
         f"extra queries: {pool.queries:,} of {len(queries):,}, {pool.documents:,} documents, "
-        f"{pool.nbytes / 2**30:.2f} GiB on {model.device}"
+        f"{pool.nbytes / 2**30:.2f} GiB on {device}"
     )
     return pool
 
