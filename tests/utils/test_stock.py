@@ -74,7 +74,7 @@ def test_every_name_is_there():
     ("name", "reported"),
     [
         ("sentence_transformers.base.model.BaseModel._resolve_prompt", USED[2]),
-        ("sentence_transformers.base.losses.merged_forward.embed_columns", USED[4]),
+        ("sentence_transformers.base.losses.merged_forward.embed_columns", USED[3]),
         (
             "transformers.Trainer._save_checkpoint",
             "training.trainer:SparseRetrievalTrainer._save_checkpoint",
