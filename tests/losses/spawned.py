@@ -13,6 +13,7 @@ from st_l0 import SparseEncoder
 from st_l0.losses import (
     DFFlopsLoss,
     DocumentFrequencyWeights,
+    ExtraQueries,
     FlopsLoss,
     IDFFlopsLoss,
     InfoNCELoss,
@@ -25,6 +26,7 @@ from st_l0.losses import (
     WeightedRankingLoss,
 )
 from st_l0.utils.distributed import all_gather, all_gather_objects, all_reduce_sum, rank, world_size
+from st_l0.utils.sparse_rows import SparseRows
 
 STEPS = 20
 QUERIES = 8
@@ -65,6 +67,13 @@ def primitives():
             result.sum().backward()
             found[name, dtype] = result.detach(), number.grad
     return found
+
+
+def sparse(vectors):
+    """The rows of a dense matrix, with the gradient."""
+    active = vectors != 0
+    offsets = torch.nn.functional.pad(active.sum(1).cumsum(0), (1, 0))
+    return SparseRows(active.nonzero()[:, 1].int(), vectors[active], offsets, vectors.shape[1])
 
 
 def regularizers():
@@ -112,7 +121,7 @@ def plain(dtype, cuts):
         "own": part(torch.tensor(own, dtype=dtype), cuts),
         "complete": part(torch.tensor(complete, dtype=dtype), cuts),
     }
-    teachers["extra_queries"] = torch.cat([teachers["complete"], teachers["complete"].flip(1)])
+    teachers["extra_queries"] = teachers["complete"]
     keys = [part(torch.tensor(texts), cuts) for texts in keys]
     mine = [part(torch.tensor(vectors, dtype=dtype), cuts) for vectors in rows]
     found = {}
@@ -130,10 +139,11 @@ def plain(dtype, cuts):
         for texts in (None, keys):
 
             def ranking(columns, loss=loss, teacher=teacher, texts=texts):
+                extra = {}
                 if teacher == "extra_queries":  # the positives once more, as queries without documents
-                    columns = [torch.cat(columns[:2]), *columns[1:]]
-                    texts = None if texts is None else [torch.cat(texts[:2]), *texts[1:]]
-                value = loss.compute_loss_from_embeddings(columns, teachers[teacher], keys=texts)
+                    flipped = teachers["complete"].flip(1)
+                    extra["extra_queries"] = ExtraQueries(sparse(columns[1]), flipped)
+                value = loss.compute_loss_from_embeddings(columns, teachers[teacher], keys=texts, **extra)
                 return sum(value.values()) if isinstance(value, dict) else value
 
             run(name if texts is None else f"{name} keys", ranking)

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from independent import kl, margin_mse, random_batch
 
 from st_l0.errors import InputError
-from st_l0.losses import InfoNCELoss, KLDivergenceLoss, MarginMSELoss
+from st_l0.losses import ExtraQueries, InfoNCELoss, KLDivergenceLoss, MarginMSELoss, WeightedRankingLoss
+from st_l0.utils.sparse_rows import SparseRows
 
 # Scores 1, 0 | 0, 0 of the first query and 0, 2 | 2, 4 of the second.
 QUERIES = [[1.0, 0.0], [0.0, 2.0]]
@@ -21,12 +24,12 @@ BOTH = pytest.mark.parametrize("kind", [KLDivergenceLoss, MarginMSELoss])
 IN_BATCH = pytest.mark.parametrize("in_batch", [False, True])
 
 
-def value(loss, columns, labels, keys=None):
+def value(loss, columns, labels, keys=None, **options):
     embeddings = [torch.tensor(column, dtype=torch.float64) for column in columns]
     keys = None if keys is None else [torch.tensor(column) for column in keys]
     if isinstance(labels, list):
         labels = torch.tensor(labels, dtype=torch.float64)
-    return loss.compute_loss_from_embeddings(embeddings, labels, keys=keys).item()
+    return loss.compute_loss_from_embeddings(embeddings, labels, keys=keys, **options).item()
 
 
 def entropy(*probabilities):
@@ -76,26 +79,44 @@ def test_divergence_in_the_batch_with_complete_scores_by_hand():
         assert value(loss, COLUMNS, given, keys) == pytest.approx((first + second) / 2, rel=1e-14)
 
 
+def extra(vectors, scores):
+    """Extra queries of these vectors and teacher scores."""
+    rows = SparseRows.from_scipy([sp.csr_matrix(np.array(vectors, np.float32))], "cpu")
+    return ExtraQueries(rows, torch.tensor(scores, dtype=torch.float64))
+
+
 def test_extra_queries_by_hand():
     # A third query like the first, without documents of its own; the teacher gives it no preference.
-    columns = [[*QUERIES, [1.0, 0.0]], POSITIVES, NEGATIVES]
-    given = [[math.log(5), 0.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4]
-    keys = [[1, 2, 1], *KEYS[1:]]
-    both = value(KLDivergenceLoss(in_batch_negatives=True), COLUMNS, given[:2])
-    third = -1 / 4 + math.log(E + 3) - math.log(4)
-    for texts in (None, keys):
-        found = value(KLDivergenceLoss(in_batch_negatives=True), columns, given, texts)
-        assert found == pytest.approx((2 * both + third) / 3, rel=1e-14)
+    third = extra([[1.0, 0.0]], [[0.0] * 4])
+    given = [[math.log(5), 0.0, 0.0, 0.0], [0.0] * 4]
+    kl, margins = KLDivergenceLoss(in_batch_negatives=True), MarginMSELoss(in_batch_negatives=True)
+    for keys in (None, KEYS):
+        expected = (2 * value(kl, COLUMNS, given) - 1 / 4 + math.log(E + 3) - math.log(4)) / 3
+        assert value(kl, COLUMNS, given, keys, extra_queries=third) == pytest.approx(expected, rel=1e-14)
         # The others know a query by its own documents.
-        found = value(MarginMSELoss(in_batch_negatives=True), columns, given, texts)
-        assert found == value(MarginMSELoss(in_batch_negatives=True), COLUMNS, given[:2])
-        found = value(InfoNCELoss(), columns, given, texts)
-        assert found == value(InfoNCELoss(), COLUMNS, None, texts and KEYS)
+        for loss, labels in ((margins, given), (InfoNCELoss(), None)):
+            alone = value(loss, COLUMNS, labels, keys)
+            assert value(loss, COLUMNS, labels, keys, extra_queries=third) == alone
+    both = WeightedRankingLoss({"kl": (kl, 0.5), "margin": (margins, 2.0)})
+    columns = [torch.tensor(column, dtype=torch.float64) for column in COLUMNS]
+    labels = torch.tensor(given, dtype=torch.float64)
+    terms = both.compute_loss_from_embeddings(columns, labels, extra_queries=third)
+    assert terms["kl_loss"].item() == pytest.approx(0.5 * expected, rel=1e-14)
+    assert terms["margin_loss"].item() == 2 * value(margins, COLUMNS, given)
+
+
+def test_extra_queries_that_fit_no_loss():
+    third = extra([[1.0, 0.0]], [[0.0] * 4])
     for loss in (KLDivergenceLoss(in_batch_negatives=True), KLDivergenceLoss()):
-        with pytest.raises(InputError, match=r"teacher scores have the shape \(3, 2\)"):
-            value(loss, columns, [[1.0, 0.0]] * 3)
+        with pytest.raises(InputError, match="extra queries need in_batch_negatives, and teacher scores of"):
+            value(loss, COLUMNS, [[1.0, 0.0]] * 2, extra_queries=third)
+    kl, given = KLDivergenceLoss(in_batch_negatives=True), [[0.0] * 4] * 2
+    with pytest.raises(InputError, match=r"shape \(1, 2\), but 1 extra queries need \(1, 4\)"):
+        value(kl, COLUMNS, given, extra_queries=extra([[1.0, 0.0]], [[0.0] * 2]))
+    with pytest.raises(InputError, match="teacher scores must be finite"):
+        value(kl, COLUMNS, given, extra_queries=extra([[1.0, 0.0]], [[math.nan] * 4]))
     with pytest.raises(InputError, match=r"the columns have \[3, 2, 2\] rows"):  # rows that were lost
-        value(InfoNCELoss(), columns, None)
+        value(InfoNCELoss(), [[*QUERIES, [1.0, 0.0]], POSITIVES, NEGATIVES], None)
 
 
 # Teachers' margins 3 and 1; the student's are 1 and -2.

@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +14,7 @@ from sentence_transformers import SparseEncoderTrainingArguments
 from transformers import BertModel
 
 from st_l0.errors import InputError
+from st_l0.teachers import pool
 from st_l0.training.arguments import training_arguments, training_steps
 from st_l0.training.build import build_loss, build_model, read_data, set_dropout
 from st_l0.training.plan import dry_run
@@ -112,14 +115,55 @@ def test_half_precision_and_checkpointing(recipe):
         assert checkpointing == tokens * (4 * (8 * 32 + 2 * 48) + 2 * 4 * 32 + 20 * 32) + vectors
 
 
-def test_an_extra_query_keeps_its_vector(recipe):
-    loss = {"ranking": {"kl": 1.0}, "in_batch_negatives": True}
-    few, many = (
-        dry_run(recipe(loss=loss, teachers={"models": ["bm25:statistics.json"], "extra_queries": number}))
-        for number in (0, 50)
+KL = {"ranking": {"kl": 1.0}, "in_batch_negatives": True}
+
+
+def test_an_extra_query_keeps_its_scores(recipe):
+    few, many, every = (
+        dry_run(recipe(loss=KL, teachers={"models": ["bm25:none.json"], "extra_queries": number}), devices=2)
+        for number in (0, 50, "all")
     )
-    assert many.memory.activations - few.memory.activations == 50 * 4 * 127
-    assert many.teacher_scores == f"{few.teacher_scores}, and of 50 more queries a batch"
+    # 4 queries with 2 documents on each of two devices: 16 documents.
+    assert many.memory.activations - few.memory.activations == 50 * 16 * 6 * 4
+    assert every.memory.activations - few.memory.activations == 32 * 8 * 16 * 6 * 4
+    assert (few.extra_queries, few.memory.pool) == ("none", 0)
+    assert many.extra_queries == "50 near ones a batch, out of at most 32,768 (on cpu); pool not known"
+    assert every.extra_queries == "all near ones a batch, out of at most 32,768 (on cpu); pool not known"
+    assert every.memory.pool is None and every.memory.total > few.memory.total
+    assert re.search(r"^extra queries +all near ones a batch", text_of(every), re.MULTILINE)
+    assert "pool of extra queries not known" in text_of(every) and "extra queries" not in text_of(few)
+
+
+def test_a_pool_is_stated_by_the_files_that_are_there(recipe, tmp_path, monkeypatch):
+    """1,000 vectors of 8 dims in float16, and statistics of documents of 20 words."""
+    (tmp_path / "vectors").mkdir()
+    np.save(tmp_path / "vectors" / "vectors.npy", np.zeros((1000, 8), np.float16))
+    (tmp_path / "bm25.json").write_text(json.dumps({"mean_length": 20.0}))
+    models = [f"vectors:{tmp_path / 'vectors'}", f"bm25:{tmp_path / 'bm25.json'}"]
+    loaded = recipe(loss=KL, teachers={"models": models, "extra_queries": 50})
+    planned = dry_run(loaded)
+    # Half of the texts are taken for documents; queries are counted with 10 tokens and 10 words.
+    queries, documents, neighbours = 1000, 500, 2 * 4 * 32
+    sizes = queries * (16 + 2 * 88), documents * (16 + 8 * 21 + neighbours)
+    assert planned.memory.pool == sum(sizes)
+    assert planned.extra_queries == (
+        "50 near ones a batch, out of the 1,000 or fewer that there are (on cpu); pool about 0.00 GiB"
+    )
+    # A pool that is sampled: the other vectors are at most of documents.
+    monkeypatch.setattr(pool, "_MOST_ON_CPU", 100)
+    planned = dry_run(loaded)
+    assert planned.memory.pool == 100 * (16 + 2 * 88) + 900 * (16 + 8 * 21 + neighbours)
+    assert "out of 100 of them, 10% or more (on cpu)" in planned.extra_queries
+    # A limit of the data counts too: 60 examples with 2 documents each.
+    planned = dry_run(recipe(loss=KL, teachers=loaded_teachers(models), data={"limit": 60}))
+    assert planned.memory.pool == 60 * (16 + 2 * 88) + 120 * (16 + 8 * 21 + neighbours)
+    # What a live model makes is not known.
+    planned = dry_run(recipe(loss=KL, teachers=loaded_teachers([*models, "dense:x"])))
+    assert planned.memory.pool is None and planned.extra_queries.endswith("pool not known")
+
+
+def loaded_teachers(models):
+    return {"models": models, "extra_queries": 50}
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,25 @@ def test_later_overrides_win_and_may_make_a_section(write):
             ],
             "teachers.extra_queries must be 0 where model.queries is model: each query would run it",
         ),
+        (
+            [
+                *("model.queries=trained_table", "training.fsdp=full_shard"),
+                *(
+                    "loss.ranking=kl",
+                    "loss.in_batch_negatives=true",
+                    "teachers={models: x, extra_queries: all}",
+                ),
+            ],
+            "teachers.extra_queries must be 0 where fsdp or deepspeed divides query weights that are trained",
+        ),
+        (
+            ["loss.ranking=kl", "teachers={models: x, extra_queries: -1}"],
+            "teachers.extra_queries must be at least 0, not -1",
+        ),
+        (
+            ["loss.ranking=kl", "teachers={models: x, extra_queries: every}"],
+            "teachers.extra_queries must be a whole number, not 'every'",
+        ),
         (["loss.reduction=mean"], "loss.reduction must be one of pooled, per_position, not 'mean'"),
         (
             ["loss.ramp_steps=101"],

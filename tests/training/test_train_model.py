@@ -289,7 +289,7 @@ def steps(monkeypatch):
     return begun
 
 
-@pytest.mark.parametrize("extra", [False, True])
+@pytest.mark.parametrize("extra", [0, 3, "all"])
 def test_resuming_gives_the_uninterrupted_run(recipe, tmp_path, steps, mlm_folder, extra):
     changes = {
         "loss": {"document_regularizer_weight": 0.05, "ramp_steps": 6},
@@ -297,7 +297,7 @@ def test_resuming_gives_the_uninterrupted_run(recipe, tmp_path, steps, mlm_folde
     }
     if extra:  # queries that each batch draws
         changes["loss"] |= {"ranking": "kl", "in_batch_negatives": True}
-        changes["teachers"] = {"models": [f"dense:{mlm_folder}"], "extra_queries": 3}
+        changes["teachers"] = {"models": [f"dense:{mlm_folder}"], "extra_queries": extra}
     whole = train(load_recipe(recipe(**changes, output=str(tmp_path / "whole"))))
     broken = load_recipe(recipe(**changes, output=str(tmp_path / "broken")))
     steps.clear()

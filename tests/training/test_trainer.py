@@ -20,7 +20,7 @@ from st_l0.head.mlm_head import read_head
 from st_l0.head.warm_start import warm_start_head
 from st_l0.losses import FlopsLoss, InfoNCELoss, SparseRetrievalLoss
 from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher
-from st_l0.training.build import build_model
+from st_l0.training.build import build_loss, build_model
 from st_l0.training.recipe import load_recipe
 from st_l0.training.train_model import train
 from st_l0.training.trainer import SparseRetrievalTrainer
@@ -192,39 +192,61 @@ def test_live_teachers_are_the_scores_of_their_texts(recipe, tmp_path, mlm_folde
     assert log_of(tmp_path / "run")[0]["kl_loss"] == pytest.approx(expected.item(), abs=2e-4)
 
 
-def test_extra_queries_are_ranked_like_the_others(recipe, tmp_path, mlm_folder):
-    teachers = {"models": [f"dense:{mlm_folder}"], "scale": 8.0, "extra_queries": 5}
+@pytest.mark.parametrize("queries", ["table", "trained_table", "learned_scores"])
+def test_extra_queries_are_ranked_like_the_others(recipe, tmp_path, mlm_folder, queries):
+    """Loss and gradient are those of the same queries as dense vectors."""
     live = recipe(
-        teachers=teachers,
+        model={"queries": queries, "idf": None if queries == "learned_scores" else "binary"},
+        teachers={"models": [f"dense:{mlm_folder}"], "scale": 8.0, "extra_queries": 5},
         loss={"ranking": {"kl": 1.0, "infonce": 0.5}, "in_batch_negatives": True},
-        training={"max_steps": 1, "logging_steps": 1, "lr_scheduler_type": "constant"},
+        training={"max_steps": 1, "logging_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant"},
     )
     model = build_model(live)
-    drawn = []
-    real = QueryPool.draw
+    asked, gradients = [], []
+    real, step = QueryPool.score_batch, SparseRetrievalTrainer.training_step
 
-    def draw(pool, queries, documents):
-        drawn.append((list(queries), list(documents), real(pool, queries, documents)))
-        return drawn[-1][2]
+    def score_batch(pool, queries, columns):
+        asked.append((list(queries), [list(column) for column in columns], real(pool, queries, columns)))
+        return asked[-1][2]
+
+    def training_step(trainer, trained, *args, **kwargs):
+        loss = step(trainer, trained, *args, **kwargs)
+        gradients.append({name: p.grad.clone() for name, p in trained.named_parameters() if p.requires_grad})
+        return loss
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(QueryPool, "draw", draw)
+        patch.setattr(QueryPool, "score_batch", score_batch)
+        patch.setattr(SparseRetrievalTrainer, "training_step", training_step)
         train(live)
-    queries, documents, more = drawn[0]
+    queries, columns, scores = asked[0]
+    documents = [text for column in columns for text in column]
     assert len(queries) == 4 and len(documents) == 8
+    vectors = scores.extra_queries.vectors
+    token_of = {int(model.query_tokens([word]).indices[0]): word for word in WORDS}
+    more = [token_of[token] for token in vectors.columns.tolist()]
     assert len(more) == 4 and set(more) == set(WORDS) - set(queries)
     ensemble = EnsembleTeacher([load_teacher(f"dense:{mlm_folder}", device="cpu")], scale=8.0)
-    teacher = ensemble.score_batch([*queries, *more], [documents[:4], documents[4:]])
-    vectors = model.encode_document(documents).to_dense()
-    student = model.encode_query([*queries, *more]).to_dense() @ vectors.T
-    expected = torch.nn.functional.kl_div(
+    teacher = ensemble.score_batch([*queries, *more], columns)
+    features = [
+        model.preprocess(texts, task=task)
+        for texts, task in (([*queries, *more], "query"), (documents, "document"))
+    ]
+    rows, held = (model(one)["sentence_embedding"] for one in features)
+    student = rows @ held.T
+    kl = torch.nn.functional.kl_div(
         student.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean"
     )
     line = log_of(tmp_path / "run")[0]
-    assert line["kl_loss"] == pytest.approx(expected.item(), abs=2e-4)
+    assert line["kl_loss"] == pytest.approx(kl.item(), abs=2e-4)
     # The other losses see the batch's own queries; all texts differ.
-    own = torch.nn.functional.cross_entropy(student[:4], torch.arange(4)).item()
-    assert line["infonce_loss"] == pytest.approx(0.5 * own, abs=2e-4)
+    own = 0.5 * torch.nn.functional.cross_entropy(student[:4], torch.arange(4))
+    assert line["infonce_loss"] == pytest.approx(own.item(), abs=2e-4)
+    penalty = build_loss(live, model, 2).document_regularizer.compute_loss_from_embeddings(held)
+    (kl + own + live.loss.document_regularizer_weight * penalty).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert expected.keys() == gradients[0].keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_scores_must_come_from_one_place(recipe, mlm_folder):
@@ -276,16 +298,20 @@ def test_half_precision_logs_nearly_the_same_loss(recipe, tmp_path, precision):
     assert found[precision] == pytest.approx(found["full"], rel=0.01)
 
 
-@pytest.mark.parametrize("queries", ["trained_table", "learned_scores"])
-def test_two_processes_train_as_one(recipe, tmp_path, mlm_folder, queries):
-    """All rows are one batch: of 8 on one process, of 4 on each of two."""
+@pytest.mark.parametrize(
+    ("queries", "extra"), [("trained_table", 0), ("trained_table", "all"), ("learned_scores", 0)]
+)
+def test_two_processes_train_as_one(recipe, tmp_path, mlm_folder, queries, extra):
+    """Batches are of 8 on one process, of 4 on each of two; without extra queries one is all rows."""
     found = {}
+    more = [{**row, "query": f"{row['query']} and {row['query']} in"} for row in rows()] if extra else []
     batch = {"optim": "sgd", "learning_rate": 0.1, "logging_steps": 1}
     for processes in (1, 2):
         loaded = recipe(
+            [*rows(), *more],
             model={"queries": queries, "idf": "binary" if queries == "trained_table" else None},
             loss={"ranking": "kl", "in_batch_negatives": True, "token_weights": "df", "df_refresh_steps": 2},
-            teachers={"models": [f"dense:{mlm_folder}"], "scale": 8.0},
+            teachers={"models": [f"dense:{mlm_folder}"], "scale": 8.0, "extra_queries": extra},
             training={**batch, "per_device_train_batch_size": 8 // processes},
             output=str(tmp_path / f"run-{processes}"),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
+import scipy.sparse as sp
 import sentence_transformers
 import torch
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
@@ -110,6 +111,17 @@ class FusedEncoder(sentence_transformers.SparseEncoder):
         if encoder is None or encoder.max_length != limit or encoder.tokenizer is not tokenizer:
             encoder = self._query_encoder = QueryLookup(tokenizer, limit)
         return encoder
+
+    def query_tokens(self, texts: list[str]) -> sp.csr_matrix:
+        """The distinct tokens of queries, whatever they weigh: ``(queries, vocabulary)`` with a 1 at each.
+
+        Raises:
+            InputError: the model is not inference-free.
+        """
+        modules = self._inference_free_modules()
+        prompt = self.prompts.get("query") or ""
+        ones = np.ones(cast(SparseStaticEmbedding, modules.query).weight.shape, np.float32)
+        return self._query_side(modules)([prompt + text for text in texts], ones)
 
     def query_fingerprint(self) -> str:
         """SHA-256 over all that query vectors depend on: table, tokenizer, cut, prompt, most active dims.

@@ -3,6 +3,7 @@
 from st_l0.losses.combined import SparseRetrievalLoss
 from st_l0.losses.distillation import KLDivergenceLoss, MarginMSELoss
 from st_l0.losses.document_frequency import DocumentFrequencyWeights
+from st_l0.losses.extra_queries import ExtraQueries, TeacherScores
 from st_l0.losses.flops import (
     DFFlopsLoss,
     FlopsLoss,
@@ -16,6 +17,7 @@ from st_l0.losses.regularizers import L1Loss, convert_weight, inverse
 __all__ = [
     "DFFlopsLoss",
     "DocumentFrequencyWeights",
+    "ExtraQueries",
     "FlopsLoss",
     "IDFFlopsLoss",
     "InfoNCELoss",
@@ -25,6 +27,7 @@ __all__ = [
     "L1Loss",
     "MarginMSELoss",
     "SparseRetrievalLoss",
+    "TeacherScores",
     "WeightedRankingLoss",
     "convert_weight",
     "inverse",

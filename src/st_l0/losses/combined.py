@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
+from st_l0.losses.extra_queries import TeacherScores
 from st_l0.losses.ranking import RankingLoss
 from st_l0.losses.regularizers import Regularizer
 from st_l0.losses.statistics import BatchStatistics
@@ -22,9 +23,9 @@ class SparseRetrievalLoss(nn.Module):
     """Ranking loss plus weighted sparsity penalties on the documents and, where queries run a model, on them.
 
     Columns are queries, then the documents of each position (positives, first negatives ...); labels are
-    teacher scores. Extra queries, which have no documents of their own, may follow the others. Equal texts
-    are recognised by their token ids, and the ranking loss is told, so that another query's own positive is
-    never a negative.
+    teacher scores, and may bring extra queries (`TeacherScores`), for which neither statistics nor penalties
+    are meant. Equal texts are recognised by their token ids, and the ranking loss is told, so that another
+    query's own positive is never a negative.
 
     Args:
         model: The encoder.
@@ -105,17 +106,19 @@ class SparseRetrievalLoss(nn.Module):
         self._document_weight = weight
 
     def forward(
-        self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
+        self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | TeacherScores | None = None
     ) -> dict[str, Tensor]:
         """Loss terms of one batch; the trainer sums and logs them."""
+        options: dict[str, Any] = {}
+        if isinstance(labels, TeacherScores):
+            labels, options["extra_queries"] = labels
         features = list(sentence_features)
         keys = [text_keys(column["input_ids"], column["attention_mask"]) for column in features]
         embeddings = embed_columns(self.model, features)
-        ranking = self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys)
+        ranking = self.ranking.compute_loss_from_embeddings(embeddings, labels, keys=keys, **options)
         terms = ranking if isinstance(ranking, dict) else {"ranking_loss": ranking}
         ranking_terms = list(terms.values())
-        # Extra queries are chosen ones: neither statistics nor penalties are meant for them.
-        queries, documents = embeddings[0][: len(embeddings[1])], torch.cat(embeddings[1:])
+        queries, documents = embeddings[0], torch.cat(embeddings[1:])
         penalty = self.document_regularizer.compute_loss_from_embeddings(documents)
         terms["document_regularizer_loss"] = penalty * self.weights["document_regularizer_weight"]
         if self.query_regularizer is not None:

@@ -6,7 +6,7 @@ Teacher scores are the trainer's labels, of one of two shapes:
 - ``(queries, documents of all devices)``: the scores of all documents of the batch in the order of
   `BatchScores.all`, which live teachers give (see `st_l0.teachers.EnsembleTeacher.score_batch`). It needs
   ``in_batch_negatives``, and is the only one for a batch with extra queries (`st_l0.teachers.QueryPool`),
-  which the divergence takes like the others and the margins leave out.
+  which the divergence takes like the batch's own and the margins leave out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from st_l0.errors import InputError
+from st_l0.losses.extra_queries import ExtraQueries
 from st_l0.losses.scores import BatchScores, global_mean
 
 
@@ -62,6 +63,7 @@ class KLDivergenceLoss(nn.Module):
         labels: Tensor | None = None,
         *,
         keys: Sequence[Tensor] | None = None,
+        extra_queries: ExtraQueries | None = None,
     ) -> Tensor:
         """Loss of this batch.
 
@@ -69,31 +71,45 @@ class KLDivergenceLoss(nn.Module):
             embeddings: Queries, then the documents of each position, each ``(queries, vocabulary)``.
             labels: Teacher scores, see above.
             keys: Identity of each text, see `InfoNCELoss`.
+            extra_queries: Further queries, each of which counts like one of the batch.
 
         Returns:
             A scalar: on one device the mean over the queries; on several their average is the mean over all.
 
         Raises:
-            InputError: No teacher scores, some of another shape, or some that are not finite.
+            InputError: No teacher scores, some of another shape, or some that are not finite; extra queries
+                where the teacher did not score all documents of the batch.
         """
-        batch = BatchScores(embeddings, keys, labels)
-        student = batch.all(extra_queries=True) if self.in_batch_negatives else batch.own()
-        teacher, complete = _teacher_scores(
-            labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
-        )
+        batch = BatchScores(embeddings, keys)
+        student = batch.all() if self.in_batch_negatives else batch.own()
+        teacher, complete = _teacher_scores(labels, student, len(embeddings) - 1, self.in_batch_negatives)
         if self.in_batch_negatives and not complete:
             places = batch.own_positions()
             teacher = torch.full_like(student, float("-inf")).scatter(1, places, teacher)
             right = batch.false_negative_mask(own=places.shape[1])
             if right is not None:
                 student = student.masked_fill(right, float("-inf"))
+        divergence = self._divergence(teacher, student)
+        if extra_queries is not None:
+            if not complete:
+                raise InputError(
+                    "extra queries need in_batch_negatives, and teacher scores of all documents of the batch"
+                )
+            student = batch.all_of(extra_queries.vectors)
+            whose = f"{len(student)} extra queries"
+            teacher = _as_labels(extra_queries.teacher_scores, [tuple(student.shape)], whose, student)
+            divergence = torch.cat([divergence, self._divergence(teacher, student)])
+        return global_mean(divergence)
+
+    def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """Of each row, ``(queries,)``."""
         target = (teacher / self.temperature).log_softmax(1)
         given = target.exp()
         # Where the teacher gives nothing, neither logarithm counts, be it minus infinity.
         ratio = target.masked_fill(given == 0, 0) - (student / self.temperature).log_softmax(1).masked_fill(
             given == 0, 0
         )
-        return global_mean((given * ratio).sum(1))
+        return (given * ratio).sum(1)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""
@@ -147,15 +163,12 @@ class MarginMSELoss(nn.Module):
         labels: Tensor | None = None,
         *,
         keys: Sequence[Tensor] | None = None,
+        extra_queries: ExtraQueries | None = None,
     ) -> Tensor:
-        """Loss of this batch; arguments, result and errors as in `KLDivergenceLoss`."""
-        batch = BatchScores(embeddings, keys, labels)
+        """Loss of this batch, without the extra queries; the rest as in `KLDivergenceLoss`."""
+        batch = BatchScores(embeddings, keys)
         student = batch.all() if self.in_batch_negatives else batch.own()
-        if labels is not None and self.in_batch_negatives and len(labels) == len(embeddings[0]):
-            labels = labels[: batch.rows]
-        teacher, complete = _teacher_scores(
-            labels, batch, student, len(embeddings) - 1, self.in_batch_negatives
-        )
+        teacher, complete = _teacher_scores(labels, student, len(embeddings) - 1, self.in_batch_negatives)
         places = batch.own_positions() if self.in_batch_negatives else None
         counted = torch.ones_like(student)
         one_sided = torch.zeros_like(student, dtype=torch.bool)
@@ -197,23 +210,29 @@ class MarginMSELoss(nn.Module):
 
 
 def _teacher_scores(
-    labels: Tensor | None, batch: BatchScores, student: Tensor, documents_per_query: int, in_batch: bool
+    labels: Tensor | None, student: Tensor, documents_per_query: int, in_batch: bool
 ) -> tuple[Tensor, bool]:
     """The scores in the dtype of the student's, and whether they are of all documents of the batch."""
     if labels is None:
         raise InputError("distillation needs teacher scores: give the rows scores, or the recipe teachers")
-    if not isinstance(labels, Tensor):
-        raise InputError(f"teacher scores are a {type(labels).__name__}; give a tensor")
-    queries = len(student)
-    shapes: list[tuple[int, ...]] = [(batch.rows, documents_per_query)] if queries == batch.rows else []
+    shapes: list[tuple[int, ...]] = [(len(student), documents_per_query)]
     if in_batch:
         shapes.append(tuple(student.shape))
+    whose = f"{len(student)} queries with {documents_per_query} documents each"
+    found = _as_labels(labels, shapes, whose, student)
+    return found, in_batch and found.shape == student.shape
+
+
+def _as_labels(labels: Tensor, shapes: list[tuple[int, ...]], whose: str, student: Tensor) -> Tensor:
+    """Teacher scores of one of the shapes, in the dtype of the student's."""
+    if not isinstance(labels, Tensor):
+        raise InputError(f"teacher scores are a {type(labels).__name__}; give a tensor")
     if tuple(labels.shape) not in shapes:
         raise InputError(
-            f"teacher scores have the shape {tuple(labels.shape)}, but {queries} queries with "
-            f"{documents_per_query} documents each need {' or '.join(map(str, dict.fromkeys(shapes)))}"
+            f"teacher scores have the shape {tuple(labels.shape)}, but {whose} need "
+            f"{' or '.join(map(str, dict.fromkeys(shapes)))}"
         )
     labels = labels.to_dense()
     if not labels.isfinite().all():
         raise InputError("teacher scores must be finite, but some are NaN or infinite")
-    return labels.to(student), in_batch and labels.shape == student.shape
+    return labels.to(student)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from st_l0.errors import InputError
+from st_l0.losses.extra_queries import ExtraQueries
 from st_l0.losses.scores import BatchScores, global_mean
 
 
@@ -22,8 +23,9 @@ class RankingLoss(Protocol):
         labels: Tensor | None = None,
         *,
         keys: Sequence[Tensor] | None = None,
+        extra_queries: ExtraQueries | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """Loss of this batch; see `InfoNCELoss`."""
+        """Loss of this batch; see `InfoNCELoss`. ``extra_queries`` is given only where there are some."""
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings, for model cards."""
@@ -74,20 +76,21 @@ class InfoNCELoss(nn.Module):
         labels: Tensor | None = None,
         *,
         keys: Sequence[Tensor] | None = None,
+        extra_queries: ExtraQueries | None = None,
     ) -> Tensor:
         """Loss of this batch.
 
         Args:
             embeddings: Queries, positives, then any number of hard negatives, each ``(queries, vocabulary)``.
-                Extra queries, which have no positive, are left out.
-            labels: Not used, but for their number of rows (see `BatchScores`).
+            labels: Not used.
             keys: Identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
                 keys mean equal texts. Without them, as under stock `SpladeLoss`, no two texts count as equal.
+            extra_queries: Not used: they have no positive.
 
         Returns:
             A scalar: on one device the mean over the queries; on several their average is the mean over all.
         """
-        batch = BatchScores(embeddings, keys, labels)
+        batch = BatchScores(embeddings, keys)
         if not self.in_batch_negatives:
             scores = batch.own()
             target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
@@ -148,11 +151,15 @@ class WeightedRankingLoss(nn.Module):
         labels: Tensor | None = None,
         *,
         keys: Sequence[Tensor] | None = None,
+        extra_queries: ExtraQueries | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms, ``"<name>_loss"`` to a scalar; arguments as in `InfoNCELoss`."""
+        options: dict[str, Any] = {"keys": keys}
+        if extra_queries is not None:  # a loss of one's own need not know them
+            options["extra_queries"] = extra_queries
         found = {}
         for name, (loss, weight) in self.terms.items():
-            term = loss.compute_loss_from_embeddings(embeddings, labels, keys=keys)
+            term = loss.compute_loss_from_embeddings(embeddings, labels, **options)
             total = torch.stack(list(term.values())).sum() if isinstance(term, dict) else term
             found[f"{name}_loss"] = weight * total
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from st_l0.errors import InputError
 from st_l0.losses.given import as_rows
 from st_l0.utils.distributed import all_gather, all_reduce_sum, rank, world_size
+from st_l0.utils.sparse_rows import SparseRows
 
 
 class BatchScores:
@@ -17,43 +19,29 @@ class BatchScores:
 
     Args:
         embeddings: Queries, then the documents of each position (positives, first negatives ...), each
-            ``(queries, vocabulary)``. There may be more queries than that: the extra ones have no documents
-            of their own; ``labels`` must then have as many rows.
+            ``(queries, vocabulary)``.
         keys: Identity of each text, int64 ``(queries,)`` per column in the order of ``embeddings``; equal
             keys mean equal texts. Without them no two texts count as equal.
-        labels: Teacher scores, one row a query, for the number of queries.
-
-    Attributes:
-        rows: Number of queries with documents of their own.
 
     Raises:
         InputError: There are no documents, a column is no tensor ``(rows, vocabulary)``, or they have
             different lengths.
     """
 
-    def __init__(
-        self,
-        embeddings: Sequence[Tensor],
-        keys: Sequence[Tensor] | None = None,
-        labels: Tensor | None = None,
-    ) -> None:
+    def __init__(self, embeddings: Sequence[Tensor], keys: Sequence[Tensor] | None = None) -> None:
         embeddings = [as_rows(column, f"column {place}") for place, column in enumerate(embeddings)]
         queries, documents = embeddings[0], embeddings[1:]
         if not documents:
             raise InputError("a ranking loss needs queries and documents, but the batch has one column only")
         lengths = [len(column) for column in embeddings]
-        extra_queries = labels is not None and len(labels) == lengths[0] > lengths[1]
-        if len(set(lengths[1:] if extra_queries else lengths)) > 1:
+        if len(set(lengths)) > 1:
             raise InputError(
                 f"every query needs the same number of documents, but the columns have {lengths} rows"
             )
         widths = [column.shape[1] for column in embeddings]
         if len(set(widths)) > 1:
             raise InputError(f"the vectors of one batch have {widths} dimensions; encode all with one model")
-        self.rows = lengths[1]
-        self._all_queries = queries
-        self._queries, self._documents = queries[: self.rows], documents
-        self._keys = None if keys is None else [keys[0][: self.rows], *keys[1:]]
+        self._queries, self._documents, self._keys = queries, documents, keys
 
     def own(self) -> Tensor:
         """Scores of each query's own documents, ``(queries, documents_per_query)``."""
@@ -61,15 +49,24 @@ class BatchScores:
             queries = _full(self._queries)
             return torch.stack([(queries * _full(column)).sum(1) for column in self._documents], dim=1)
 
-    def all(self, *, extra_queries: bool = False) -> Tensor:
+    def all(self) -> Tensor:
         """Scores of all documents of all devices, ``(queries, documents of all devices)``.
 
-        The documents of the first position come first, those of the first device first among them. With
-        ``extra_queries`` the rows of those follow.
+        The documents of the first position come first, those of the first device first among them.
         """
         with self._full_precision():
-            queries = _full(self._all_queries if extra_queries else self._queries)
-            return torch.cat([queries @ _full(all_gather(column)).T for column in self._documents], dim=1)
+            queries = _full(self._queries)
+            return torch.cat([queries @ column.T for column in self._everywhere], dim=1)
+
+    def all_of(self, queries: SparseRows) -> Tensor:
+        """The same for other queries of this device, ``(other queries, vocabulary)``."""
+        with self._full_precision():
+            return torch.cat([queries @ column.T for column in self._everywhere], dim=1)
+
+    @cached_property
+    def _everywhere(self) -> list[Tensor]:
+        """The documents of each position on all devices."""
+        return [_full(all_gather(column)) for column in self._documents]
 
     def own_positions(self) -> Tensor:
         """Where `all` has each query's own documents, int64 ``(queries, documents_per_query)``."""

@@ -36,6 +36,11 @@ def min_max(scores: Tensor) -> Tensor:
         raise InputError(f"scores are {scores!r:.40}; give a tensor with a row for each query")
     if not scores.isfinite().all():
         raise InputError("scores hold NaN or infinity; leave those rows out or mend the teacher")
+    return scaled(scores)
+
+
+def scaled(scores: Tensor) -> Tensor:
+    """`min_max` of scores that are known to be finite, without a look at them; it stays on their device."""
     if not scores.shape[-1]:
         return scores.float()
     wide = as_double(scores)
@@ -127,7 +132,7 @@ class EnsembleTeacher:
         them have to call this together, with equally many columns. The numbers of queries may differ.
 
         Args:
-            queries: Those of this process; there may be more of them than documents in a column.
+            queries: Those of this process.
             columns: Document columns of this process's batch, equally long.
 
         Returns:
@@ -145,7 +150,7 @@ class EnsembleTeacher:
         total = torch.tensor(0.0)
         for teacher, share in zip(self.teachers, self.shares, strict=True):
             own = teacher.score_all(flat, documents).T.split([len(column) for column in columns])
-            scores = torch.cat([_gather(column) for column in own]).T
+            scores = torch.cat([gather_rows(column) for column in own]).T
             refuse_not_finite(teacher, flat, scores)
             total = total + share * min_max(scores[start : start + len(queries)])
         return total * self.scale
@@ -174,9 +179,10 @@ def refuse_not_finite(teacher: Teacher, queries: Sequence[str], scores: Tensor) 
         )
 
 
-def _gather(scores: Tensor) -> Tensor:
+def gather_rows(rows: Tensor) -> Tensor:
+    """The ``(rows, …)`` of all processes in the order of the ranks, on the CPU."""
     if world_size() == 1:
-        return scores
+        return rows
     # GPUs exchange only what lies on them.
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
-    return all_gather(scores.to(device).contiguous()).cpu()
+    return all_gather(rows.to(device).contiguous()).cpu()

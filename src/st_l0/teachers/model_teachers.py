@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,32 +14,26 @@ from torch import Tensor
 
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
+from st_l0.teachers.text_rows import Side
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.sparse_rows import SparseRows
 
 _SLICE = 1 << 14  # pairs whose embeddings are compared at once
 _MAX_LENGTH = 512  # tokens of a seq2seq prompt
-
-Side = Literal["query", "document"]
-
-
-class EmbeddedQueries(NamedTuple):
-    """Queries that were embedded beforehand: the row of each, and rows and their Euclidean lengths."""
-
-    row_of: dict[str, int]
-    embeddings: Any
-    lengths: Tensor
 
 
 class EmbeddingTeacher:
     """Embeds each distinct text of a call once and compares the embeddings.
 
     What embeds and compares is in the classes that derive from it.
+
+    Attributes:
+        precision: In which `hold` keeps dense embeddings.
     """
 
     name: str
     vocabulary: dict[str, int] | None = None
-    _remembered: EmbeddedQueries | None = None
-    _latest: tuple[list[str], Any] | None = None  # documents, and their embeddings
+    precision: torch.dtype = torch.float32
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
         """See `Teacher`."""
@@ -50,7 +44,7 @@ class EmbeddingTeacher:
         with torch.inference_mode():
             left, right = self.embed(rows, "query"), self.embed(columns, "document")
             slices = [slice(start, start + _SLICE) for start in range(0, len(queries), _SLICE)]
-            scores = torch.cat([self._pairs(left[row_of[s]], right[column_of[s]]) for s in slices])
+            scores = torch.cat([self._pairs(left[row_of[s]], right[column_of[s]]).cpu() for s in slices])
         return scores.clone()  # no inference tensor: a loss may save it for its backward pass
 
     def score_all(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
@@ -60,50 +54,16 @@ class EmbeddingTeacher:
             return torch.zeros(len(queries), len(documents))
         (rows, row_of), (columns, column_of) = _distinct(queries), _distinct(documents)
         with torch.inference_mode():
-            scores = self._all(self._embed_queries(rows), self._embed_documents(columns))
+            scores = self._all(self.embed(rows, "query"), self.embed(columns, "document")).cpu()
         return scores.clone()[torch.from_numpy(row_of)][:, torch.from_numpy(column_of)]
 
-    def remember(self, queries: Sequence[str]) -> EmbeddedQueries:
-        """Embed queries once, for `nearness` and for the calls of `score_all` that are to come."""
-        row_of = {query: row for row, query in enumerate(dict.fromkeys(queries))}
-        with torch.inference_mode():
-            embeddings = self.embed(list(row_of), "query")
-            self._remembered = EmbeddedQueries(row_of, embeddings, _lengths(embeddings).clamp(min=1e-12))
-        return self._remembered
+    def hold(self, parts: Sequence[Any], device: str | torch.device) -> Tensor | SparseRows:
+        """Embeddings that `embed` gave, one below the other on a device, for `compare`."""
+        return torch.cat([part.to(device, self.precision) for part in parts])
 
-    def nearness(
-        self, queries: EmbeddedQueries, documents: Sequence[str], rows: np.ndarray | None = None
-    ) -> Tensor:
-        """Scores of queries, divided by the length of each query's vector.
-
-        So they can be compared between queries: a sum over words, such as BM25, grows with their number.
-
-        Args:
-            queries: What `remember` returned.
-            documents: The texts to compare with.
-            rows: Which of the queries; ``None`` takes all.
-
-        Returns:
-            ``(rows, documents)``.
-        """
-        _, vectors, lengths = queries
-        if rows is not None:
-            vectors, lengths = vectors[rows], lengths[torch.from_numpy(rows)]
-        with torch.inference_mode():
-            return self._all(vectors, self._embed_documents(list(documents))) / lengths[:, None]
-
-    def _embed_queries(self, texts: list[str]) -> Any:
-        if self._remembered is not None:
-            known = self._remembered.row_of
-            if all(text in known for text in texts):
-                return self._remembered.embeddings[[known[text] for text in texts]]
-        return self.embed(texts, "query")
-
-    def _embed_documents(self, texts: list[str]) -> Any:
-        # A pool and an ensemble ask for the same batch one after the other.
-        if self._latest is None or self._latest[0] != texts:
-            self._latest = texts, self.embed(texts, "document")
-        return self._latest[1]
+    def compare(self, queries: Any, documents: Any) -> Tensor:
+        """Scores of embeddings that are held, ``(queries, documents)``, float32, on their device."""
+        return self._all(queries.float(), documents.float())
 
     def embed(self, texts: list[str], side: Side) -> Any:
         """A row for each text."""
@@ -129,14 +89,22 @@ class DenseTeacher(EmbeddingTeacher):
         return vectors.float()
 
     def _pairs(self, queries: Tensor, documents: Tensor) -> Tensor:
-        return self.model.similarity_pairwise(queries, documents).cpu()
+        return self.model.similarity_pairwise(queries, documents)
 
     def _all(self, queries: Tensor, documents: Tensor) -> Tensor:
-        return self.model.similarity(queries, documents).cpu()
+        return self.model.similarity(queries, documents)
 
 
 class SparseScores(EmbeddingTeacher):
     """Compares scipy matrices by dot product; documents may have gained columns that queries lack."""
+
+    def hold(self, parts: Sequence[sp.csr_matrix], device: str | torch.device) -> SparseRows:
+        """See `EmbeddingTeacher`."""
+        return SparseRows.from_scipy(parts, device)
+
+    def compare(self, queries: SparseRows, documents: SparseRows) -> Tensor:
+        """See `EmbeddingTeacher`."""
+        return queries.times(documents)
 
     def _pairs(self, queries: sp.csr_matrix, documents: sp.csr_matrix) -> Tensor:
         queries, documents = _same_columns(queries, documents)
@@ -288,14 +256,6 @@ class Seq2SeqTeacher(_PairTeacher):
         )
         answers: Tensor = output.logits[:, 0, self._answers].float()
         return answers.log_softmax(-1)[:, 1].cpu()
-
-
-def _lengths(vectors: Any) -> Tensor:
-    """Euclidean length of each row, ``(rows,)``, on the CPU."""
-    if isinstance(vectors, Tensor):
-        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-        return lengths.cpu()
-    return torch.from_numpy(np.sqrt(np.asarray(vectors.power(2).sum(axis=1), np.float32)).ravel())
 
 
 def _same_columns(one: sp.csr_matrix, other: sp.csr_matrix) -> tuple[sp.csr_matrix, sp.csr_matrix]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor
 
 from st_l0.errors import InputError
-from st_l0.teachers.model_teachers import EmbeddingTeacher, Side
+from st_l0.teachers.model_teachers import EmbeddingTeacher
+from st_l0.teachers.text_rows import DIGEST, Side, TextRows, as_keys, text_key
 from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.inputs import text_batches
 from st_l0.utils.paths import local_path
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from st_l0.teachers.model_teachers import DenseTeacher
 
 _CHUNK = 4096
-_DIGEST = 16
 _KIND = "embeddings of a teacher"
 _FILES, _RECORD = ("keys.npy", "vectors.npy"), "vectors.json"
 
@@ -75,13 +74,13 @@ def _embed_all(
     with show_progress("embedding", unit="texts", shown=progress) as bar:
         for side, texts in sides:
             for chunk in text_batches(texts, _CHUNK, side):
-                new = {_key(text, side): text for text in chunk}
+                new = {text_key(text, side): text for text in chunk}
                 new = {key: text for key, text in new.items() if key not in keys}
                 if new:
                     keys.update(dict.fromkeys(new))
                     parts.append(_unit(teacher, list(new.values()), side))
                 bar.update(len(chunk))
-    digests = np.frombuffer(b"".join(keys), dtype=f"S{_DIGEST}")
+    digests = as_keys(keys)
     order = np.argsort(digests, kind="stable")
     return digests[order], np.concatenate(parts)[order] if parts else np.empty((0, 0), np.float16)
 
@@ -105,23 +104,24 @@ class VectorTeacher(EmbeddingTeacher):
             for number, file in enumerate((keys, vectors)):
                 check_part(file, number, record, "let st_l0.teachers.write_vectors make the folder again")
         try:
-            self._keys = np.load(keys)
+            found = np.load(keys)
             self._vectors = np.load(vectors, mmap_mode="r")
-            whole = _match(self._keys, self._vectors)
+            whole = _match(found, self._vectors)
         except (OSError, ValueError, EOFError):  # how numpy complains
             whole = False
         if not whole:
             raise InputError(f"{folder}: no embeddings; st_l0.teachers.write_vectors makes them")
+        self._rows = TextRows(found)
+        self.precision = torch.float16 if self._vectors.dtype == np.float16 else torch.float32
 
     def embed(self, texts: list[str], side: Side) -> Tensor:
         """``(texts, dims)``, float32, looked up."""
-        keys = np.frombuffer(b"".join(_key(text, side) for text in texts), dtype=self._keys.dtype)
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        missing = np.flatnonzero(self._keys[places] != keys)
+        rows = self._rows.find(texts, side)
+        missing = np.flatnonzero(rows < 0)
         if len(missing):
             problem = f"{self._folder}: the {side} {texts[missing[0]]!r:.60} was not embedded"
             raise InputError(f"{problem}; embed all texts of the training data")
-        return torch.from_numpy(self._vectors[places].astype(np.float32))
+        return torch.from_numpy(self._vectors[rows].astype(np.float32))
 
     def _pairs(self, queries: Tensor, documents: Tensor) -> Tensor:
         return (queries * documents).sum(1)
@@ -133,7 +133,7 @@ class VectorTeacher(EmbeddingTeacher):
 def _match(keys: np.ndarray, vectors: np.ndarray) -> bool:
     """Whether the two belong together: a key for each vector, all different and sorted."""
     return bool(
-        keys.dtype == np.dtype(f"S{_DIGEST}")
+        keys.dtype == np.dtype(f"S{DIGEST}")
         and keys.ndim == 1
         and len(keys)
         and (keys[1:] > keys[:-1]).all()
@@ -151,9 +151,3 @@ def _unit(teacher: DenseTeacher, texts: list[str], side: Side) -> np.ndarray:
     elif teacher.model.similarity_fn_name != "dot" or (norms - 1).abs().max() > 1e-3:
         raise InputError(f"teacher {teacher.name} does not compare vectors of unit length")
     return vectors.cpu().numpy().astype(np.float16)
-
-
-def _key(text: str, side: Side) -> bytes:
-    # S16 drops trailing zero bytes, so a digest must not end in one.
-    digest = hashlib.blake2b(f"{side}\0{text}".encode(), digest_size=_DIGEST).digest()
-    return digest[:-1] + bytes([digest[-1] or 1])

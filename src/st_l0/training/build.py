@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
 from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import read_idf
-from st_l0.encoder.learned_queries import fix_query_table, train_query_table
+from st_l0.encoder.learned_queries import fix_query_table, train_query_table, trained_parameter
 from st_l0.encoder.modules import encoder_modules
 from st_l0.encoder.pretrained import layout, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -35,10 +36,12 @@ from st_l0.losses.regularizers import Regularizer
 from st_l0.training.checks import check_scores, check_teachers, is_trained_encoder
 from st_l0.training.loss_settings import Loss
 from st_l0.training.recipe import Data, Recipe
+from st_l0.utils.progress import write
 
 if TYPE_CHECKING:
     from st_l0.teachers import EnsembleTeacher, QueryPool
 
+_ROWS = 4096  # of the data, looked up together
 _REGULARIZERS = {"flops": FlopsLoss, "l1": L1Loss}
 
 
@@ -211,8 +214,16 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
     return EnsembleTeacher(teachers, settings.scale, settings.weights)
 
 
-def build_pool(recipe: Recipe, teacher: EnsembleTeacher | None, data: TrainingData) -> QueryPool | None:
-    """Embed the queries of the data for the batches to draw from, if the recipe asks for that.
+def build_pool(
+    recipe: Recipe,
+    teacher: EnsembleTeacher | None,
+    model: SparseEncoder,
+    data: TrainingData,
+    device: torch.device,
+) -> QueryPool | None:
+    """Embed queries and documents of the data for the batches to draw from, if the recipe asks for that.
+
+    ``device`` is that of the training, to which the trainer moves the model later.
 
     Raises:
         InputError: a teacher that reads query and document together.
@@ -221,4 +232,28 @@ def build_pool(recipe: Recipe, teacher: EnsembleTeacher | None, data: TrainingDa
         return None
     from st_l0.teachers import QueryPool
 
-    return QueryPool(teacher, data.queries(), recipe.teachers.extra_queries)
+    queries, modules = data.queries(), encoder_modules(model)
+    table: Any = modules.query
+    fixed = None if trained_parameter(modules) is not None else table.weight.detach().clone().to(device)
+    pool = QueryPool(
+        teacher,
+        queries,
+        _documents(data),
+        recipe.teachers.extra_queries,
+        tokens=model.query_tokens,
+        weights=lambda: table.weight if fixed is None else fixed,
+        device=device,
+    )
+    write(
+        f"extra queries: {pool.queries:,} of {len(queries):,}, {pool.documents:,} documents, "
+        f"{pool.nbytes / 2**30:.2f} GiB on {device}"
+    )
+    return pool
+
+
+def _documents(data: TrainingData) -> Iterator[str]:
+    """All documents, those that occur in several rows more than once."""
+    for start in range(0, len(data.dataset), _ROWS):
+        rows = data.dataset[start : start + _ROWS]
+        for column in data.columns[1:]:
+            yield from rows[column]

@@ -57,17 +57,20 @@ class Memory:
         gradients: Of what is trained, in float32; twice that where several devices exchange them.
         optimizer: The two averages of AdamW.
         activations: An estimate, see `activation_bytes`; ``None`` for an architecture of unknown sizes.
+        pool: About what the pool of extra queries takes, 0 without one; ``None`` where that is not known.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int | None
+    pool: int | None = 0
 
     @property
     def total(self) -> int:
         """Their sum."""
-        return self.weights + self.gradients + self.optimizer + (self.activations or 0)
+        known = self.weights + self.gradients + self.optimizer
+        return known + (self.activations or 0) + (self.pool or 0)
 
 
 def read_base(settings: Model, notes: list[str]) -> BaseModel | None:
@@ -150,15 +153,16 @@ def estimate_memory(
     *,
     tokens: int,
     texts: int,
-    extra_queries: int,
+    extra_scores: int,
+    pool: int | None,
     devices: int,
     half: bool,
     checkpointing: bool,
 ) -> Memory:
-    """Memory of a training with AdamW on each device; arguments as in `activation_bytes`."""
+    """Memory of a training with AdamW on each device; arguments as in `Memory` and `activation_bytes`."""
     trained = base.parameters + base.query_parameters
     activations = activation_bytes(
-        base.config, tokens, texts, extra_queries, half=half, checkpointing=checkpointing
+        base.config, tokens, texts, extra_scores, half=half, checkpointing=checkpointing
     )
     if activations is not None and half:
         activations += 2 * base.parameters  # the copies that half precision computes with
@@ -167,26 +171,27 @@ def estimate_memory(
         gradients=4 * trained * (2 if devices > 1 else 1),
         optimizer=8 * trained,
         activations=activations,
+        pool=pool,
     )
 
 
 def activation_bytes(
-    config: Any, tokens: int, texts: int, extra_queries: int = 0, *, half: bool, checkpointing: bool
+    config: Any, tokens: int, texts: int, extra_scores: int = 0, *, half: bool, checkpointing: bool
 ) -> int | None:
     """Estimate what a forward pass keeps for the backward pass, in bytes.
 
     With hidden size h, feed-forward size f and vocabulary V, an encoder of BERT's shape keeps ``8 h + 2 f``
     floats a token and layer (``26 h + 4 f`` bytes in half precision), embeddings and head keep ``5 h`` floats
-    a token, vectors, activation and penalty ``6 V`` floats a text, and an extra query ``V`` (of a fixed
-    table; a few times that where the table is trained). Attention is taken to keep no scores and dropout no
-    masks worth counting, as the fused kernels of a GPU do. With gradient checkpointing a layer keeps its
-    input, and one layer at a time is whole.
+    a token, vectors, activation and penalty ``6 V`` floats a text, and the divergence 6 floats for each
+    extra query and document. Attention is taken to keep no scores and dropout no masks worth counting, as the
+    fused kernels of a GPU do. With gradient checkpointing a layer keeps its input, and one layer at a time is
+    whole.
 
     Args:
         config: The transformers configuration.
         tokens: Tokens of a batch on one device, as many as there can be.
         texts: Texts of that batch which go through the model.
-        extra_queries: Queries that the documents are ranked for besides those of the batch.
+        extra_scores: Scores of extra queries with documents.
         half: Whether fp16 or bf16 is on.
         checkpointing: Whether gradient checkpointing is on.
 
@@ -199,7 +204,7 @@ def activation_bytes(
         return None
     layer = 26 * hidden + 4 * inner if half else 4 * (8 * hidden + 2 * inner)
     kept = layer + layers * 4 * hidden if checkpointing else layers * layer
-    return int(tokens * (kept + 4 * 5 * hidden) + (6 * texts + extra_queries) * 4 * config.vocab_size)
+    return int(tokens * (kept + 4 * 5 * hidden) + 6 * 4 * (texts * config.vocab_size + extra_scores))
 
 
 def _check_kind(settings: Model, kind: str, config: Any, hub_options: HubOptions, notes: list[str]) -> str:

@@ -23,6 +23,7 @@ from st_l0.training.checks import check_batch, check_output, check_scores, check
 from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.loss_settings import Loss
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
+from st_l0.training.pool_plan import PoolPlan, plan_pool
 from st_l0.training.recipe import Data, Recipe
 from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import in_words
@@ -48,6 +49,7 @@ class Plan:
         documents_per_query: Documents of a training example.
         documents_per_query_from: How that is known.
         teacher_scores: Where the ranking loss gets them.
+        extra_queries: How many queries a batch's documents are ranked for beside its own, out of how many.
         devices: Number of them.
         queries_at_once: Queries that the losses see together, on all devices.
         queries_per_step: Queries of an optimizer step: those at once, times the batches accumulated.
@@ -77,6 +79,7 @@ class Plan:
     documents_per_query: int
     documents_per_query_from: str
     teacher_scores: str
+    extra_queries: str
     devices: int
     queries_at_once: int
     queries_per_step: int
@@ -144,6 +147,10 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     check_output(recipe)
     if last_complete_checkpoint(Path(recipe.output) / "checkpoints") is not None:
         notes.append(f"{recipe.output} holds an earlier run: give --resume, or another output")
+    pool = None
+    if recipe.teachers is not None and recipe.teachers.extra_queries:
+        in_batch = arguments.per_device_train_batch_size * documents
+        pool = plan_pool(recipe, documents, in_batch, devices, arguments.device.type)
     other = "pooled" if loss.reduction == "per_position" else "per_position"
     return Plan(
         base_model=recipe.model.base_model,
@@ -155,6 +162,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         documents_per_query=documents,
         documents_per_query_from=documents_from,
         teacher_scores=_teacher_scores(recipe, row),
+        extra_queries=_extra_queries(recipe, pool, arguments.device.type),
         devices=devices,
         queries_at_once=at_once,
         queries_per_step=per_step,
@@ -172,7 +180,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         query_regularizer_weight=loss.query_regularizer_weight,
         ramp_steps=loss.ramp_steps,
         target="none" if loss.target is None else in_words(loss, steps, per_step * documents),
-        memory=_memory(recipe, base, arguments, documents, max_seq_length, devices),
+        memory=_memory(recipe, base, arguments, documents, max_seq_length, devices, pool),
         evaluation=_evaluation(recipe, steps, per_step * documents),
         notes=tuple(notes),
     )
@@ -222,9 +230,13 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
             return "none needed"
         return "in the data" if scored else "must be in the data"
     check_teachers(recipe.teachers)
-    extra = recipe.teachers.extra_queries
-    more = f", and of {extra} more queries a batch" if extra else ""
-    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}{more}"
+    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}"
+
+
+def _extra_queries(recipe: Recipe, pool: PoolPlan | None, device: str) -> str:
+    if recipe.teachers is None or pool is None:
+        return "none"
+    return pool.in_words(recipe.teachers.extra_queries, device)
 
 
 def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> tuple[int | None, str]:
@@ -306,7 +318,13 @@ def _state(name: str) -> str:
 
 
 def _memory(
-    recipe: Recipe, base: BaseModel | None, arguments: Any, documents: int, length: int, devices: int
+    recipe: Recipe,
+    base: BaseModel | None,
+    arguments: Any,
+    documents: int,
+    length: int,
+    devices: int,
+    pool: PoolPlan | None,
 ) -> Memory | None:
     if base is None:
         return None
@@ -315,7 +333,8 @@ def _memory(
         base,
         tokens=texts * length,
         texts=texts,
-        extra_queries=0 if recipe.teachers is None else recipe.teachers.extra_queries,
+        extra_scores=0 if pool is None else pool.scores,
+        pool=0 if pool is None else pool.size,
         devices=devices,
         half=bool(recipe.training.get("fp16") or recipe.training.get("bf16")),
         checkpointing=bool(arguments.gradient_checkpointing),  # by either of its two names

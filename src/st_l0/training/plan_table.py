@@ -44,6 +44,8 @@ def _lines(planned: Plan) -> Iterator[tuple[str, str]]:
     losses = (name if weight == 1 else f"{weight:g} {name}" for name, weight in planned.ranking.items())
     yield "ranking", " + ".join(losses)
     yield "teacher scores", planned.teacher_scores
+    if planned.extra_queries != "none":
+        yield "extra queries", planned.extra_queries
     yield "penalty", planned.penalty
     (own, weight), (other, converted) = planned.document_regularizer_weights.items()
     yield "λ_d at its peak", f"{weight:g} {own} (about {converted:g} {other})"
@@ -61,6 +63,8 @@ def _in_words(memory: Memory | None) -> str:
         return "not known"
     parts = f"weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}"
     parts += f", AdamW {_gib(memory.optimizer)}"
+    if memory.pool != 0:
+        parts += f", pool of extra queries {'not known' if memory.pool is None else _gib(memory.pool)}"
     if memory.activations is None:
         return f"{parts} GiB; activations not known"
     return f"about {_gib(memory.total)} GiB: {parts}, activations about {_gib(memory.activations)}"

@@ -139,16 +139,17 @@ class Teachers(Section):
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
         trust_remote_code: Whether code that comes with a teacher may run; read it first.
-        extra_queries: Queries of the training data, at most, that each batch's documents are ranked for
-            beside its own: those that the teachers find near. They cost a lookup each where the queries run
-            no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
+        extra_queries: Queries of the training data, at most, that the documents of a device's batch are
+            ranked for beside its own: drawn from the 32 that each teacher finds nearest to each of them, or
+            ``"all"`` of these. They cost a lookup each where the queries run no model. Only for teachers that
+            embed, with ``loss.in_batch_negatives``, and for ``kl``.
     """
 
     models: tuple[str, ...] = field(metadata={"then": local_teachers})
     weights: tuple[float, ...] | None = None
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
-    extra_queries: int = field(default=0, metadata={"at_least": 0})
+    extra_queries: int | Literal["all"] = field(default=0, metadata={"at_least": 0})
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -228,6 +229,8 @@ class Recipe(Section):
             problem = "needs kl among loss.ranking, with loss.in_batch_negatives: true"
         elif self.model.queries == "model":
             problem = "must be 0 where model.queries is model: each query would run it"
+        elif self.model.queries != "table" and (self.training.get("fsdp") or self.training.get("deepspeed")):
+            problem = "must be 0 where fsdp or deepspeed divides query weights that are trained"
         else:
             return
         raise SettingError(problem, ("teachers", "extra_queries"))

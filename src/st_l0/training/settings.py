@@ -190,12 +190,12 @@ def _convert_value(name: Any, value: Any, hints: tuple[Any, ...]) -> Any:
 
 
 def check_bounds(value: Any, bounds: Mapping[str, Any]) -> None:
-    """Refuse a number out of its bounds, see `Section`; None passes.
+    """Refuse a number out of its bounds, see `Section`; None and words pass.
 
     Raises:
         SettingError: ``value`` is out of bounds.
     """
-    if value is None:
+    if value is None or isinstance(value, str):
         return
     if "at_least" in bounds and value < bounds["at_least"]:
         raise SettingError(f"must be at least {bounds['at_least']}, not {_show(value)}")

@@ -116,7 +116,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         teacher=teacher,
         in_batch_negatives=bool(recipe.loss.in_batch_negatives),
         origin=identity,
-        pool=build_pool(recipe, teacher, data),
+        pool=build_pool(recipe, teacher, model, data, arguments.device),
         ignore_health=recipe.ignore_health,
         evaluation=evaluation,
         target=sparsity,

@@ -30,7 +30,7 @@ from st_l0.training.rounds import first_epoch, warn_of_duplicates
 from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.utils.distributed import from_first
 from st_l0.utils.progress import write
-from st_l0.utils.stock import prepare_inputs, remove_autocast, without_autocast
+from st_l0.utils.stock import remove_autocast, without_autocast
 
 if TYPE_CHECKING:
     from st_l0.encoder.sparse_encoder import SparseEncoder
@@ -180,23 +180,13 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         if self._teacher is not None and texts is not None:
             queries, *columns = texts.values()
             if self._pool is not None:
-                queries = [
-                    *queries,
-                    *self._pool.draw(queries, [text for column in columns for text in column]),
-                ]
-                inputs.update(self._collated(next(iter(texts)), queries, inputs))
-            if self._in_batch:
-                scores = self._teacher.score_batch(queries, columns)
+                inputs["label"] = self._pool.score_batch(queries, columns)
+            elif self._in_batch:
+                inputs["label"] = self._teacher.score_batch(queries, columns).to(self.args.device)
             else:
-                scores = torch.stack(self._teacher.score_lists(queries, list(zip(*columns, strict=True))))
-            inputs["label"] = scores.to(self.args.device)
+                scores = self._teacher.score_lists(queries, list(zip(*columns, strict=True)))
+                inputs["label"] = torch.stack(scores).to(self.args.device)
         return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def _collated(self, column: str, queries: list[str], inputs: dict[str, Any]) -> dict[str, Any]:
-        """A column of queries as the collator makes it, on the device."""
-        dataset = {name: inputs[name] for name in ("dataset_name",) if name in inputs}
-        collator: Any = self.data_collator
-        return dict(prepare_inputs(self, collator.collate([{column: query, **dataset} for query in queries])))
 
     def track_loss_components(self, loss: dict[str, Tensor]) -> None:
         """Remember the loss terms of a batch, for the log and for the health watch."""

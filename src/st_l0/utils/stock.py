@@ -36,7 +36,6 @@ __all__ = [
     "get_device_name",
     "load_file_path",
     "load_with",
-    "prepare_inputs",
     "remove_autocast",
     "resolve_prompt",
     "routed_modules",
@@ -93,11 +92,6 @@ def forward_arguments(transformer: Any) -> set[str]:
 def card_text(encoder: Any) -> str | None:
     """The card that an encoder was loaded with."""
     return cast("str | None", encoder._model_card_text)
-
-
-def prepare_inputs(trainer: Any, inputs: Any) -> Any:
-    """A collated batch, on the trainer's device."""
-    return trainer._prepare_inputs(inputs)
 
 
 def use_one_gpu(arguments: Any) -> None:
