@@ -50,7 +50,8 @@ def read_data(settings: Data) -> TrainingData:
         sources["corpus"] = open_texts(settings.corpus, "corpus", **options)
         sources["queries"] = open_texts(settings.queries, "queries", **options)
     return read_training_data(
-        settings.train,
+        settings.paths,
+        weights=settings.weights,
         columns=settings.columns,
         documents_per_query=settings.documents_per_query,
         score_scale=settings.score_scale,

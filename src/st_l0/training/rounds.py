@@ -1,4 +1,4 @@
-"""Which rows of the data a training sees: whole rounds of batches, one batch a device."""
+"""Which rows of the data a training sees, and when: whole rounds of batches, one batch a device."""
 
 from __future__ import annotations
 
@@ -77,3 +77,18 @@ def first_epoch(sampler: Any, arguments: Any, *, devices: int) -> Iterable[list[
     if arguments.max_steps > 0:
         rounds = min(rounds, arguments.max_steps * arguments.gradient_accumulation_steps)
     return islice(sampler, rounds * devices)
+
+
+def pass_epochs_on(shard: Any) -> None:
+    """Let one process's share of the batches tell the sampler that it divides which epoch it is.
+
+    Where a training goes on in the middle of an epoch, transformers looks for the sampler right below the
+    batches that are skipped, and finds accelerate's ``BatchSamplerShard``, which hands nothing on: several
+    processes would see the rest of the first epoch again. (A plain shuffle is reached in another way.)
+
+    Args:
+        shard: The batch sampler of a prepared data loader; of a single process's nothing has to be done.
+    """
+    divided: Any = getattr(shard, "batch_sampler", None)
+    if hasattr(divided, "set_epoch") and not hasattr(shard, "set_epoch"):
+        shard.set_epoch = divided.set_epoch
