@@ -133,6 +133,19 @@ def test_sources_with_weights(write, monkeypatch):
     assert plain.data.train == plain.data.paths == ("pairs.jsonl",) and plain.data.weights is None
 
 
+def test_teachers_with_prompts(write, monkeypatch):
+    monkeypatch.setenv("PLACE", "/models")
+    prompted = {"model": "dense:$PLACE/e5", "query_prompt": "query: ", "document_prompt": "passage: "}
+    asking = {"model": "dense:org/bge", "query_prompt": "Represent: "}
+    changes = ["loss.ranking=kl", f"teachers.models={json.dumps(['bm25:b.json', prompted, asking])}"]
+    recipe = load_recipe(write(MINIMAL), changes)
+    assert recipe.teachers.specs == ("bm25:b.json", "dense:/models/e5", "dense:org/bge")
+    assert recipe.teachers.prompts == [
+        {}, {"query": "query: ", "document": "passage: "}, {"query": "Represent: "},
+    ]  # fmt: skip
+    assert load_recipe(write(recipe.to_yaml(), "again.yaml")) == recipe
+
+
 @pytest.mark.parametrize("value", ["2e-5", "2E-5", "0.00002", "2.0e-5", "2e-05", "'2e-5'", "+2e-5"])
 def test_numbers_as_people_write_them(write, value):
     assert load_recipe(write(MINIMAL), [f"training.learning_rate={value}"]).training["learning_rate"] == 2e-5

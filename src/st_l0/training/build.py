@@ -33,8 +33,9 @@ from st_l0.losses import (
 )
 from st_l0.losses.regularizers import Regularizer
 from st_l0.training.checks import check_scores, check_teachers, is_trained_encoder
+from st_l0.training.data_settings import Data
 from st_l0.training.loss_settings import Loss
-from st_l0.training.recipe import Data, Recipe
+from st_l0.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from st_l0.teachers import EnsembleTeacher, QueryPool
@@ -201,9 +202,12 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
         "batch_size": settings.batch_size,
         "trust_remote_code": settings.trust_remote_code,
     }
-    teachers = [load_teacher(spec, device=device, **options) for spec in settings.models]
+    teachers = [
+        load_teacher(spec, device=device, prompts=prompts, **options)
+        for spec, prompts in zip(settings.specs, settings.prompts, strict=True)
+    ]
     vocabulary = encoder_modules(model).tokenizer.get_vocab()
-    for spec, teacher in zip(settings.models, teachers, strict=True):
+    for spec, teacher in zip(settings.specs, teachers, strict=True):
         if teacher.vocabulary is not None and teacher.vocabulary != vocabulary:
             raise InputError(
                 f"teacher {spec} has another vocabulary ({len(teacher.vocabulary)} tokens) than the model "

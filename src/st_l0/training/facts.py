@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import yaml
 
-from st_l0.training.recipe import Data, Recipe
+from st_l0.training.data_settings import Data
+from st_l0.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from st_l0.data import TrainingData
@@ -49,7 +50,7 @@ def training_facts(
         "Query weights": _query_weights(recipe),
         "Data": _data(recipe.data),
         "Examples": f"{len(data.dataset):,}, each a query and {len(data.columns) - 1} documents",
-        "Teachers": ", ".join(map(_name, recipe.teachers.models)) if recipe.teachers else None,
+        "Teachers": ", ".join(map(_name, recipe.teachers.specs)) if recipe.teachers else None,
         "Ranking loss": ", ".join(loss.ranking),
         "Penalty on documents": f"λ {loss.document_regularizer_weight:g} ({card_loss(trainer.loss)})",
         "Target": sparsity,

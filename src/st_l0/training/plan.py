@@ -21,11 +21,12 @@ from st_l0.losses import convert_weight
 from st_l0.training.arguments import route_columns, training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
+from st_l0.training.data_settings import Data
 from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.loss_settings import Loss
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.mixing import in_words as mixed_in_words
-from st_l0.training.recipe import Data, Recipe
+from st_l0.training.recipe import Recipe
 from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import in_words
 
@@ -234,7 +235,7 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
     check_teachers(recipe.teachers)
     extra = recipe.teachers.extra_queries
     more = f", and of {extra} more queries a batch" if extra else ""
-    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}{more}"
+    return f"live: {' + '.join(recipe.teachers.specs)}, times {recipe.teachers.scale:g}{more}"
 
 
 def _mixture(settings: Data, notes: list[str]) -> Mixture | None:
@@ -322,7 +323,7 @@ def _evaluation(recipe: Recipe, steps: int | None, documents_per_step: int) -> s
 
 def _sources(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     settings = recipe.data
-    teachers = [spec.partition(":")[2] for spec in recipe.teachers.models] if recipe.teachers else []
+    teachers = [spec.partition(":")[2] for spec in recipe.teachers.specs] if recipe.teachers else []
     names = (*settings.paths, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
     names += recipe.evaluation.collections if recipe.evaluation else ()
     names += recipe.loss.target_sample.collections if recipe.loss.target_sample else ()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from st_l0.data.columns import WORDS, column_problem
+from st_l0.training.data_settings import Data
 from st_l0.training.evaluation_settings import Evaluation
 from st_l0.training.loss_settings import Loss
 from st_l0.training.recipe_files import find_recipe
@@ -87,78 +87,23 @@ class Model(Section):
 
 
 @dataclass(frozen=True)
-class Source(Section):
-    """Training data with a weight.
+class PromptedTeacher(Section):
+    """A teacher that wants something before its texts, and does not say so itself.
 
     Attributes:
-        path: Path or Hub name.
-        weight: Its share of the examples of a training, as a ratio to the weights of the other sources.
+        model: ``kind:model``, dense or sparse.
+        query_prompt: What it reads before a query, such as ``"query: "``; ``None``: what the model says.
+        document_prompt: The same before a document.
     """
 
-    path: str = field(metadata=_PATH)
-    weight: float = field(metadata={"more_than": 0})
-
-
-@dataclass(frozen=True)
-class Data(Section):
-    """What to train on.
-
-    Attributes:
-        train: Paths or Hub names of the training data, at least one; a single string stands for a list of
-            one. All rows are seen equally often. Or each with a weight, ``{path: …, weight: …}``: of three
-            sources with the weights 2, 1 and 1 the first gives half of the examples of an epoch, which has as
-            many as all sources together. A source that has fewer repeats; of one that has more, the next
-            epoch sees others.
-        corpus: Where rows of ids find the texts of documents: a BEIR folder, a file or a Hub name.
-        queries: The same for the texts of queries.
-        repair_latin1: Whether texts of ``corpus`` and ``queries`` that are UTF-8 read as latin1 are repaired
-            (some of MS MARCO on the Hub are).
-        documents_per_query: Documents of a training example; rows with more are cut into several. ``None``:
-            every row has the same number, and is one example.
-        score_scale: Factor of the teacher scores that the rows hold.
-        limit: Training examples to use at most; ``None`` uses all. Not where sources have weights.
-        columns: Our words to the keys that hold them, such as ``{positive: passage_text}``, for keys of other
-            names (see `st_l0.data.read_rows`); under ``ignore`` those that hold nothing of a row;
-            ``corpus_id``, ``corpus_text``, ``queries_id`` … are fields of ``corpus`` and ``queries``.
-    """
-
-    train: tuple[str | Source, ...] = field(metadata=_PATH)
-    corpus: str | None = field(default=None, metadata=_PATH)
-    queries: str | None = field(default=None, metadata=_PATH)
-    repair_latin1: bool = False
-    documents_per_query: int | None = field(default=None, metadata={"at_least": 1})
-    score_scale: float = field(default=1.0, metadata={"more_than": 0})
-    limit: int | None = field(default=None, metadata={"at_least": 1})
-    columns: dict[str, Any] = field(
-        default_factory=dict, metadata={"entries": lambda: dict.fromkeys(WORDS, tuple[str, ...])}
-    )
+    model: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if problem := column_problem(self.columns, lookups=self.corpus is not None):
-            raise SettingError(problem, ("columns",))
-        if (self.corpus is None) != (self.queries is None):
-            missing = "corpus" if self.corpus is None else "queries"
-            raise SettingError("is missing: rows of ids need both corpus and queries", (missing,))
-        if self.repair_latin1 and self.corpus is None:
-            raise SettingError("is of no use: it repairs the texts of corpus and queries", ("repair_latin1",))
-        weighted = sum(isinstance(source, Source) for source in self.train)
-        if 0 < weighted < len(self.train):
-            raise SettingError("must give all sources a weight, or none", ("train",))
-        if weighted and self.limit is not None:
-            problem = "must be left out where sources have weights: it would cut off the last of them"
-            raise SettingError(problem, ("limit",))
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """``train`` without weights."""
-        return tuple(source.path if isinstance(source, Source) else source for source in self.train)
-
-    @property
-    def weights(self) -> tuple[float, ...] | None:
-        """The weight of each source; ``None`` where they have none."""
-        found = tuple(source.weight for source in self.train if isinstance(source, Source))
-        return found or None
+        (model,) = local_teachers((self.model,))
+        object.__setattr__(self, "model", model)
 
 
 @dataclass(frozen=True)
@@ -167,7 +112,9 @@ class Teachers(Section):
 
     Attributes:
         models: ``kind:model`` each, such as ``dense:Alibaba-NLP/gte-large-en-v1.5``; kinds are dense, sparse,
-            cross-encoder, seq2seq, bm25 and vectors, see `st_l0.teachers.load_teacher`.
+            cross-encoder, seq2seq, bm25 and vectors, see `st_l0.teachers.load_teacher`. Where an embedding
+            model wants a prompt that it does not say itself (``prompts`` of its
+            ``config_sentence_transformers.json``), ``{model: …, query_prompt: …, document_prompt: …}``.
         weights: What each counts in the mean; ``None``: all the same.
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
@@ -177,7 +124,7 @@ class Teachers(Section):
             no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
     """
 
-    models: tuple[str, ...] = field(metadata={"then": local_teachers})
+    models: tuple[str | PromptedTeacher, ...] = field(metadata={"then": local_teachers})
     weights: tuple[float, ...] | None = None
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
@@ -190,6 +137,22 @@ class Teachers(Section):
             len(self.weights) == len(self.models) and all(weight > 0 for weight in self.weights)
         ):
             raise SettingError("must be as many positive numbers as there are models", ("weights",))
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """``models`` without prompts."""
+        return tuple(one.model if isinstance(one, PromptedTeacher) else one for one in self.models)
+
+    @property
+    def prompts(self) -> list[dict[str, str]]:
+        """For each model the prompts that the recipe gives it, by ``query`` and ``document``."""
+        pairs = [
+            {"query": one.query_prompt, "document": one.document_prompt}
+            if isinstance(one, PromptedTeacher)
+            else {}
+            for one in self.models
+        ]
+        return [{side: text for side, text in pair.items() if text is not None} for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -306,7 +269,7 @@ class Recipe(Section):
         if self.loss.target_sample is not None:
             plain["loss"]["target_sample"]["collections"] = list(self.loss.target_sample.collections)
         if self.teachers is not None:
-            plain["teachers"]["models"] = list(self.teachers.models)
+            plain["teachers"]["models"] = list(plain["teachers"]["models"])
             if self.teachers.weights is not None:
                 plain["teachers"]["weights"] = list(self.teachers.weights)
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
