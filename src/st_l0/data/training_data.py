@@ -33,20 +33,30 @@ class TrainingData(NamedTuple):
         columns: Names of the text columns: ``query``, then ``positive``, ``negative`` or ``negative_1`` to
             ``negative_n``; or ``document_1`` to ``document_n`` where no document is named the positive.
         scored: Whether there are scores.
-        lookup: Where rows of ids find their queries.
+        lookup: Where rows of ids find their texts.
         mixture: How often the rows of each source are seen, where the sources have weights.
     """
 
     dataset: Dataset
     columns: tuple[str, ...]
     scored: bool
-    lookup: Texts | None = None
+    lookup: _LookUp | None = None
     mixture: Mixture | None = None
 
     def queries(self) -> list[str]:
         """The queries, each once."""
         found: list[Any] = self.dataset.unique(self.columns[0])  # of what is stored: texts, or row numbers
-        return found if self.lookup is None else list(self.lookup.read(found))
+        return found if self.lookup is None else list(self.lookup.queries.read(found))
+
+    def documents(self) -> Iterator[str]:
+        """The documents, streamed; one may come twice, from two columns."""
+        for name in self.columns[1:]:
+            found: list[Any] = self.dataset.unique(name)
+            if self.lookup is None:
+                yield from found
+                continue
+            for rows in batched(found, _BATCH_ROWS):
+                yield from self.lookup.corpus.read(rows)
 
 
 def read_training_data(
@@ -106,10 +116,11 @@ def read_training_data(
     scored = "scores" in dataset.column_names
     if score_scale != 1 and not scored:
         raise InputError(f"score_scale is {score_scale:g}, but the rows hold no scores; leave it out")
-    if corpus is not None and queries is not None:
-        dataset = dataset.with_transform(_LookUp(corpus, queries))
+    lookup = None if corpus is None or queries is None else _LookUp(corpus, queries)
+    if lookup is not None:
+        dataset = dataset.with_transform(lookup)
     mixture = None if weights is None else _mixture(sources, counts, weights)
-    return TrainingData(dataset, names, scored, queries, mixture)
+    return TrainingData(dataset, names, scored, lookup, mixture)
 
 
 def count_examples(

@@ -121,13 +121,22 @@ class VectorTeacher(EmbeddingTeacher):
 
     def embed(self, texts: list[str], side: Side) -> Tensor:
         """``(texts, dims)``, float32, looked up."""
-        keys = np.frombuffer(b"".join(_key(text, side) for text in texts), dtype=self._keys.dtype)
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        missing = np.flatnonzero(self._keys[places] != keys)
+        places, there = self._find(texts, side)
+        missing = np.flatnonzero(~there)
         if len(missing):
             problem = f"{self._folder}: the {side} {texts[missing[0]]!r:.60} was not embedded"
             raise InputError(f"{problem}; embed all texts of the training data")
         return torch.from_numpy(self._vectors[places].astype(np.float32))
+
+    def knows(self, texts: list[str], side: Side) -> np.ndarray:
+        """Which texts were embedded; ``(texts,)``, bool."""
+        return self._find(texts, side)[1]
+
+    def _find(self, texts: list[str], side: Side) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each text, and whether it is there."""
+        keys = np.frombuffer(b"".join(_key(text, side) for text in texts), dtype=self._keys.dtype)
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return places, self._keys[places] == keys
 
     def _pairs(self, queries: Tensor, documents: Tensor) -> Tensor:
         return (queries * documents).sum(1)

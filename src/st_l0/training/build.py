@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
+from st_l0.data import TrainingData, choose_sentences, open_texts, read_documents, read_training_data
 from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.learned_queries import fix_query_table, train_query_table
@@ -36,6 +37,8 @@ from st_l0.training.checks import check_scores, check_teachers, is_trained_encod
 from st_l0.training.data_settings import Data
 from st_l0.training.loss_settings import Loss
 from st_l0.training.recipe import Recipe
+from st_l0.utils.distributed import rank
+from st_l0.utils.progress import write
 
 if TYPE_CHECKING:
     from st_l0.teachers import EnsembleTeacher, QueryPool
@@ -226,4 +229,33 @@ def build_pool(recipe: Recipe, teacher: EnsembleTeacher | None, data: TrainingDa
         return None
     from st_l0.teachers import QueryPool
 
-    return QueryPool(teacher, data.queries(), recipe.teachers.extra_queries)
+    queries = data.queries()
+    if recipe.teachers.sentence_queries:
+        queries += _sentences(recipe, teacher, data, queries)
+    return QueryPool(teacher, queries, recipe.teachers.extra_queries)
+
+
+def _sentences(recipe: Recipe, teacher: EnsembleTeacher, data: TrainingData, known: list[str]) -> list[str]:
+    """Sentences of the training documents for the pool, all of which every teacher can embed."""
+    from st_l0.teachers.stored_vectors import VectorTeacher
+
+    stored = [member for member in teacher.teachers if isinstance(member, VectorTeacher)]
+    number = cast(Any, recipe.teachers).sentence_queries
+
+    def usable(texts: list[str]) -> Any:
+        return np.logical_and.reduce([member.knows(texts, "query") for member in stored])
+
+    found = choose_sentences(
+        data.documents(), number, seed=recipe.seed, others=set(known), usable=usable if stored else None
+    )
+    if len(found) < number:
+        names = " and ".join(member.name for member in stored)
+        said = f"teachers.sentence_queries is {number:,}, and the training documents have {len(found):,}"
+        said += f" of which {names} hold vectors as queries" if stored else ""
+        if not found:
+            raise InputError(
+                f"{said}: leave it out" + (", or let write_vectors embed some" if stored else "")
+            )
+        if rank() == 0:
+            write(said)
+    return found

@@ -235,6 +235,8 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
     check_teachers(recipe.teachers)
     extra = recipe.teachers.extra_queries
     more = f", and of {extra} more queries a batch" if extra else ""
+    if recipe.teachers.sentence_queries:
+        more += f" out of those of the data and {recipe.teachers.sentence_queries:,} sentences of documents"
     return f"live: {' + '.join(recipe.teachers.specs)}, times {recipe.teachers.scale:g}{more}"
 
 

@@ -119,6 +119,9 @@ class Teachers(Section):
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
         trust_remote_code: Whether code that comes with a teacher may run; read it first.
+        sentence_queries: Sentences of the training documents, at most, that join the queries of the training
+            data in what ``extra_queries`` are found among; which, follows from ``seed``. Where a teacher's
+            vectors are stored, out of the sentences that have some.
         extra_queries: Queries of the training data, at most, that each batch's documents are ranked for
             beside its own: those that the teachers find near. They cost a lookup each where the queries run
             no model. Only for teachers that embed, with ``loss.in_batch_negatives``, and for ``kl``.
@@ -129,6 +132,7 @@ class Teachers(Section):
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
     extra_queries: int = field(default=0, metadata={"at_least": 0})
+    sentence_queries: int = field(default=0, metadata={"at_least": 0})
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -137,6 +141,8 @@ class Teachers(Section):
             len(self.weights) == len(self.models) and all(weight > 0 for weight in self.weights)
         ):
             raise SettingError("must be as many positive numbers as there are models", ("weights",))
+        if self.sentence_queries and not self.extra_queries:
+            raise SettingError("is of no use without extra_queries", ("sentence_queries",))
 
     @property
     def specs(self) -> tuple[str, ...]:
