@@ -27,7 +27,6 @@ from st_l0.teachers.model_teachers import (
     CrossEncoderTeacher,
     DenseTeacher,
     Seq2SeqTeacher,
-    Side,
     SparseTeacher,
 )
 from st_l0.teachers.stored_vectors import VectorTeacher
@@ -55,7 +54,7 @@ def load_teacher(
     batch_size: int = 32,
     hub_options: HubOptions | None = None,
     trust_remote_code: bool = False,
-    prompts: Mapping[Side, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> Teacher:
     """Load a teacher.
 
@@ -91,13 +90,14 @@ def load_teacher(
                 _check_kind(kind, model, hub_options)
             teacher = _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
         if isinstance(teacher, (DenseTeacher, SparseTeacher)):
-            teacher.model.prompts |= {"document": _document_prompt(teacher.model.prompts), **(prompts or {})}
+            saved: dict[str, Any] = teacher.model.prompts
+            saved |= {"document": _document_prompt(saved), **(prompts or {})}
         return teacher
     except InputError as error:
         raise InputError(f"teacher {spec}: {error}") from error
 
 
-def check_prompts(spec: str, prompts: Mapping[Any, str]) -> None:
+def check_prompts(spec: str, prompts: Mapping[str, str]) -> None:
     """Refuse prompts for a teacher that takes none.
 
     Raises:
@@ -109,12 +109,13 @@ def check_prompts(spec: str, prompts: Mapping[Any, str]) -> None:
         raise InputError(f"teacher {spec} takes no prompts{stored}; leave them out")
 
 
-def _document_prompt(prompts: Mapping[str, str]) -> str:
+def _document_prompt(prompts: Mapping[str, Any]) -> str:
     """What a model reads before a document, by any of the names that sentence-transformers looks for.
 
     It adds an empty ``document`` to what a model has saved, and takes that before a ``passage``.
     """
-    return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
+    found = (prompts.get(name) for name in ("document", "passage", "corpus"))
+    return next(filter(None, found), "")
 
 
 def _check_kind(kind: str, model: str, hub_options: HubOptions) -> None:
