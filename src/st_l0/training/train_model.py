@@ -27,7 +27,6 @@ from st_l0.training.recipe import Recipe
 from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
-from st_l0.utils.distributed import launched
 from st_l0.utils.files import replace_file, replace_folder
 from st_l0.utils.progress import write
 from st_l0.utils.resumable import hold_output
@@ -97,7 +96,8 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
     route_columns(arguments, recipe, data.columns)
     steps = training_steps(arguments, len(data.dataset), devices=arguments.world_size)
     recipe.check_steps(steps)
-    if (lost := left_out(arguments, len(data.dataset), devices=arguments.world_size)) and launched() > 1:
+    lost = left_out(arguments, len(data.dataset), devices=arguments.world_size)
+    if lost is not None and arguments.process_index == 0:
         write(lost)
     at_once = arguments.per_device_train_batch_size * arguments.world_size
     if data.mixture is not None and arguments.process_index == 0:

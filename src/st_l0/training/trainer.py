@@ -27,7 +27,7 @@ from st_l0.training.health import HealthWatch
 from st_l0.training.log import TrainingLog
 from st_l0.training.mixing import MixedBatchSampler
 from st_l0.training.origin import write_origin
-from st_l0.training.rounds import first_epoch, pass_epochs_on, warn_of_duplicates
+from st_l0.training.rounds import pass_epochs_on, warn_of_duplicates
 from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.utils.distributed import from_first
 from st_l0.utils.progress import write
@@ -115,9 +115,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
             sampler = MixedBatchSampler(self._mixture, dataset, make, kwargs)
             _, shown = sampler.of_epoch()
         if isinstance(shown, NoDuplicatesBatchSampler) and self.is_world_process_zero():
-            devices = self.args.world_size
-            batches = first_epoch(shown, self.args, devices=devices)
-            warn_of_duplicates(batches, shown.batch_size, examples=len(shown.dataset), devices=devices)
+            warn_of_duplicates(shown, self.args, devices=self.args.world_size)
         return cast("BatchSampler | None", sampler)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
