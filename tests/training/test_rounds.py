@@ -98,7 +98,7 @@ def test_an_epoch_that_ends_early_is_told(caplog):
     assert caplog.messages[-2].startswith("training.batch_sampler: 3 batches of 16 hold ")
     assert " rows instead of 64: " in caplog.messages[-2]
     assert caplog.messages[-1] == (
-        "training.batch_sampler: an epoch ends after 3 of 4 rounds, and the training before its last step"
+        "training.batch_sampler: an epoch ends after 3 of 4 rounds, the training before its last step"
     )
 
 

@@ -80,7 +80,7 @@ def warn_of_duplicates(sampler: Any, arguments: Any, *, devices: int) -> None:
         )  # fmt: skip
     if len(found) < rounds:
         logger.warning(
-            "training.batch_sampler: an epoch ends after %d of %d rounds, and the training before its last step",
+            "training.batch_sampler: an epoch ends after %d of %d rounds, the training before its last step",
             len(found), rounds,
         )  # fmt: skip
 
