@@ -17,12 +17,17 @@ small-recipes: $(VENV)/.quickstart
 	$(BIN)/st-l0 small-data
 	for recipe in training_recipes/small/*.yaml; do echo "$$recipe" && $(BIN)/st-l0 train "$$recipe" $(ARGS) || exit; done
 
-# Both read DATA, a folder with train/, eval/ and idf/ (see training_recipes/ablation/prepare.py), and go on where they
-# were stopped. SCALE is gpu or cpu. ARGS are overrides, of the sweep or of both recipes of the small model.
+# Both read DATA, a folder with train/, eval/ and idf/, and perhaps further folders of pairs behind it (see
+# training_recipes/ablation/prepare.py), and go on where they were stopped. SCALE is gpu or cpu. TEACHER is the second
+# dense teacher at SCALE=gpu, and PROMPT what it reads before a query. ARGS are overrides, of the sweep or of both recipes
+# of the small model.
 SCALE   ?= gpu
 $(if $(filter cpu gpu,$(SCALE)),,$(error SCALE is gpu or cpu, not $(SCALE)))
+TEACHER ?= BAAI/bge-small-en-v1.5
+PROMPT  ?= Represent this sentence for searching relevant passages: #
 PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
-           $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,--bf16)
+           $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,--bf16 \
+           --dense-teacher $(TEACHER) --query-prompt '$(PROMPT)' --sentence-queries 150000)
 MINI     = runs/mini/$(if $(filter cpu,$(SCALE)),cpu_long,gpu)
 
 ablation: prepared

@@ -18,6 +18,7 @@ from st_l0.data import (
     read_training_data,
     write_collection,
 )
+from st_l0.data.sentences import sentences_of
 from st_l0.errors import InputError
 from st_l0.teachers import load_teacher
 from tiny_models import VOCABULARY, WORDS
@@ -104,6 +105,18 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
         script.prepare(tmp_path / "nowhere", tmp_path / "other", **settings)
     assert not (tmp_path / "other").exists()
 
+    more = tmp_path / "further"
+    more.mkdir()
+    with pytest.raises(InputError, match=r"further: holds no \*.jsonl.gz"):
+        script.prepare(data, output, more=[more], **settings)
+    shutil.copyfile(data / "train" / "one.jsonl.gz", more / "one.jsonl.gz")
+    with pytest.raises(InputError, match=r"prepared without further/one\.jsonl\.gz; remove"):
+        script.prepare(data, output, more=[more], **settings)
+    with pytest.raises(InputError, match=r"another folder has train/one\.jsonl\.gz, too"):
+        script.prepare(data, output, more=[data / "train"], **settings)
+    with pytest.raises(InputError, match="prepared without dense_teacher; remove"):
+        script.prepare(data, output, dense_teacher=mlm_folder, **settings)
+
     # Called again it finds everything there.
     times = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     script.prepare(data, output, **settings)
@@ -114,3 +127,40 @@ def test_what_is_prepared_is_what_the_recipes_read(script, data, mlm_folder, tmp
     assert not (output / "eval").exists()
     script.prepare(tmp_path / "moved", output, **settings)
     assert read_collection(output / "eval" / "small").corpus == whole.corpus
+
+
+def test_further_pairs_and_a_second_dense_teacher(script, data, mlm_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "DEPTH", (3, 30))
+    more = tmp_path / "train_more"
+    more.mkdir()
+    rows = [" ".join(np.random.default_rng(9).permutation(WORDS)[:9]) for _ in range(3)]
+    pairs = [
+        {"query": f"{word} alone", "positive": f"{row} {word}"}
+        for row, word in zip(rows, WORDS, strict=False)
+    ]
+    with gzip.open(more / "three.jsonl.gz", "wt") as stream:
+        stream.writelines(json.dumps(pair) + "\n" for pair in pairs)
+    output = tmp_path / "out"
+    settings = {"base_model": mlm_folder, "pairs_per_source": 10, "mlm_steps": 1, "bf16": False}
+    further = {
+        "more": [more],
+        "dense_teacher": mlm_folder,
+        "query_prompt": "the song ",
+        "sentence_queries": 4,
+    }
+    script.prepare(data, output, **settings, **further)
+    found = [record for _, record in read_records(output / "pairs.jsonl")]
+    assert len(found) == 23 and all(pair in found for pair in pairs)
+    assert "train_more/three.jsonl.gz" in json.loads((output / "prepared.json").read_text())
+    query, document = pairs[0]["query"], pairs[0]["positive"]
+    plain, prompted = (load_teacher(f"vectors:{output / name}") for name in ("vectors", "vectors-2"))
+    dense = load_teacher(f"dense:{mlm_folder}", device="cpu")
+    for stored, text in ((plain, query), (prompted, f"the song {query}")):
+        expected = dense.score_all([text], [document])
+        np.testing.assert_allclose(stored.score_all([query], [document]), expected, atol=2e-3)
+        sentences = [sentence for pair in found for sentence in sentences_of(pair["positive"])]
+        assert stored.knows(sorted({*sentences}), "query").sum() == 4
+    with pytest.raises(InputError, match="prepared with sentence_queries 4, not 5"):
+        script.prepare(data, output, **settings, **{**further, "sentence_queries": 5})
+    with pytest.raises(InputError, match="--query-prompt is for --dense-teacher"):
+        script.prepare(data, output, **settings, query_prompt="the song ")

@@ -113,6 +113,8 @@ def test_stored_vectors_score_as_their_model(tmp_path, mlm_folder, similarity):
     model.save_pretrained(str(tmp_path / "dense"))
     dense = load_teacher(f"dense:{tmp_path / 'dense'}", device="cpu")
     write_vectors(dense, [*QUERIES, *QUERIES], DOCUMENTS, tmp_path / "vectors", progress=False)
+    record = json.loads((tmp_path / "vectors" / "vectors.json").read_text())
+    assert record["prompts"] == {"query": "the song ", "document": ""}
     stored = load_teacher(f"vectors:{tmp_path / 'vectors'}")
     near = {"rtol": 0, "atol": 2e-3}  # float16
     torch.testing.assert_close(

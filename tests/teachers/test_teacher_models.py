@@ -328,3 +328,43 @@ def test_a_damaged_checkpoint_is_refused(checkpoints, tmp_path):
         text = message(load_teacher, f"{kind}:{folder}", device="cpu")
         assert text.startswith(f"teacher {kind}:{folder}")
         assert "model.safetensors: damaged (" in text
+
+
+def embedded(folder, prompts=None):
+    """What a teacher makes of a text, as query and as document."""
+    teacher = load_teacher(f"dense:{folder}", device="cpu", prompts=prompts)
+    return [teacher.embed(["a fox"], side) for side in ("query", "document")]
+
+
+def test_prompts_of_a_model_and_those_that_are_given(tmp_path, mlm_folder):
+    """Its own ones by any name; given ones in their place, each side by itself."""
+
+    def save(prompts):
+        modules = [Transformer(mlm_folder), Pooling(32, pooling_mode="mean")]
+        model = st.SentenceTransformer(modules=modules, device="cpu", prompts=prompts)
+        return save_model(model, tmp_path / f"{len(list(tmp_path.iterdir()))}"), model
+
+    bare, model = save({})
+    plain, song, red = (
+        torch.tensor(model.encode([text])) for text in ("a fox", "the song a fox", "red a fox")
+    )
+    for found, expected in (
+        (embedded(bare), (plain, plain)),
+        (embedded(bare, {"query": "the song "}), (song, plain)),
+        (embedded(save({"query": "the song ", "document": "red "})[0]), (song, red)),
+        # Stock takes the empty "document" that it adds itself.
+        (embedded(save({"query": "the song ", "passage": "red "})[0]), (song, red)),
+        (embedded(save({"query": "the song ", "passage": "red "})[0], {"document": ""}), (song, plain)),
+        (embedded(save({"query": "red ", "document": "red "})[0], {"query": "the song "}), (song, red)),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_prompts_where_none_are_read(tmp_path):
+    assert message(load_teacher, "cross-encoder:x", prompts={"query": "q: "}) == (
+        "teacher cross-encoder:x takes no prompts; leave them out"
+    )
+    assert "its texts were embedded with prompts, or without" in message(
+        load_teacher, "vectors:x", prompts={"query": "q: "}
+    )

@@ -85,6 +85,15 @@ BINARY = {"idf": "binary"}
             },
             "teacher cross-encoder:x reads query and document together",
         ),
+        (
+            "mlm",
+            {
+                "model": BINARY,
+                "loss": {"ranking": {"kl": 1}},
+                "teachers": {"models": [{"model": "vectors:x", "query_prompt": "query: "}]},
+            },
+            "teacher vectors:x takes no prompts: its texts were embedded with prompts, or without; leave",
+        ),
     ],
 )
 def test_run_and_dry_run_agree(refused, base, changes, message):

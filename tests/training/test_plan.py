@@ -287,6 +287,36 @@ def test_epochs_of_data_that_were_not_counted(recipe):
     assert planned.notes == ("loss.ramp_steps not checked against 2 epochs: the examples were not counted",)
 
 
+def test_sources_with_weights(recipe, tmp_path):
+    row = {"query": "q", "positive": "p", "negatives": ["m", "n"]}
+    many, few = rows_file(tmp_path / "many.jsonl", *[row] * 45), rows_file(tmp_path / "few.jsonl", *[row] * 5)
+    sources = [{"path": many, "weight": 3}, {"path": few, "weight": 1}]
+    training = {"max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2}
+    data = {"train": sources}
+    planned = dry_run(recipe(training=training, data=data, loss={"ramp_steps": 0}), devices=2)
+    # 90 and 10 examples of 2 documents: 6 rounds of 16 in an epoch, 3 steps; 96 of the 100 are seen.
+    assert planned.steps == 6 * 2 and planned.length == "2 epochs, 12 optimizer steps"
+    assert planned.mixture == (
+        f"{many}: 90 examples, 75 % of the training, each seen about 1.6 times",
+        f"{few}: 10 examples, 25 % of the training, each seen about 4.8 times",
+    )
+    assert f"mixes                 {few}: 10 examples, 25 % of the training" in text_of(planned)
+    assert "an epoch leaves out 4 of 100 examples, which fill no batch of 8 on 2 devices" in planned.notes
+
+    absent = str(tmp_path / "none.jsonl")
+    planned = dry_run(recipe(data={"train": [sources[0], {"path": absent, "weight": 1}]}))
+    assert planned.mixture == ()
+    assert f"data.train: how often a row is seen is not known, {absent} is not there" in planned.notes
+
+    scored = rows_file(tmp_path / "scored.jsonl", {**row, "scores": [3, 2, 1]})
+    loaded = recipe(data={"train": [sources[0], {"path": scored, "weight": 1}]})
+    assert (
+        refusal(loaded)
+        == refusal(loaded, train)
+        == (f"{scored}:1: has scores where the first row has none; give scores to all rows or to none")
+    )
+
+
 def test_a_share_of_the_steps_as_warm_up(recipe):
     assert dry_run(recipe(training={"warmup_steps": 0.25})).warmup_steps == 25
 

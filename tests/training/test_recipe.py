@@ -1,3 +1,4 @@
+import json
 import math
 import re
 import subprocess
@@ -120,6 +121,31 @@ def test_from_python_with_plain_mappings_or_sections():
         Data(train=())
 
 
+def test_sources_with_weights(write, monkeypatch):
+    monkeypatch.setenv("PLACE", "/data")
+    many = {"path": "$PLACE/many.jsonl", "weight": 3}
+    text = MINIMAL.replace("pairs.jsonl", json.dumps([many, {"path": "owner/few", "weight": "1e-1"}]))
+    assert text != MINIMAL
+    recipe = load_recipe(write(text))
+    assert recipe.data.paths == ("/data/many.jsonl", "owner/few") and recipe.data.weights == (3.0, 0.1)
+    assert load_recipe(write(recipe.to_yaml(), "again.yaml")) == recipe
+    plain = load_recipe(write(text), ["data.train=pairs.jsonl"])
+    assert plain.data.train == plain.data.paths == ("pairs.jsonl",) and plain.data.weights is None
+
+
+def test_teachers_with_prompts(write, monkeypatch):
+    monkeypatch.setenv("PLACE", "/models")
+    prompted = {"model": "dense:$PLACE/e5", "query_prompt": "query: ", "document_prompt": "passage: "}
+    asking = {"model": "dense:org/bge", "query_prompt": "Represent: "}
+    changes = ["loss.ranking=kl", f"teachers.models={json.dumps(['bm25:b.json', prompted, asking])}"]
+    recipe = load_recipe(write(MINIMAL), changes)
+    assert recipe.teachers.specs == ("bm25:b.json", "dense:/models/e5", "dense:org/bge")
+    assert recipe.teachers.prompts == [
+        {}, {"query": "query: ", "document": "passage: "}, {"query": "Represent: "},
+    ]  # fmt: skip
+    assert load_recipe(write(recipe.to_yaml(), "again.yaml")) == recipe
+
+
 @pytest.mark.parametrize("value", ["2e-5", "2E-5", "0.00002", "2.0e-5", "2e-05", "'2e-5'", "+2e-5"])
 def test_numbers_as_people_write_them(write, value):
     assert load_recipe(write(MINIMAL), [f"training.learning_rate={value}"]).training["learning_rate"] == 2e-5
@@ -234,6 +260,15 @@ def test_later_overrides_win_and_may_make_a_section(write):
         (["data.train=[]"], "data.train must not be empty"),
         (["data.train=[a, 1]"], "data.train must be text, not 1"),
         (["data.train=3"], "data.train must be a list, not 3"),
+        (["data.train=[{path: a, weight: 1}, b]"], "data.train must give all sources a weight, or none"),
+        (["data.train=[{path: a, weight: 0}]"], "data.train.weight must be more than 0, not 0.0"),
+        (["data.train=[{path: a}]"], "data.train.weight is missing"),
+        (["data.train=[{path: a, wieght: 1}]"], "wieght is not a known key: did you mean data.train.weight?"),
+        (["data.train={path: a, weight: 1}"], "data.train must be a list, not {"),
+        (
+            ["data.train=[{path: a, weight: 1}]", "data.limit=5"],
+            "data.limit must be left out where sources have weights: it would cut off the last of them",
+        ),
         (["data.limit=0"], "data.limit must be at least 1, not 0"),
         (["data.columns={negs: a}"], "data.columns.negs is not a known key: did you mean data.columns.neg"),
         (["data.columns={query: [a, b]}"], "data.columns query names 2 keys; give one"),

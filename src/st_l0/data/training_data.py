@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from st_l0.data.columns import Columns
+from st_l0.data.mixture import Mixture
 from st_l0.data.row_forms import RawRow
 from st_l0.data.rows import check_lookups, find_rows, read_raw_rows
 from st_l0.data.sources import Sources
@@ -32,23 +33,36 @@ class TrainingData(NamedTuple):
         columns: Names of the text columns: ``query``, then ``positive``, ``negative`` or ``negative_1`` to
             ``negative_n``; or ``document_1`` to ``document_n`` where no document is named the positive.
         scored: Whether there are scores.
-        lookup: Where rows of ids find their queries.
+        lookup: Where rows of ids find their texts.
+        mixture: How often the rows of each source are seen, where the sources have weights.
     """
 
     dataset: Dataset
     columns: tuple[str, ...]
     scored: bool
-    lookup: Texts | None = None
+    lookup: _LookUp | None = None
+    mixture: Mixture | None = None
 
     def queries(self) -> list[str]:
         """The queries, each once."""
         found: list[Any] = self.dataset.unique(self.columns[0])  # of what is stored: texts, or row numbers
-        return found if self.lookup is None else list(self.lookup.read(found))
+        return found if self.lookup is None else list(self.lookup.queries.read(found))
+
+    def documents(self) -> Iterator[str]:
+        """The documents, streamed; one may come twice, from two columns."""
+        for name in self.columns[1:]:
+            found: list[Any] = self.dataset.unique(name)
+            if self.lookup is None:
+                yield from found
+                continue
+            for rows in batched(found, _BATCH_ROWS):
+                yield from self.lookup.corpus.read(rows)
 
 
 def read_training_data(
     paths: Sources,
     *,
+    weights: Sequence[float] | None = None,
     corpus: Texts | None = None,
     queries: Texts | None = None,
     columns: Columns | None = None,
@@ -64,6 +78,8 @@ def read_training_data(
     Args:
         paths: Sources of rows, and their forms: see `read_rows`. All rows must name a positive, or none; all
             must have scores, or none.
+        weights: A positive number for each of ``paths``: its share of the examples of a training, see
+            `Mixture`. ``None``: every row is seen equally often.
         corpus: Documents by id, for rows of ids.
         queries: Queries by id, for rows of ids.
         columns: Names of the keys, where they are others than those of `read_rows`.
@@ -73,31 +89,69 @@ def read_training_data(
             ones where the list is ordered, as the reference implementation does. What is left over is
             dropped. ``None``: a row is a group, and all must have the same number of documents.
         score_scale: The scores are multiplied by it.
-        limit: Groups to read at most; ``None`` reads all.
+        limit: Groups to read at most; ``None`` reads all. Not with ``weights``.
 
     Raises:
         InputError: see `read_rows`; rows differ where they must not, a row is too short for a group, there is
-            no row at all, or a setting is out of its range.
+            no row at all, a source whose weight is too small for a single example, or a setting is out of its
+            range.
     """
     from datasets import concatenate_datasets
 
     check_lookups(corpus, queries)
     _check_settings(documents_per_query, score_scale, limit)
-    groups = islice(_groups(paths, corpus, queries, columns, documents_per_query), limit)
+    sources = _one_by_one(paths, weights, limit)
+    form = _Form(documents_per_query)
     parts: list[Dataset] = []
+    counts = [0] * len(sources)
     names: tuple[str, ...] = ()
-    for batch in batched(groups, _BATCH_ROWS):  # Arrow holds a text in a fraction of the memory of Python
-        names = names or column_names(len(batch[0].documents), batch[0].has_positive)
-        parts.append(_to_arrow(names, batch, score_scale))
-    if not parts:
-        raise InputError(f"{_in_words(paths)}: no training data; give at least one row")
+    for number, source in enumerate(sources):
+        groups = islice(_groups(source, corpus, queries, columns, form), limit)
+        for batch in batched(groups, _BATCH_ROWS):  # Arrow holds a text in a fraction of the memory of Python
+            names = names or column_names(len(batch[0].documents), batch[0].has_positive)
+            parts.append(_to_arrow(names, batch, score_scale))
+            counts[number] += len(batch)
+        _refuse_nothing(source, counts[number])
     dataset = concatenate_datasets(parts)
     scored = "scores" in dataset.column_names
     if score_scale != 1 and not scored:
         raise InputError(f"score_scale is {score_scale:g}, but the rows hold no scores; leave it out")
-    if corpus is not None and queries is not None:
-        dataset = dataset.with_transform(_LookUp(corpus, queries))
-    return TrainingData(dataset, names, scored, queries)
+    lookup = None if corpus is None or queries is None else _LookUp(corpus, queries)
+    if lookup is not None:
+        dataset = dataset.with_transform(lookup)
+    mixture = None if weights is None else _mixture(sources, counts, weights)
+    return TrainingData(dataset, names, scored, lookup, mixture)
+
+
+def count_examples(
+    paths: Sequence[str],
+    weights: Sequence[float],
+    *,
+    by_id: bool,
+    columns: Columns | None = None,
+    documents_per_query: int | None = None,
+) -> Mixture:
+    """The mixture that `read_training_data` would make, without the texts; arguments as there.
+
+    Args:
+        paths: Sources of rows.
+        weights: One for each.
+        by_id: Whether the rows hold ids or texts.
+        columns: Names of the keys.
+        documents_per_query: Documents of a group.
+
+    Raises:
+        InputError: As of `read_training_data`, but for what only a look into corpus and queries shows.
+    """
+    sources = _one_by_one(paths, weights, None)
+    form = _Form(documents_per_query)
+    counts = [0] * len(sources)
+    for number, source in enumerate(sources):
+        rows = read_raw_rows(source, by_id=by_id, columns=columns)
+        for row in track(rows, "counting", unit="rows", delay=2):
+            counts[number] += len(form.groups(row))
+        _refuse_nothing(source, counts[number])
+    return _mixture(sources, counts, weights)
 
 
 class _Group(NamedTuple):
@@ -134,6 +188,35 @@ def _check_settings(documents_per_query: int | None, score_scale: float, limit: 
         raise InputError(f"score_scale is {score_scale}; give a finite number above 0")
 
 
+def _one_by_one(paths: Sources, weights: Sequence[float] | None, limit: int | None) -> list[Sources]:
+    """The sources, each to be counted: all as one where they have no weights."""
+    if weights is None:
+        return [paths]
+    if isinstance(paths, (str, Path)) or not isinstance(paths, Sequence) or len(paths) != len(weights):
+        raise InputError("weights are for a list of sources: give a weight for each of them")
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise InputError(f"weights are {', '.join(map(str, weights))}; give finite numbers above 0")
+    if limit is not None:
+        raise InputError("limit would cut off the last of the sources: leave it or the weights out")
+    return [[path] for path in paths]
+
+
+def _refuse_nothing(source: Sources, count: int) -> None:
+    if not count:
+        raise InputError(f"{_in_words(source)}: no training data; give at least one row")
+
+
+def _mixture(sources: Sequence[Sources], counts: Sequence[int], weights: Sequence[float]) -> Mixture:
+    mixture = Mixture(tuple(counts), tuple(weights))
+    for source, given in zip(sources, mixture.given(), strict=True):
+        if not given:
+            raise InputError(
+                f"{_in_words(source)}: its weight gives it none of the {sum(counts):,} examples of an epoch; "
+                "raise it, or leave the source out"
+            )
+    return mixture
+
+
 def _in_words(sources: Sources) -> str:
     one = [sources] if isinstance(sources, (str, Path)) else sources
     paths = [str(path) for path in one if isinstance(path, (str, Path))] if isinstance(one, Sequence) else []
@@ -141,15 +224,11 @@ def _in_words(sources: Sources) -> str:
 
 
 def _groups(
-    paths: Sources, corpus: Texts | None, queries: Texts | None, columns: Columns | None, size: int | None
+    paths: Sources, corpus: Texts | None, queries: Texts | None, columns: Columns | None, form: _Form
 ) -> Iterator[_Group]:
     rows = read_raw_rows(paths, by_id=corpus is not None, columns=columns)
-    first: RawRow | None = None
     for row in track(rows, "reading", unit="rows", delay=2):
-        first = first or row
-        _refuse_difference(row, first, size)
-        refuse_too_few(row, size)
-        members = _members(len(row.documents), size, row.has_positive)
+        members = form.groups(row)
         query: str | int = row.query
         documents: Sequence[str | int] = row.documents
         if corpus is not None and queries is not None:
@@ -158,6 +237,25 @@ def _groups(
         for group in members:
             scores = None if row.scores is None else [row.scores[member] for member in group]
             yield _Group(row.has_positive, query, [documents[member] for member in group], scores)
+
+
+class _Form:
+    """The form that all rows have, that of the first one, and the groups that a row is cut into."""
+
+    def __init__(self, size: int | None) -> None:
+        self._size = size
+        self._first: RawRow | None = None
+
+    def groups(self, row: RawRow) -> list[tuple[int, ...]]:
+        """Positions of the documents of each group of a row.
+
+        Raises:
+            InputError: The row has another form, or too few documents.
+        """
+        self._first = self._first or row
+        _refuse_difference(row, self._first, self._size)
+        refuse_too_few(row, self._size)
+        return _members(len(row.documents), self._size, row.has_positive)
 
 
 @cache

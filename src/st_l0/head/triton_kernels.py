@@ -67,10 +67,10 @@ def forward(
         needs_winners: Whether `backward` will follow; without, a fifth of the time is saved.
 
     Returns:
-        Values ``(documents, vocabulary)`` in the dtype of ``hidden``, and winners of the same shape, int32
-        (``None`` if they are not needed): the row of ``hidden`` that holds the max, the first one at a tie; no
-        meaning where the value is 0.
-        A document without tokens is all zeros. A NaN among its logits makes a value NaN, as in torch.
+        Values ``(documents, vocabulary)`` in the dtype of ``hidden``, and winners of the same shape, int32:
+        the row of ``hidden`` that holds the max, the first one at a tie; no meaning where the value is 0.
+        ``None`` if they are not needed. A document without tokens is all zeros. A NaN among its logits makes
+        a value NaN, as in torch.
 
     Raises:
         TypeError: ``hidden`` has another dtype, or ``weight`` not the same.

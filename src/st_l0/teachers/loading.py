@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -23,7 +23,12 @@ from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.encoder.weights import LENIENT, check_numbers, check_used
 from st_l0.errors import InputError
 from st_l0.teachers.bm25_teacher import BM25Teacher
-from st_l0.teachers.model_teachers import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
+from st_l0.teachers.model_teachers import (
+    CrossEncoderTeacher,
+    DenseTeacher,
+    Seq2SeqTeacher,
+    SparseTeacher,
+)
 from st_l0.teachers.stored_vectors import VectorTeacher
 from st_l0.teachers.teacher import Teacher
 from st_l0.utils.paths import local_name
@@ -49,6 +54,7 @@ def load_teacher(
     batch_size: int = 32,
     hub_options: HubOptions | None = None,
     trust_remote_code: bool = False,
+    prompts: Mapping[str, str] | None = None,
 ) -> Teacher:
     """Load a teacher.
 
@@ -62,9 +68,12 @@ def load_teacher(
         batch_size: Texts that the model reads at once (pairs, for ``cross-encoder`` and ``seq2seq``).
         hub_options: Token, revision and the like for the Hub.
         trust_remote_code: Whether code that comes with the model may run; read it first.
+        prompts: What a ``dense`` or ``sparse`` model reads before a ``query`` or ``document``, in place of
+            its own prompts (those in its ``config_sentence_transformers.json``).
 
     Raises:
-        InputError: The kind is unknown, there is no such model, or it is not of that kind.
+        InputError: The kind is unknown, there is no such model, it is not of that kind, or a kind that takes
+            no prompts is given some.
 
     Example:
         >>> teacher = load_teacher("sparse:models/st-l0-mini", device="cpu")
@@ -73,14 +82,40 @@ def load_teacher(
         True
     """
     kind, model = split_spec(spec)
+    check_prompts(spec, prompts or {})
     hub_options = (hub_options or HubOptions()).trusting(trust_remote_code)
     try:
         with nullcontext() if kind in ("bm25", "vectors") else loading_errors(model, hub_options):
             if kind not in ("bm25", "vectors"):
                 _check_kind(kind, model, hub_options)
-            return _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
+            teacher = _LOADERS[kind](spec, model, device or get_device_name(), batch_size, hub_options)
+        if isinstance(teacher, (DenseTeacher, SparseTeacher)):
+            saved: dict[str, Any] = teacher.model.prompts
+            saved |= {"document": _document_prompt(saved), **(prompts or {})}
+        return teacher
     except InputError as error:
         raise InputError(f"teacher {spec}: {error}") from error
+
+
+def check_prompts(spec: str, prompts: Mapping[str, str]) -> None:
+    """Refuse prompts for a teacher that takes none.
+
+    Raises:
+        InputError: It does not.
+    """
+    kind, _ = split_spec(spec)
+    if prompts and kind not in ("dense", "sparse"):
+        stored = ": its texts were embedded with prompts, or without" if kind == "vectors" else ""
+        raise InputError(f"teacher {spec} takes no prompts{stored}; leave them out")
+
+
+def _document_prompt(prompts: Mapping[str, Any]) -> str:
+    """What a model reads before a document, by any of the names that sentence-transformers looks for.
+
+    It adds an empty ``document`` to what a model has saved, and takes that before a ``passage``.
+    """
+    found = (prompts.get(name) for name in ("document", "passage", "corpus"))
+    return next(filter(None, found), "")
 
 
 def _check_kind(kind: str, model: str, hub_options: HubOptions) -> None:

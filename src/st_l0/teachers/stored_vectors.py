@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ def write_vectors(
     """Embed texts with a dense teacher into the folder of a teacher ``vectors:FOLDER``.
 
     The folder holds ``vectors.npy``, ``(texts, dims)``, of unit length, float16; ``keys.npy``, a digest of
-    each text and its side, sorted; and ``vectors.json``, which names the teacher and has the SHA-256 of both.
+    each text and its side, sorted; and ``vectors.json``, which names the teacher and its prompts and has the
+    SHA-256 of both.
     It appears whole or not at all.
 
     Args:
@@ -60,7 +61,12 @@ def write_vectors(
         with replace_folder(output, _KIND) as folder:
             np.save(folder / _FILES[0], keys)
             np.save(folder / _FILES[1], vectors)
-            record = {"teacher": teacher.name, PARTS: [digest(folder / name) for name in _FILES]}
+            prompts = {side: teacher.model.prompts.get(side, "") for side in get_args(Side)}
+            record = {
+                "teacher": teacher.name,
+                "prompts": prompts,
+                PARTS: [digest(folder / name) for name in _FILES],
+            }
             (folder / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
@@ -122,6 +128,10 @@ class VectorTeacher(EmbeddingTeacher):
             problem = f"{self._folder}: the {side} {texts[missing[0]]!r:.60} was not embedded"
             raise InputError(f"{problem}; embed all texts of the training data")
         return torch.from_numpy(self._vectors[rows].astype(np.float32))
+
+    def knows(self, texts: list[str], side: Side) -> np.ndarray:
+        """Which texts were embedded; ``(texts,)``, bool."""
+        return self._rows.find(texts, side) >= 0
 
     def _pairs(self, queries: Tensor, documents: Tensor) -> Tensor:
         return (queries * documents).sum(1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from st_l0.data import TrainingData, open_texts, read_documents, read_training_data
+from st_l0.data import TrainingData, choose_sentences, open_texts, read_documents, read_training_data
 from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.idf import read_idf
 from st_l0.encoder.learned_queries import fix_query_table, train_query_table, trained_parameter
@@ -34,14 +34,15 @@ from st_l0.losses import (
 )
 from st_l0.losses.regularizers import Regularizer
 from st_l0.training.checks import check_scores, check_teachers, is_trained_encoder
+from st_l0.training.data_settings import Data
 from st_l0.training.loss_settings import Loss
-from st_l0.training.recipe import Data, Recipe
+from st_l0.training.recipe import Recipe
+from st_l0.utils.distributed import rank
 from st_l0.utils.progress import write
 
 if TYPE_CHECKING:
     from st_l0.teachers import EnsembleTeacher, QueryPool
 
-_ROWS = 4096  # of the data, looked up together
 _REGULARIZERS = {"flops": FlopsLoss, "l1": L1Loss}
 
 
@@ -53,7 +54,8 @@ def read_data(settings: Data) -> TrainingData:
         sources["corpus"] = open_texts(settings.corpus, "corpus", **options)
         sources["queries"] = open_texts(settings.queries, "queries", **options)
     return read_training_data(
-        settings.train,
+        settings.paths,
+        weights=settings.weights,
         columns=settings.columns,
         documents_per_query=settings.documents_per_query,
         score_scale=settings.score_scale,
@@ -203,9 +205,12 @@ def build_teacher(recipe: Recipe, model: SparseEncoder, data: TrainingData) -> E
         "batch_size": settings.batch_size,
         "trust_remote_code": settings.trust_remote_code,
     }
-    teachers = [load_teacher(spec, device=device, **options) for spec in settings.models]
+    teachers = [
+        load_teacher(spec, device=device, prompts=prompts, **options)
+        for spec, prompts in zip(settings.specs, settings.prompts, strict=True)
+    ]
     vocabulary = encoder_modules(model).tokenizer.get_vocab()
-    for spec, teacher in zip(settings.models, teachers, strict=True):
+    for spec, teacher in zip(settings.specs, teachers, strict=True):
         if teacher.vocabulary is not None and teacher.vocabulary != vocabulary:
             raise InputError(
                 f"teacher {spec} has another vocabulary ({len(teacher.vocabulary)} tokens) than the model "
@@ -233,12 +238,14 @@ def build_pool(
     from st_l0.teachers import QueryPool
 
     queries, modules = data.queries(), encoder_modules(model)
+    if recipe.teachers.sentence_queries:
+        queries += _sentences(recipe, teacher, data, queries)
     table: Any = modules.query
     fixed = None if trained_parameter(modules) is not None else table.weight.detach().clone().to(device)
     pool = QueryPool(
         teacher,
         queries,
-        _documents(data),
+        data.documents(),
         recipe.teachers.extra_queries,
         tokens=model.query_tokens,
         weights=lambda: table.weight if fixed is None else fixed,
@@ -251,9 +258,27 @@ def build_pool(
     return pool
 
 
-def _documents(data: TrainingData) -> Iterator[str]:
-    """All documents, those that occur in several rows more than once."""
-    for start in range(0, len(data.dataset), _ROWS):
-        rows = data.dataset[start : start + _ROWS]
-        for column in data.columns[1:]:
-            yield from rows[column]
+def _sentences(recipe: Recipe, teacher: EnsembleTeacher, data: TrainingData, known: list[str]) -> list[str]:
+    """Sentences of the training documents for the pool, all of which every teacher can embed."""
+    from st_l0.teachers.stored_vectors import VectorTeacher
+
+    stored = [member for member in teacher.teachers if isinstance(member, VectorTeacher)]
+    number = cast(Any, recipe.teachers).sentence_queries
+
+    def usable(texts: list[str]) -> Any:
+        return np.logical_and.reduce([member.knows(texts, "query") for member in stored])
+
+    found = choose_sentences(
+        data.documents(), number, seed=recipe.seed, others=set(known), usable=usable if stored else None
+    )
+    if len(found) < number:
+        names = " and ".join(member.name for member in stored)
+        said = f"teachers.sentence_queries is {number:,}, and the training documents have {len(found):,}"
+        said += f" of which {names} hold vectors as queries" if stored else ""
+        if not found:
+            raise InputError(
+                f"{said}: leave it out" + (", or let write_vectors embed some" if stored else "")
+            )
+        if rank() == 0:
+            write(said)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from st_l0.errors import InputError
-from st_l0.teachers.loading import split_spec
+from st_l0.teachers.loading import check_prompts, split_spec
 from st_l0.training.recipe import Model, Recipe, Teachers
 from st_l0.utils.files import FileKind, check_file, check_folder
 from st_l0.utils.paths import local_path
@@ -58,13 +58,14 @@ def check_scores(recipe: Recipe, scored: bool | None, place: str = "") -> None:
 
 
 def check_teachers(settings: Teachers) -> None:
-    """Refuse teachers of unknown kinds, and those that cannot find queries where queries are to be found.
+    """Refuse teachers of unknown kinds, and those that cannot do what is asked of them.
 
     Raises:
-        InputError: There is one.
+        InputError: There is one: it cannot find queries, or takes no prompts.
     """
-    for spec in settings.models:
+    for spec, prompts in zip(settings.specs, settings.prompts, strict=True):
         kind, _ = split_spec(spec)
+        check_prompts(spec, prompts)
         if settings.extra_queries and kind in ("cross-encoder", "seq2seq"):
             raise InputError(
                 f"teacher {spec} reads query and document together: leave teachers.extra_queries out"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import yaml
 
+from st_l0.training.data_settings import Data
 from st_l0.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def training_facts(
     facts = {
         "Start": _name(recipe.model.base_model),
         "Query weights": _query_weights(recipe),
-        "Data": ", ".join(map(_name, recipe.data.train)),
+        "Data": _data(recipe.data),
         "Examples": f"{len(data.dataset):,}, each a query and {len(data.columns) - 1} documents",
-        "Teachers": ", ".join(map(_name, recipe.teachers.models)) if recipe.teachers else None,
+        "Teachers": ", ".join(map(_name, recipe.teachers.specs)) if recipe.teachers else None,
         "Ranking loss": ", ".join(loss.ranking),
         "Penalty on documents": f"λ {loss.document_regularizer_weight:g} ({card_loss(trainer.loss)})",
         "Target": sparsity,
@@ -72,6 +73,17 @@ def training_facts(
         "citations": dict(card.citations),
         "tags": [tag for tag in card.tags if tag.startswith(("loss:", "dataset_size:"))],
     }
+
+
+def _data(settings: Data) -> str:
+    names = list(map(_name, settings.paths))
+    if settings.weights is not None:
+        total = sum(settings.weights)
+        names = [
+            f"{name} ({100 * weight / total:.3g} %)"
+            for name, weight in zip(names, settings.weights, strict=True)
+        ]
+    return ", ".join(names)
 
 
 def card_loss(loss: Any) -> str:

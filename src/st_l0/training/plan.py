@@ -10,21 +10,24 @@ from typing import Any
 import torch
 
 from st_l0.data.arrow import is_hub_name
+from st_l0.data.mixture import Mixture
 from st_l0.data.row_forms import RawRow
 from st_l0.data.rows import read_raw_rows
 from st_l0.data.texts import check_texts
-from st_l0.data.training_data import column_names, refuse_too_few
+from st_l0.data.training_data import column_names, count_examples, refuse_too_few
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.losses import convert_weight
 from st_l0.training.arguments import route_columns, training_arguments, training_steps
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
+from st_l0.training.data_settings import Data
 from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.loss_settings import Loss
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
+from st_l0.training.mixing import in_words as mixed_in_words
 from st_l0.training.pool_plan import PoolPlan, plan_pool
-from st_l0.training.recipe import Data, Recipe
+from st_l0.training.recipe import Recipe
 from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import in_words
 
@@ -46,6 +49,8 @@ class Plan:
         max_seq_length: Tokens after which a document is cut, never more than the model has positions.
         trainable_parameters: Exact number, those of the queries among them.
         sources: Each path or Hub name that the recipe reads, and where it is.
+        mixture: Of each source of training data that has a weight, its examples, its share of the training,
+            and how often each example is seen; where they were counted.
         documents_per_query: Documents of a training example.
         documents_per_query_from: How that is known.
         teacher_scores: Where the ranking loss gets them.
@@ -76,6 +81,7 @@ class Plan:
     max_seq_length: int
     trainable_parameters: int | None
     sources: tuple[tuple[str, str], ...]
+    mixture: tuple[str, ...]
     documents_per_query: int
     documents_per_query_from: str
     teacher_scores: str
@@ -103,7 +109,8 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     """Check all of a recipe that can be checked without data, weights and a GPU, and add it up.
 
     The small files of the base model are read where they are there or can be fetched, and the first row of
-    training data that is on this machine. What is not there yet is noted, not refused.
+    training data that is on this machine; all rows, to count them, where sources have weights. What is not
+    there yet is noted, not refused.
 
     Args:
         recipe: What would be trained.
@@ -140,7 +147,8 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     if documents_from != _GUESS:
         check_batch(recipe, documents, at_once)
     per_step = at_once * arguments.gradient_accumulation_steps
-    steps, length = _length(recipe, arguments, devices, notes)
+    mixture = _mixture(recipe.data, notes)
+    steps, length = _length(recipe, arguments, devices, mixture, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
     if loss.target_active_dims is not None and loss.target_active_dims < (loss.threshold or 0):
         notes.append(f"loss.target_active_dims: documents of up to {loss.threshold} active dims pay nothing")
@@ -159,6 +167,9 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         max_seq_length=max_seq_length,
         trainable_parameters=None if base is None else base.parameters + base.query_parameters,
         sources=_sources(recipe),
+        mixture=()
+        if mixture is None
+        else tuple(mixed_in_words(mixture, recipe.data.paths, None if steps is None else steps * per_step)),
         documents_per_query=documents,
         documents_per_query_from=documents_from,
         teacher_scores=_teacher_scores(recipe, row),
@@ -200,7 +211,7 @@ def _arguments(recipe: Recipe, notes: list[str]) -> Any:
 
 def _first_row(settings: Data) -> RawRow | None:
     """First row of the training data, where the first source is on this machine."""
-    first = settings.train[0]
+    first = settings.paths[0]
     if not Path(first).exists():
         return None
     if settings.corpus is not None and settings.queries is not None:
@@ -230,20 +241,40 @@ def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
             return "none needed"
         return "in the data" if scored else "must be in the data"
     check_teachers(recipe.teachers)
-    return f"live: {' + '.join(recipe.teachers.models)}, times {recipe.teachers.scale:g}"
+    return f"live: {' + '.join(recipe.teachers.specs)}, times {recipe.teachers.scale:g}"
 
 
 def _extra_queries(recipe: Recipe, pool: PoolPlan | None, device: str) -> str:
     if recipe.teachers is None or pool is None:
         return "none"
-    return pool.in_words(recipe.teachers.extra_queries, device)
+    sentences = recipe.teachers.sentence_queries
+    more = f"; {sentences:,} of them sentences of documents" if sentences else ""
+    return pool.in_words(recipe.teachers.extra_queries, device) + more
 
 
-def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> tuple[int | None, str]:
-    limit = recipe.data.limit
-    most = None if limit is None else training_steps(arguments, limit, devices=devices)
-    if limit is not None and (lost := left_out(arguments, limit, devices=devices)):
-        notes.append(f"{lost} (if data.limit is reached)")
+def _mixture(settings: Data, notes: list[str]) -> Mixture | None:
+    if settings.weights is None:
+        return None
+    gone = [path for path in settings.paths if not Path(path).exists()]
+    if gone:
+        notes.append(f"data.train: how often a row is seen is not known, {gone[0]} is not there")
+        return None
+    return count_examples(
+        settings.paths,
+        settings.weights,
+        by_id=settings.corpus is not None,
+        columns=settings.columns,
+        documents_per_query=settings.documents_per_query,
+    )
+
+
+def _length(
+    recipe: Recipe, arguments: Any, devices: int, mixture: Mixture | None, notes: list[str]
+) -> tuple[int | None, str]:
+    examples = recipe.data.limit if mixture is None else sum(mixture.counts)
+    most = None if examples is None else training_steps(arguments, examples, devices=devices)
+    if examples is not None and (lost := left_out(arguments, examples, devices=devices)):
+        notes.append(lost if mixture is not None else f"{lost} (if data.limit is reached)")
     if arguments.max_steps > 0:
         return int(arguments.max_steps), f"{arguments.max_steps:,} optimizer steps"
     epochs = f"{arguments.num_train_epochs:g} epochs"
@@ -253,6 +284,8 @@ def _length(recipe: Recipe, arguments: Any, devices: int, notes: list[str]) -> t
         per_step = arguments.per_device_train_batch_size * devices * arguments.gradient_accumulation_steps
         return None, f"{epochs} of (examples / {per_step:,}) optimizer steps"
     recipe.check_steps(most)
+    if mixture is not None:
+        return most, f"{epochs}, {most:,} optimizer steps"
     return most, f"{epochs}, by data.limit at most {most:,} optimizer steps"
 
 
@@ -304,8 +337,8 @@ def _evaluation(recipe: Recipe, steps: int | None, documents_per_step: int) -> s
 
 def _sources(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     settings = recipe.data
-    teachers = [spec.partition(":")[2] for spec in recipe.teachers.models] if recipe.teachers else []
-    names = (*settings.train, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
+    teachers = [spec.partition(":")[2] for spec in recipe.teachers.specs] if recipe.teachers else []
+    names = (*settings.paths, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
     names += recipe.evaluation.collections if recipe.evaluation else ()
     names += recipe.loss.target_sample.collections if recipe.loss.target_sample else ()
     return tuple((name, _state(name)) for name in dict.fromkeys(filter(None, names)))

@@ -30,6 +30,8 @@ def _lines(planned: Plan) -> Iterator[tuple[str, str]]:
     yield "trained parameters", "not known" if count is None else f"{count:,}"
     for source, state in planned.sources:
         yield "reads", f"{source} ({state})"
+    for line in planned.mixture:
+        yield "mixes", line
     yield "documents per query", f"{planned.documents_per_query} ({planned.documents_per_query_from})"
     yield (
         "batch",

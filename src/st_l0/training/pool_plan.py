@@ -61,11 +61,12 @@ def plan_pool(
     """
     teachers = recipe.teachers
     assert teachers is not None
-    specs = [split_spec(spec) for spec in teachers.models]
+    specs = [split_spec(spec) for spec in teachers.specs]
     shapes = {path: _vectors(path) for kind, path in specs if kind == "vectors"}
     limit, counts = recipe.data.limit, [shape[0] for shape in shapes.values() if shape is not None]
     # The vectors are of queries and documents, so that neither can be more.
-    all_queries = min([*counts, *([] if limit is None else [limit])], default=None)
+    most = [] if limit is None else [limit + teachers.sentence_queries]
+    all_queries = min([*counts, *most], default=None)
     largest = largest_pool(device)
     queries = largest if all_queries is None else min(largest, all_queries)
     near = NEAREST * len(specs) * documents

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from st_l0.data.columns import WORDS, column_problem
+from st_l0.training.data_settings import Data
 from st_l0.training.evaluation_settings import Evaluation
 from st_l0.training.loss_settings import Loss
 from st_l0.training.recipe_files import find_recipe
@@ -87,45 +87,23 @@ class Model(Section):
 
 
 @dataclass(frozen=True)
-class Data(Section):
-    """What to train on.
+class PromptedTeacher(Section):
+    """A teacher that wants something before its texts, and does not say so itself.
 
     Attributes:
-        train: Paths or Hub names of the training data, at least one; a single string stands for a list of
-            one.
-        corpus: Where rows of ids find the texts of documents: a BEIR folder, a file or a Hub name.
-        queries: The same for the texts of queries.
-        repair_latin1: Whether texts of ``corpus`` and ``queries`` that are UTF-8 read as latin1 are repaired
-            (some of MS MARCO on the Hub are).
-        documents_per_query: Documents of a training example; rows with more are cut into several. ``None``:
-            every row has the same number, and is one example.
-        score_scale: Factor of the teacher scores that the rows hold.
-        limit: Training examples to use at most; ``None`` uses all.
-        columns: Our words to the keys that hold them, such as ``{positive: passage_text}``, for keys of other
-            names (see `st_l0.data.read_rows`); under ``ignore`` those that hold nothing of a row;
-            ``corpus_id``, ``corpus_text``, ``queries_id`` … are fields of ``corpus`` and ``queries``.
+        model: ``kind:model``, dense or sparse.
+        query_prompt: What it reads before a query, such as ``"query: "``; ``None``: what the model says.
+        document_prompt: The same before a document.
     """
 
-    train: tuple[str, ...] = field(metadata=_PATH)
-    corpus: str | None = field(default=None, metadata=_PATH)
-    queries: str | None = field(default=None, metadata=_PATH)
-    repair_latin1: bool = False
-    documents_per_query: int | None = field(default=None, metadata={"at_least": 1})
-    score_scale: float = field(default=1.0, metadata={"more_than": 0})
-    limit: int | None = field(default=None, metadata={"at_least": 1})
-    columns: dict[str, Any] = field(
-        default_factory=dict, metadata={"entries": lambda: dict.fromkeys(WORDS, tuple[str, ...])}
-    )
+    model: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if problem := column_problem(self.columns, lookups=self.corpus is not None):
-            raise SettingError(problem, ("columns",))
-        if (self.corpus is None) != (self.queries is None):
-            missing = "corpus" if self.corpus is None else "queries"
-            raise SettingError("is missing: rows of ids need both corpus and queries", (missing,))
-        if self.repair_latin1 and self.corpus is None:
-            raise SettingError("is of no use: it repairs the texts of corpus and queries", ("repair_latin1",))
+        (model,) = local_teachers((self.model,))
+        object.__setattr__(self, "model", model)
 
 
 @dataclass(frozen=True)
@@ -134,22 +112,28 @@ class Teachers(Section):
 
     Attributes:
         models: ``kind:model`` each, such as ``dense:Alibaba-NLP/gte-large-en-v1.5``; kinds are dense, sparse,
-            cross-encoder, seq2seq, bm25 and vectors, see `st_l0.teachers.load_teacher`.
+            cross-encoder, seq2seq, bm25 and vectors, see `st_l0.teachers.load_teacher`. Where an embedding
+            model wants a prompt that it does not say itself (``prompts`` of its
+            ``config_sentence_transformers.json``), ``{model: …, query_prompt: …, document_prompt: …}``.
         weights: What each counts in the mean; ``None``: all the same.
         scale: What the mean of the scores, each min-max normalised to 0 … 1 per query, is multiplied by.
         batch_size: Texts that a teacher takes at once.
         trust_remote_code: Whether code that comes with a teacher may run; read it first.
+        sentence_queries: Sentences of the training documents, at most, that join the queries of the training
+            data in what ``extra_queries`` are found among; which, follows from ``seed``. Where a teacher's
+            vectors are stored, out of the sentences that have some.
         extra_queries: Queries of the training data, at most, that the documents of a device's batch are
             ranked for beside its own: drawn from the 32 that each teacher finds nearest to each of them, or
             ``"all"`` of these. They cost a lookup each where the queries run no model. Only for teachers that
             embed, with ``loss.in_batch_negatives``, and for ``kl``.
     """
 
-    models: tuple[str, ...] = field(metadata={"then": local_teachers})
+    models: tuple[str | PromptedTeacher, ...] = field(metadata={"then": local_teachers})
     weights: tuple[float, ...] | None = None
     scale: float = field(default=30.0, metadata={"more_than": 0})
     batch_size: int = field(default=32, metadata={"at_least": 1})
     extra_queries: int | Literal["all"] = field(default=0, metadata={"at_least": 0})
+    sentence_queries: int = field(default=0, metadata={"at_least": 0})
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -158,6 +142,24 @@ class Teachers(Section):
             len(self.weights) == len(self.models) and all(weight > 0 for weight in self.weights)
         ):
             raise SettingError("must be as many positive numbers as there are models", ("weights",))
+        if self.sentence_queries and not self.extra_queries:
+            raise SettingError("is of no use without extra_queries", ("sentence_queries",))
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """``models`` without prompts."""
+        return tuple(one.model if isinstance(one, PromptedTeacher) else one for one in self.models)
+
+    @property
+    def prompts(self) -> list[dict[str, str]]:
+        """For each model the prompts that the recipe gives it, by ``query`` and ``document``."""
+        pairs = [
+            {"query": one.query_prompt, "document": one.document_prompt}
+            if isinstance(one, PromptedTeacher)
+            else {}
+            for one in self.models
+        ]
+        return [{side: text for side, text in pair.items() if text is not None} for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -269,14 +271,14 @@ class Recipe(Section):
         `load_recipe` reads it back to an equal recipe.
         """
         plain: dict[str, Any] = without_secrets(dataclasses.asdict(self))
-        plain["data"]["train"] = list(self.data.train)
+        plain["data"]["train"] = list(plain["data"]["train"])
         plain["data"]["columns"] = {word: list(keys) for word, keys in self.data.columns.items()}
         if self.evaluation is not None:
             plain["evaluation"]["collections"] = list(self.evaluation.collections)
         if self.loss.target_sample is not None:
             plain["loss"]["target_sample"]["collections"] = list(self.loss.target_sample.collections)
         if self.teachers is not None:
-            plain["teachers"]["models"] = list(self.teachers.models)
+            plain["teachers"]["models"] = list(plain["teachers"]["models"])
             if self.teachers.weights is not None:
                 plain["teachers"]["weights"] = list(self.teachers.weights)
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

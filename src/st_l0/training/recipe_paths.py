@@ -26,11 +26,15 @@ def local_names(value: Any, key: Key = ()) -> Any:
         raise SettingError(f"cannot be used: {error}", key) from None
 
 
-def local_teachers(specs: tuple[str, ...]) -> tuple[str, ...]:
-    """The same of the model in ``kind:model``.
+def local_teachers(specs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same of the model in ``kind:model``; what is no text stays.
 
     Raises:
         SettingError: One cannot be used.
     """
-    pairs = [spec.partition(":") for spec in specs]
-    return tuple(f"{kind}{colon}{local_names(model) if model else model}" for kind, colon, model in pairs)
+    return tuple(_local_teacher(spec) if isinstance(spec, str) else spec for spec in specs)
+
+
+def _local_teacher(spec: str) -> str:
+    kind, colon, model = spec.partition(":")
+    return f"{kind}{colon}{local_names(model) if model else model}"

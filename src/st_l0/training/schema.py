@@ -102,7 +102,8 @@ def _type(hint: Any, metadata: Mapping[str, Any], definitions: dict[str, _Schema
     if origin is tuple:
         item = _type(arguments[0], {}, definitions)
         many = {"type": "array", "items": item, "minItems": 1}
-        return {"anyOf": [item, many]} if arguments[0] is str else many
+        alone = str in (arguments[0], *get_args(arguments[0]))  # which stands for a list of one
+        return {"anyOf": [{"type": "string"}, many]} if alone else many
     if isinstance(hint, type) and issubclass(hint, Section):
         if hint.__name__ not in definitions:
             definitions[hint.__name__] = _section(hint, definitions)

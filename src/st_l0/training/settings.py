@@ -234,6 +234,9 @@ def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
     # In `SchedulerType | str` the text stands for the names of the enum only.
     if any(isinstance(member, type) and issubclass(member, enum.Enum) for member in members):
         members = tuple(member for member in members if member is not str)
+    sections = [member for member in members if isinstance(member, type) and issubclass(member, Section)]
+    if sections and isinstance(value, Mapping):
+        return convert(value, sections[0])
     errors = []
     for member in sorted(members, key=lambda member: member is type(None)):
         try:

@@ -21,12 +21,12 @@ from st_l0.training.checks import RECIPE, WRITTEN, check_batch, check_output
 from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.facts import training_facts
 from st_l0.training.health import HealthWatch, verdict
+from st_l0.training.mixing import in_words
 from st_l0.training.origin import changes, check_origin, origin
 from st_l0.training.recipe import Recipe
 from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
-from st_l0.utils.distributed import launched
 from st_l0.utils.files import replace_file, replace_folder
 from st_l0.utils.progress import write
 from st_l0.utils.resumable import hold_output
@@ -94,10 +94,16 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         check_origin(checkpoint, identity)
     recipe.check_documents(documents_per_query)
     route_columns(arguments, recipe, data.columns)
-    recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
-    if (lost := left_out(arguments, len(data.dataset), devices=arguments.world_size)) and launched() > 1:
+    steps = training_steps(arguments, len(data.dataset), devices=arguments.world_size)
+    recipe.check_steps(steps)
+    lost = left_out(arguments, len(data.dataset), devices=arguments.world_size)
+    if lost is not None and arguments.process_index == 0:
         write(lost)
     at_once = arguments.per_device_train_batch_size * arguments.world_size
+    if data.mixture is not None and arguments.process_index == 0:
+        seen = steps * at_once * arguments.gradient_accumulation_steps
+        for line in in_words(data.mixture, recipe.data.paths, seen):
+            write(line)
     check_batch(recipe, documents_per_query, min(at_once, len(data.dataset)))
     model = build_model(recipe)
     _share_prompts(model, arguments, data.columns)
@@ -120,6 +126,7 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
         ignore_health=recipe.ignore_health,
         evaluation=evaluation,
         target=sparsity,
+        mixture=data.mixture,
         evaluate_anew=any(key.startswith("evaluation.") for key in others),
     )
     if checkpoint is not None and changed:

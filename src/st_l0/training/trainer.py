@@ -25,14 +25,16 @@ from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
 from st_l0.training.evaluation import EvaluationStart, PeriodicEvaluation
 from st_l0.training.health import HealthWatch
 from st_l0.training.log import TrainingLog
+from st_l0.training.mixing import MixedBatchSampler
 from st_l0.training.origin import write_origin
-from st_l0.training.rounds import first_epoch, warn_of_duplicates
+from st_l0.training.rounds import pass_epochs_on, warn_of_duplicates
 from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.utils.distributed import from_first
 from st_l0.utils.progress import write
 from st_l0.utils.stock import remove_autocast, without_autocast
 
 if TYPE_CHECKING:
+    from st_l0.data.mixture import Mixture
     from st_l0.encoder.sparse_encoder import SparseEncoder
     from st_l0.teachers import EnsembleTeacher, QueryPool
 
@@ -61,6 +63,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         evaluation: What is measured, every ``eval_steps`` of the arguments; ``None`` measures nothing.
         evaluate_anew: Whether a training that goes on forgets what was measured before, and what was best.
         target: What moves λ_d, where the recipe asks for a sparsity.
+        mixture: How often the rows of ``train_dataset`` are seen; ``None``: all equally often.
         kwargs: As of `SparseEncoderTrainer`; ``model`` is a `st_l0.SparseEncoder`.
     """
 
@@ -75,6 +78,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         evaluation: PeriodicEvaluation | None = None,
         evaluate_anew: bool = False,
         target: SparsityTarget | None = None,
+        mixture: Mixture | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs["evaluator"] = evaluation
@@ -86,6 +90,7 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         self._in_batch = in_batch_negatives
         self._pool = pool
         self._origin = origin
+        self._mixture = mixture
         self._clock: tuple[float, int] | None = None
         for printing in (PrinterCallback, ProgressCallback):  # which print dictionaries
             self.remove_callback(printing)
@@ -100,14 +105,18 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         if teacher is not None:
             self.data_collator = cast(Any, KeepTexts(self.data_collator))
 
-    def get_batch_sampler(self, *args: Any, **kwargs: Any) -> BatchSampler | None:
+    def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> BatchSampler | None:
         """The sampler of the training data; one without duplicates says which rows that costs."""
-        sampler = super().get_batch_sampler(*args, **kwargs)
-        if isinstance(sampler, NoDuplicatesBatchSampler) and self.is_world_process_zero():
-            devices = self.args.world_size
-            batches = first_epoch(sampler, self.args, devices=devices)
-            warn_of_duplicates(batches, sampler.batch_size, examples=len(sampler.dataset), devices=devices)
-        return sampler
+        make = cast(Callable[..., BatchSampler], super().get_batch_sampler)
+        sampler: Any
+        if self._mixture is None:
+            sampler = shown = make(dataset, *args, **kwargs)
+        else:
+            sampler = MixedBatchSampler(self._mixture, dataset, make, kwargs)
+            _, shown = sampler.of_epoch()
+        if isinstance(shown, NoDuplicatesBatchSampler) and self.is_world_process_zero():
+            warn_of_duplicates(shown, self.args, devices=self.args.world_size)
+        return cast("BatchSampler | None", sampler)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The batches; of a stream each process takes its own.
@@ -117,7 +126,9 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
         """
         if isinstance(self.train_dataset, IterableDataset):
             self.accelerator.dataloader_config.dispatch_batches = False
-        return super().get_train_dataloader()
+        loader = super().get_train_dataloader()
+        pass_epochs_on(loader.batch_sampler)
+        return loader
 
     @property
     def _retrieval_loss(self) -> SparseRetrievalLoss:
