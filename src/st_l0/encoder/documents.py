@@ -25,6 +25,8 @@ from st_l0.utils.stock import (
 _BATCHES_TOKENIZED = 8
 # Texts of a batch at most, in batch sizes: (texts, vocabulary) weights are held, however short the texts are.
 _LARGEST_BATCH = 4
+# Share of tokens, the rest being padding, of a batch that is worth no more than one call of the transformer.
+_FULL = 0.85
 
 
 class _Rows(NamedTuple):
@@ -67,10 +69,53 @@ def packed_states(transformer: Transformer, features: dict[str, Any]) -> tuple[T
     model: Any = bare_model(transformer.model)
     known = forward_arguments(transformer)
     inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
-    hidden: Tensor = model.base_model(**inputs, return_dict=True).last_hidden_state
+
+    def states(inputs: dict[str, Any]) -> Tensor:
+        hidden: Tensor = model.base_model(**inputs, return_dict=True).last_hidden_state
+        return hidden
+
     if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
-        return hidden.squeeze(0), features["cu_seq_lens_q"]
-    return cast("tuple[Tensor, Tensor]", without_padding(hidden, features["attention_mask"]))
+        return states(inputs).squeeze(0), features["cu_seq_lens_q"]
+    mask = features["attention_mask"]
+    groups = _of_like_length(mask) if transformer.training else []  # `encode_texts` batches by length itself
+    if len(groups) < 2:
+        return cast("tuple[Tensor, Tensor]", without_padding(states(inputs), mask))
+    parts = []
+    for texts in groups:
+        rows = rows_of(inputs, mask, texts)
+        parts.append(without_padding(states(rows), rows["attention_mask"])[0])
+    lengths, order = mask.sum(1), torch.cat(groups)
+    begins = torch.empty_like(lengths)
+    begins[order] = lengths[order].cumsum(0) - lengths[order]
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    moves = torch.repeat_interleave(begins - offsets[:-1], lengths)
+    places = moves + torch.arange(len(moves), device=moves.device)
+    return torch.cat(parts).index_select(0, places), offsets.int()
+
+
+def _of_like_length(mask: Tensor) -> list[Tensor]:
+    """Texts that go through the transformer together, so that little of it is padding; none: all at once.
+
+    On a CPU, where a batch of a training saves up to half of the transformer's work. A GPU is busy with a
+    whole batch only, and under FSDP and ZeRO every process has to call the transformer equally often.
+    """
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return []
+    lengths = mask.sum(1)
+    longest_first = lengths.argsort(descending=True, stable=True)
+    if not len(lengths) or lengths.sum() > _FULL * mask.numel() or not lengths.min():
+        return []
+    cuts = pack(lengths[longest_first].numpy(), tokens=mask.numel(), texts=len(lengths))
+    return [longest_first[cut] for cut in cuts]
+
+
+def rows_of(features: dict[str, Any], mask: Tensor, texts: Tensor) -> dict[str, Any]:
+    """The features of some texts of a batch, without the padding that none of them needs."""
+    used = mask[texts].any(0)  # padding may stand on either side
+    return {
+        key: value[texts][:, used] if isinstance(value, Tensor) and value.shape == mask.shape else value
+        for key, value in features.items()
+    }
 
 
 def encode_texts(
@@ -166,16 +211,7 @@ def document_batches(
             lengths[longest_first].numpy(), tokens=batch_size * longest, texts=_LARGEST_BATCH * batch_size
         ):
             chosen = longest_first[cut]
-            used = mask[chosen].any(0)  # padding may stand on either side
-            yield (
-                members[chosen.numpy()],
-                {
-                    key: value[chosen][:, used]
-                    if isinstance(value, Tensor) and value.shape == mask.shape
-                    else value
-                    for key, value in features.items()
-                },
-            )
+            yield members[chosen.numpy()], rows_of(features, mask, chosen)
 
 
 def _active_entries(values: Tensor, members: np.ndarray, max_active_dims: int | None) -> _Rows:
