@@ -100,7 +100,7 @@ def test_there_may_be_fewer(monkeypatch):
 
 def test_documents_are_searched_in_chunks(monkeypatch):
     whole = make_pool(Line(), 7)
-    monkeypatch.setattr(neighbours, "_SCORES", 700)
+    monkeypatch.setattr(neighbours, "_SCORES_ON_CPU", 700)
     assert drawn(make_pool(Line(), 7), ["q3"], ["d3", "d96"]) == drawn(whole, ["q3"], ["d3", "d96"])
 
 
@@ -272,7 +272,7 @@ def batches(folder, mine, number):
 
 def process(rank, meeting, results, folder):
     torch.set_num_threads(1)
-    neighbours._SCORES = 3000  # several chunks, which the processes share
+    neighbours._SCORES_ON_CPU = 3000  # several chunks, which the processes share
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     found = {}
     for name, cut in CUTS.items():
@@ -283,7 +283,7 @@ def process(rank, meeting, results, folder):
 
 
 def test_two_processes_are_one(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(neighbours, "_SCORES", 3000)
+    monkeypatch.setattr(neighbours, "_SCORES_ON_CPU", 3000)
     mp.spawn(process, (str(tmp_path / "meeting"), str(tmp_path), folder), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for number in ("all", 20):
