@@ -26,7 +26,7 @@ from st_l0.training.recipe import Recipe
 from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import SparsityTarget
 from st_l0.training.trainer import RegularizerRamp, SparseRetrievalTrainer
-from st_l0.utils.distributed import launched
+from st_l0.utils.distributed import first_of_run, launched
 from st_l0.utils.files import replace_file, replace_folder
 from st_l0.utils.progress import write
 from st_l0.utils.resumable import hold_output
@@ -95,7 +95,8 @@ def _train(recipe: Recipe, output: Path, resume: bool, changed: bool) -> Path:
     recipe.check_documents(documents_per_query)
     route_columns(arguments, recipe, data.columns)
     recipe.check_steps(training_steps(arguments, len(data.dataset), devices=arguments.world_size))
-    if (lost := left_out(arguments, len(data.dataset), devices=arguments.world_size)) and launched() > 1:
+    lost = left_out(arguments, len(data.dataset), devices=arguments.world_size)
+    if lost and launched() > 1 and first_of_run():
         write(lost)
     at_once = arguments.per_device_train_batch_size * arguments.world_size
     check_batch(recipe, documents_per_query, min(at_once, len(data.dataset)))
