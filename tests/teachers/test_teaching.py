@@ -16,7 +16,7 @@ import st_l0.utils.resumable
 from launching import FORKED, spawn
 from st_l0.data import Row, open_texts, read_rows
 from st_l0.errors import InputError
-from st_l0.teachers import EnsembleTeacher, load_teacher, teach
+from st_l0.teachers import EnsembleTeacher, load_teacher, teach, write_vectors
 
 WORDS = ["snow", "bird", "fish", "ship", "bread", "milk", "gold", "paper", "song", "river", "tree", "moon"]
 
@@ -221,6 +221,28 @@ def test_the_last_process_to_end_says_how_many_rows_there_are(tmp_path, monkeypa
         monkeypatch.setattr(st_l0.utils.resumable, "rank", lambda rank=rank: rank)
         found = content(teach(make_rows(), ensemble(), tmp_path / "taught", chunk_size=2))
         assert len(found) == parts + 1 and json.loads(found["teachers.json"])["rows"] == rows
+
+
+def test_stored_vectors_teach_as_the_model_does(tmp_path, mlm_folder):
+    rows = make_rows(6)
+    dense = load_teacher(f"dense:{mlm_folder}", device="cpu")
+
+    def stored(documents):
+        write_vectors(dense, [row.query for row in rows], documents, tmp_path / "vectors")
+        return EnsembleTeacher([load_teacher(f"vectors:{tmp_path / 'vectors'}")], 5.0)
+
+    ours = stored([text for row in rows for text in row.documents])
+    folder = teach(rows, ours, tmp_path / "taught", chunk_size=4)
+    for row, expected in zip(
+        read_rows(folder),
+        EnsembleTeacher([dense], 5.0).score_lists(
+            [row.query for row in rows], [row.documents for row in rows]
+        ),
+        strict=True,
+    ):
+        assert row.scores == pytest.approx(expected.tolist(), abs=0.02)  # float16
+    teach(rows, ours, folder, chunk_size=4)  # again
+    assert "other weights of vectors" in message(rows, stored(["bread", "milk"]), folder, chunk_size=4)
 
 
 # What is refused

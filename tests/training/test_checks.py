@@ -7,7 +7,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from st_l0.errors import InputError
 from st_l0.training import dry_run, train
-from st_l0.training.recipe import load_recipe
+from st_l0.training.build import build_model
+from st_l0.training.recipe import Recipe, load_recipe
 from tiny_models import WORDS, save_model
 
 
@@ -20,7 +21,8 @@ def models(tmp_path_factory, mlm_folder, idf_weights):
     AutoModel.from_pretrained(mlm_folder).save_pretrained(folder / "headless")
     AutoTokenizer.from_pretrained(mlm_folder).save_pretrained(folder / "headless")
     save_model(SparseEncoder.from_mlm(mlm_folder, idf=idf_weights, device="cpu"), folder / "trained")
-    return {"mlm": mlm_folder, "headless": str(folder / "headless"), "trained": str(folder / "trained")}
+    SparseEncoder.from_mlm(mlm_folder, idf=None, device="cpu").save_pretrained(str(folder / "siamese"))
+    return {"mlm": mlm_folder} | {name: str(folder / name) for name in ("headless", "trained", "siamese")}
 
 
 @pytest.fixture
@@ -63,6 +65,8 @@ BINARY = {"idf": "binary"}
         ("trained", {"model": BINARY}, "is a trained encoder: leave model.idf"),
         ("trained", {"model": {"activation": "relu"}}, "leave model.activation and model.pooling out"),
         ("mlm", {}, "has no query weights"),
+        ("siamese", {}, "has no query weights"),
+        ("siamese", {"model": {**BINARY, "warm_start": "TEXTS"}}, "has an MLM head of its own"),
         ("mlm", {"model": {**BINARY, "warm_start": "TEXTS"}}, "has an MLM head of its own"),
         ("headless", {"model": BINARY}, "has no MLM head: give texts"),
         (
@@ -100,6 +104,30 @@ def test_run_and_dry_run_agree(refused, base, changes, message):
     run, dry = refused(base, changes)
     assert message in run
     assert dry.endswith(run)  # it may say which row it looked at
+
+
+def test_a_siamese_encoder_is_a_start_for_an_inference_free_one(models):
+    import torch
+
+    def build(changes):
+        recipe = Recipe(
+            model={"base_model": models["siamese"], **changes},
+            data={"train": ["none.jsonl"]},
+            loss={"document_regularizer_weight": 0.1},
+            training={"max_steps": 1},
+            output="none",
+        )
+        return build_model(recipe)
+
+    made, own = build(BINARY), build({"queries": "model"})
+    assert (made.inference_free, own.inference_free) == (True, False)
+    texts = list(WORDS[:4])
+    assert torch.equal(made.encode_query(texts).to_dense().sum(1).cpu(), torch.ones(4))
+    documents, theirs = (model.encode_document(texts).to_dense() for model in (made, own))
+    special = own.tokenizer.all_special_ids  # which weigh nothing in an inference-free encoder
+    theirs[:, special] = 0
+    assert torch.equal(documents, theirs)
+    assert documents.any()
 
 
 def test_scores_in_two_places(refused):

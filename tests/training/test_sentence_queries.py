@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from st_l0.data.sentences import sentences_of
 from st_l0.errors import InputError
-from st_l0.teachers import EnsembleTeacher, load_teacher, write_vectors
-from st_l0.training.build import build_pool, read_data
+from st_l0.teachers import EnsembleTeacher, QueryPool, load_teacher, write_vectors
+from st_l0.training.build import build_model, build_pool, read_data
 from st_l0.training.recipe import load_recipe
 from tiny_models import WORDS
 
@@ -56,30 +57,51 @@ def recipe(tmp_path, mlm_folder):
     return load
 
 
-def pool(recipe):
-    teacher = EnsembleTeacher([load_teacher(spec, device="cpu") for spec in recipe.teachers.specs])
-    return build_pool(recipe, teacher, read_data(recipe.data))
+@pytest.fixture(autouse=True)
+def asked(monkeypatch):
+    """The queries that the pools were made of, as they come."""
+    given = []
+
+    class Pool(QueryPool):
+        def __init__(self, teacher, queries, *rest, **options):
+            given.append(list(queries))
+            super().__init__(teacher, queries, *rest, **options)
+
+    monkeypatch.setattr("st_l0.teachers.QueryPool", Pool)
+    return given
+
+
+@pytest.fixture
+def pool(asked):
+    """Function: recipe to its pool, and the queries that it was made of."""
+
+    def build(recipe):
+        teacher = EnsembleTeacher([load_teacher(spec, device="cpu") for spec in recipe.teachers.specs])
+        made = build_pool(recipe, teacher, build_model(recipe), read_data(recipe.data), torch.device("cpu"))
+        return made, asked[-1]
+
+    return build
 
 
 @pytest.mark.parametrize("ids", [False, True])
-def test_sentences_join_the_queries(recipe, capsys, ids):
+def test_sentences_join_the_queries(recipe, pool, capsys, ids):
     assert len(SENTENCES) == 24
-    loaded = recipe(ids=ids)
-    queries = pool(loaded).queries
+    made, queries = pool(recipe(ids=ids))
+    assert (made.queries, made.documents) == (32, 16)
     assert queries[:8] == [row["query"] for row in ROWS]
     assert len(queries) == 32 and set(queries[8:]) == SENTENCES
-    assert capsys.readouterr().out == (
+    assert capsys.readouterr().out.startswith(
         "teachers.sentence_queries is 100, and the training documents have 24\n"
     )
 
 
-def test_some_of_the_sentences(recipe, capsys):
-    some = [pool(recipe("teachers.sentence_queries=5", f"seed={seed}")).queries[8:] for seed in (1, 1, 2)]
+def test_some_of_the_sentences(recipe, pool, capsys):
+    some = [pool(recipe("teachers.sentence_queries=5", f"seed={seed}"))[1][8:] for seed in (1, 1, 2)]
     assert some[0] == some[1] != some[2] and len(some[0]) == 5 and set(some[0]) < SENTENCES
-    assert capsys.readouterr().out == ""
+    assert "sentence_queries" not in capsys.readouterr().out
 
 
-def test_sentences_that_have_stored_vectors(recipe, tmp_path, mlm_folder, capsys):
+def test_sentences_that_have_stored_vectors(recipe, pool, tmp_path, mlm_folder, capsys):
     queries = [row["query"] for row in ROWS]
     dense = load_teacher(f"dense:{mlm_folder}", device="cpu")
     texts = [text for row in ROWS for text in (row["positive"], *row["negatives"])]
@@ -87,13 +109,13 @@ def test_sentences_that_have_stored_vectors(recipe, tmp_path, mlm_folder, capsys
     write_vectors(dense, [*queries, *stored], texts, tmp_path / "some", progress=False)
     write_vectors(dense, queries, texts, tmp_path / "none", progress=False)
     vectors = f"vectors:{tmp_path}/some"
-    found = pool(recipe(f"teachers.models=['dense:{mlm_folder}', '{vectors}']"))
-    assert set(found.queries[8:]) == set(stored)
+    made, found = pool(recipe(f"teachers.models=['dense:{mlm_folder}', '{vectors}']"))
+    assert set(found[8:]) == set(stored)
     assert (
         f"the training documents have 7 of which {vectors} hold vectors as queries" in capsys.readouterr().out
     )
-    assert len(found.draw(queries[:2], texts[:2])) == 4
-    assert len(pool(recipe(f"teachers.models=['{vectors}']", "teachers.sentence_queries=3")).queries) == 11
+    assert len(made.score_batch(queries[:2], [texts[:2]]).extra_queries.vectors) == 4
+    assert pool(recipe(f"teachers.models=['{vectors}']", "teachers.sentence_queries=3"))[0].queries == 11
     with pytest.raises(InputError) as caught:
         pool(recipe(f"teachers.models=['vectors:{tmp_path}/none']"))
     assert str(caught.value) == (

@@ -75,6 +75,16 @@ def document_folder(checkpoint: str, hub_options: HubOptions) -> str:
     return next((one.folder for one in modules if one.kind in ("Transformer", "MLMTransformer")), "")
 
 
+def is_siamese(checkpoint: str, hub_options: HubOptions) -> bool:
+    """Whether a saved encoder has one model for both sides, which lies at the top as a model alone does.
+
+    Raises:
+        InputError: As `read_structure`.
+    """
+    structure = read_structure(checkpoint, hub_options)
+    return structure.query == structure.modules and document_folder(checkpoint, hub_options) == ""
+
+
 def check_files(checkpoint: str, structure: Structure, hub_options: HubOptions) -> dict[str, Any]:
     """Refuse a sparse encoder that lost a file, without which it would be loaded as another one.
 

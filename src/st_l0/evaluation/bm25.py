@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Set
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from st_l0.data import own_documents
 from st_l0.evaluation.metrics import best
 from st_l0.utils.inputs import as_texts
+from st_l0.utils.terminal import is_terminal
 from st_l0.utils.words import K1, Analyzer, B
 
 
@@ -79,14 +81,15 @@ def search_bm25(
     if not queries or not vocabulary:  # bm25s cannot index a corpus without words
         return BM25Result({query: {} for query in queries}, 0.0, time.perf_counter() - start, 0.0)
     engine = bm25s.BM25(method="lucene", k1=K1, b=B, backend="numpy")
-    engine.index((documents, vocabulary), show_progress=progress)
+    bars = progress and is_terminal(sys.stderr)  # bm25s asks nobody
+    engine.index((documents, vocabulary), show_progress=bars)
     indexed = time.perf_counter()
     own = own_documents(corpus, queries) if own is None else own
     words = analyze(as_texts(queries.values(), "query", queries))
     rows, scores = engine.retrieve(
         words,
         k=min(k + bool(own), len(corpus)),
-        show_progress=progress,
+        show_progress=bars,
         backend_selection="numpy",
     )
     searched = time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from st_l0.encoder.hub_options import HubOptions
+from st_l0.encoder.structure import is_siamese
 from st_l0.errors import InputError
 from st_l0.teachers.loading import check_prompts, split_spec
 from st_l0.training.recipe import Model, Recipe, Teachers
@@ -15,6 +17,8 @@ WRITTEN = "# Every key of a training, as st-l0 train has written it."
 def is_trained_encoder(settings: Model, kind: str) -> bool:
     """Whether ``base_model`` is taken as the encoder that it is, after a look at what does not go with that.
 
+    A siamese encoder is the masked language model in it, where queries are to run none.
+
     Args:
         settings: The section of the recipe.
         kind: What `st_l0.encoder.pretrained.layout` says of ``base_model``.
@@ -23,6 +27,8 @@ def is_trained_encoder(settings: Model, kind: str) -> bool:
         InputError: Settings that do not go with it, or no query weights for one that has none.
     """
     name, siamese = settings.base_model, settings.queries == "model"
+    if kind == "sparse-encoder" and not siamese and is_siamese(name, HubOptions()):
+        kind = "other"
     if kind == "sparse-encoder" or (kind == "mlm-with-idf" and settings.idf is None and not siamese):
         if settings.idf is not None or settings.warm_start is not None:
             raise InputError(f"{name} is a trained encoder: leave model.idf and model.warm_start out")

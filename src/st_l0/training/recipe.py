@@ -38,7 +38,8 @@ class Model(Section):
     """The model to start from and the shape of its two sides.
 
     Attributes:
-        base_model: Hub id or folder of a masked language model, or of an existing `SparseEncoder` checkpoint.
+        base_model: Hub id or folder of a masked language model, or of an existing `SparseEncoder` checkpoint;
+            a siamese one counts as the masked language model in it, unless ``queries`` is ``"model"``.
         queries: What makes query weights: ``"table"``, the weights of ``idf`` as they are;
             ``"trained_table"``, trained from there; ``"learned_scores"``, a score learned from each token's
             embedding (Li-LSR); ``"model"``, the masked language model itself (siamese SPLADE, not
