@@ -23,7 +23,7 @@ def verdict(report: EvaluationReport, results: Mapping[str, SystemResults], held
     """
     ours, bm25 = report["model"]["ndcg@10"], report["bm25"]["ndcg@10"]
     p = _p_value(results, "model")
-    numbers = f"nDCG@10 {ours:.3f} against {bm25:.3f}, p = {p:.3f}"
+    numbers = f"nDCG@10 {ours:.3f} against {bm25:.3f}, {_shown(p)}"
     better = ours > bm25 and p < _LEVEL
     if better:
         lines = [f"The model beats BM25 on {held_out}: {numbers}."]
@@ -38,7 +38,7 @@ def verdict(report: EvaluationReport, results: Mapping[str, SystemResults], held
             if both > bm25 and p < _LEVEL
             else "not better than BM25 beyond chance"
         )
-        lines.append(f"The sum of both, searched in one index, has {both:.3f} ({than}, p = {p:.3f}).")
+        lines.append(f"The sum of both, searched in one index, has {both:.3f} ({than}, {_shown(p)}).")
     if not better:
         of_sum = report.get("model_bm25", {"ndcg@10": 0.0})["ndcg@10"]
         words = "search the sum, as st-l0 search does with this index; " if of_sum > bm25 else ""
@@ -47,6 +47,10 @@ def verdict(report: EvaluationReport, results: Mapping[str, SystemResults], held
             '{"query": …, "positive": …} a line, in data.train.'
         )
     return lines
+
+
+def _shown(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _p_value(results: Mapping[str, SystemResults], system: str) -> float:
