@@ -9,32 +9,32 @@ from typing import Any
 
 import torch
 
-from st_l0.data.arrow import is_hub_name
-from st_l0.data.mixture import Mixture
 from st_l0.data.row_forms import RawRow
-from st_l0.data.rows import read_raw_rows
-from st_l0.data.texts import check_texts
-from st_l0.data.training_data import column_names, count_examples, refuse_too_few
+from st_l0.data.training_data import column_names
 from st_l0.encoder.pretrained import position_limit
 from st_l0.errors import InputError
 from st_l0.losses import convert_weight
-from st_l0.training.arguments import route_columns, training_arguments, training_steps
+from st_l0.training.arguments import route_columns, training_arguments
 from st_l0.training.checkpoints import last_complete_checkpoint
 from st_l0.training.checks import check_batch, check_output, check_scores, check_teachers
-from st_l0.training.data_settings import Data
 from st_l0.training.evaluation import PeriodicEvaluation
 from st_l0.training.loss_settings import Loss
 from st_l0.training.memory import BaseModel, Memory, check_table, estimate_memory, read_base
 from st_l0.training.mixing import in_words as mixed_in_words
+from st_l0.training.plan_data import (
+    GUESS,
+    count_documents,
+    first_row,
+    name_sources,
+    plan_length,
+    plan_mixture,
+)
 from st_l0.training.pool_plan import PoolPlan, plan_pool
 from st_l0.training.recipe import Recipe
-from st_l0.training.rounds import left_out
 from st_l0.training.sparsity_target import in_words
 
 # What only the machine that trains can tell, all processes started.
 _ELSEWHERE = ("fp16", "bf16", "tf32", "fsdp", "fsdp_config")
-_GUESSED_DOCUMENTS = 2
-_GUESS = "a guess"
 _DEFAULT_LENGTH = 256
 
 
@@ -131,9 +131,9 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
     notes: list[str] = []
     loss = recipe.loss
     arguments = _arguments(recipe, notes)
-    row = _first_row(recipe.data)
-    documents, documents_from = _documents_per_query(recipe.data, row)
-    if documents_from != _GUESS:
+    row = first_row(recipe.data)
+    documents, documents_from = count_documents(recipe.data, row)
+    if documents_from != GUESS:
         recipe.check_documents(documents)
     if row is not None:
         route_columns(arguments, recipe, column_names(documents, has_positive=row.has_positive))
@@ -144,11 +144,11 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         if path is not None and path not in ("binary", "df"):
             check_table(path, base, notes)
     at_once = arguments.per_device_train_batch_size * devices
-    if documents_from != _GUESS:
+    if documents_from != GUESS:
         check_batch(recipe, documents, at_once)
     per_step = at_once * arguments.gradient_accumulation_steps
-    mixture = _mixture(recipe.data, notes)
-    steps, length = _length(recipe, arguments, devices, mixture, notes)
+    mixture = plan_mixture(recipe.data, notes)
+    steps, length = plan_length(recipe, arguments, devices, mixture, notes)
     max_seq_length = _sequence_length(recipe, base, notes)
     if loss.target_active_dims is not None and loss.target_active_dims < (loss.threshold or 0):
         notes.append(f"loss.target_active_dims: documents of up to {loss.threshold} active dims pay nothing")
@@ -166,7 +166,7 @@ def dry_run(recipe: Recipe, *, devices: int = 1) -> Plan:
         queries=_queries(recipe, base, arguments.learning_rate),
         max_seq_length=max_seq_length,
         trainable_parameters=None if base is None else base.parameters + base.query_parameters,
-        sources=_sources(recipe),
+        sources=name_sources(recipe),
         mixture=()
         if mixture is None
         else tuple(mixed_in_words(mixture, recipe.data.paths, None if steps is None else steps * per_step)),
@@ -209,30 +209,6 @@ def _arguments(recipe: Recipe, notes: list[str]) -> Any:
     return training_arguments(recipe, Path(recipe.output) / "checkpoints")
 
 
-def _first_row(settings: Data) -> RawRow | None:
-    """First row of the training data, where the first source is on this machine."""
-    first = settings.paths[0]
-    if not Path(first).exists():
-        return None
-    if settings.corpus is not None and settings.queries is not None:
-        check_texts(settings.corpus, "corpus", settings.columns)
-        check_texts(settings.queries, "queries", settings.columns)
-    rows = read_raw_rows([first], by_id=settings.corpus is not None, columns=settings.columns)
-    row = next(rows, None)
-    if row is None:
-        raise InputError(f"{first}: no training data; give at least one row")
-    return row
-
-
-def _documents_per_query(settings: Data, row: RawRow | None) -> tuple[int, str]:
-    size = settings.documents_per_query
-    if size is None:
-        return (_GUESSED_DOCUMENTS, _GUESS) if row is None else (len(row.documents), row.place)
-    if row is not None:
-        refuse_too_few(row, size)
-    return size, "data.documents_per_query"
-
-
 def _teacher_scores(recipe: Recipe, row: RawRow | None) -> str:
     scored = None if row is None else row.scores is not None
     check_scores(recipe, scored, "" if row is None else f"{row.place}: ")
@@ -250,43 +226,6 @@ def _extra_queries(recipe: Recipe, pool: PoolPlan | None, device: str) -> str:
     sentences = recipe.teachers.sentence_queries
     more = f"; {sentences:,} of them sentences of documents" if sentences else ""
     return pool.in_words(recipe.teachers.extra_queries, device) + more
-
-
-def _mixture(settings: Data, notes: list[str]) -> Mixture | None:
-    if settings.weights is None:
-        return None
-    gone = [path for path in settings.paths if not Path(path).exists()]
-    if gone:
-        notes.append(f"data.train: how often a row is seen is not known, {gone[0]} is not there")
-        return None
-    return count_examples(
-        settings.paths,
-        settings.weights,
-        by_id=settings.corpus is not None,
-        columns=settings.columns,
-        documents_per_query=settings.documents_per_query,
-    )
-
-
-def _length(
-    recipe: Recipe, arguments: Any, devices: int, mixture: Mixture | None, notes: list[str]
-) -> tuple[int | None, str]:
-    examples = recipe.data.limit if mixture is None else sum(mixture.counts)
-    most = None if examples is None else training_steps(arguments, examples, devices=devices)
-    if examples is not None and (lost := left_out(arguments, examples, devices=devices)):
-        notes.append(lost if mixture is not None else f"{lost} (if data.limit is reached)")
-    if arguments.max_steps > 0:
-        return int(arguments.max_steps), f"{arguments.max_steps:,} optimizer steps"
-    epochs = f"{arguments.num_train_epochs:g} epochs"
-    if most is None:
-        if recipe.loss.ramp_steps:
-            notes.append(f"loss.ramp_steps not checked against {epochs}: the examples were not counted")
-        per_step = arguments.per_device_train_batch_size * devices * arguments.gradient_accumulation_steps
-        return None, f"{epochs} of (examples / {per_step:,}) optimizer steps"
-    recipe.check_steps(most)
-    if mixture is not None:
-        return most, f"{epochs}, {most:,} optimizer steps"
-    return most, f"{epochs}, by data.limit at most {most:,} optimizer steps"
 
 
 def _sequence_length(recipe: Recipe, base: BaseModel | None, notes: list[str]) -> int:
@@ -333,21 +272,6 @@ def _evaluation(recipe: Recipe, steps: int | None, documents_per_step: int) -> s
     if gone:
         return f"every {recipe.evaluation.steps:,} steps; what it costs is not known, {gone[0]} is not there"
     return PeriodicEvaluation(recipe.evaluation).in_words(steps, documents_per_step)
-
-
-def _sources(recipe: Recipe) -> tuple[tuple[str, str], ...]:
-    settings = recipe.data
-    teachers = [spec.partition(":")[2] for spec in recipe.teachers.specs] if recipe.teachers else []
-    names = (*settings.paths, settings.corpus, settings.queries, recipe.model.warm_start, *teachers)
-    names += recipe.evaluation.collections if recipe.evaluation else ()
-    names += recipe.loss.target_sample.collections if recipe.loss.target_sample else ()
-    return tuple((name, _state(name)) for name in dict.fromkeys(filter(None, names)))
-
-
-def _state(name: str) -> str:
-    if Path(name).exists():
-        return "there"
-    return "no such path: to be fetched from the Hub" if is_hub_name(name) else "not there yet"
 
 
 def _memory(
