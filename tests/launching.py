@@ -40,7 +40,8 @@ def run(processes, *arguments, folder=None):
             started[-1].start()
         codes = [process.exitcode for process in started]
         while None in codes and not any(codes):
-            connection.wait([process.sentinel for process in started if process.exitcode is None])
+            alive = [one.sentinel for one, code in zip(started, codes, strict=True) if code is None]
+            connection.wait(alive)
             codes = [process.exitcode for process in started]
         for process in started:
             process.terminate()
