@@ -1,6 +1,8 @@
 """Every block of the README and of the documentation runs, on small data, or says why it does not."""
 
+import os
 import re
+import shutil
 import urllib.request
 from functools import partial
 from pathlib import Path
@@ -38,9 +40,13 @@ def small_data(tmp_path_factory):
         return small_data.prepare_small(tmp_path_factory.mktemp("small") / "data", limit=150)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hub():
+    """The stand-ins; afterwards the cache is empty again, as other tests want it."""
     fill_cache()
+    yield
+    for folder in Path(os.environ["HF_HUB_CACHE"]).glob("models--*"):
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -80,9 +80,11 @@ def test_a_querys_own_document_is_no_hit():
     assert "q" in search_bm25(corpus, queries, 3, own=set()).run["q"]
 
 
-def test_silent_unless_asked(capfd):
+def test_silent_unless_asked_on_a_terminal(capfd, monkeypatch):
     search_bm25(CORPUS, {"q": "cats"})
+    search_bm25(CORPUS, {"q": "cats"}, progress=True)
     assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("st_l0.evaluation.bm25.is_terminal", lambda stream: True)
     search_bm25(CORPUS, {"q": "cats"}, progress=True)
     assert capfd.readouterr().err
 

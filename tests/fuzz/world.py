@@ -67,7 +67,7 @@ def build(folder):
     (folder / "sweep.yaml").write_text(_SWEEP.format(folder=folder), encoding="utf-8")
     fake = SimpleNamespace(
         name="dense:fake",
-        model=SimpleNamespace(similarity_fn_name="cosine"),
+        model=SimpleNamespace(similarity_fn_name="cosine", prompts={}),
         embed=lambda texts, side: _embed(texts),
     )
     texts = [row[key] for row in rows() for key in ("positive", "negative")]

@@ -66,10 +66,10 @@ def gradients(function, hidden, offsets, decoder):
     return [values.detach(), *torch.autograd.grad((values * upstream).sum(), [hidden, *decoder.parameters()])]
 
 
-def assert_same(ours, theirs, relative=1e-5):
+def assert_same(ours, theirs, relative=1e-5, noise=0.0):
     for one, other in zip(ours, theirs, strict=True):
         assert one.dtype == other.dtype
-        assert (one - other).norm() <= relative * other.norm()
+        assert (one - other).norm() <= relative * other.norm() + noise
 
 
 @pytest.mark.usefixtures("pieces", "screened")
@@ -323,7 +323,8 @@ def test_a_compiled_model(tiny_encoder):
     documents = dense(stock_encode(model, DOCUMENTS, "document"))
     torch._dynamo.reset()
     model.compile(backend="aot_eager")
-    assert_same(loss_and_gradients(model, loss), expected)
+    # The biases of attention's keys have no gradient but rounding errors.
+    assert_same(loss_and_gradients(model, loss), expected, noise=2e-6)
     torch.testing.assert_close(dense(model.encode_document(DOCUMENTS)), documents, rtol=1e-5, atol=1e-5)
     assert dense(model.encode_query(QUERIES)).any()
     torch._dynamo.reset()

@@ -1,6 +1,7 @@
 """Queries that a batch's documents draw from the pool, and their scores."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -129,6 +130,7 @@ class Projection:
 
     class model:
         similarity_fn_name = "cosine"
+        prompts: ClassVar = {}
 
     def embed(self, texts, side):
         table = np.random.default_rng(0).standard_normal((len(WORDS), 8)).astype(np.float32)
