@@ -21,6 +21,7 @@ def clean_results(clean, tmp_path_factory):
         "model": (world.checkpoint_commands, "model"),
         "index": (world.index_commands, "index"),
         "encoded": (world.encoded_commands, "encoded"),
+        "vectors": (lambda clean, path: world.teacher_commands(clean, f"vectors:{path}"), "vectors"),
     }
     found = {}
     with pytest.MonkeyPatch.context() as patch:
