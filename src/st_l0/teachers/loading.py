@@ -23,12 +23,7 @@ from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.encoder.weights import LENIENT, check_numbers, check_used
 from st_l0.errors import InputError
 from st_l0.teachers.bm25_teacher import BM25Teacher
-from st_l0.teachers.model_teachers import (
-    CrossEncoderTeacher,
-    DenseTeacher,
-    Seq2SeqTeacher,
-    SparseTeacher,
-)
+from st_l0.teachers.model_teachers import CrossEncoderTeacher, DenseTeacher, Seq2SeqTeacher, SparseTeacher
 from st_l0.teachers.stored_vectors import VectorTeacher
 from st_l0.teachers.teacher import Teacher
 from st_l0.utils.paths import local_name
