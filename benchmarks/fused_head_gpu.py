@@ -9,6 +9,8 @@ The head alone: 32 documents of 256 tokens, hidden size 384 and 768, bfloat16 (f
 sides take turns; times are medians from CUDA events, memory is the peak above what was there before. Numbers
 are checked in float32: hidden states and weights lie on a grid on which every logit is exact in any order of
 summation. Share of matmul: time of a plain ``torch.matmul`` of the same shape over that of our forward pass.
+Share of the peak: of the speed of a square ``torch.matmul`` on this card. The parts of a step are kernels, as
+torch's profiler counts them.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ BERT, XLM_R = 30_522, 250_002
 # They leave about 270 dims of a document active, as a trained model does, and about 4,300.
 BIASES = {"trained": -4.0, "early": -3.25}
 REPEATS = 20
+KERNELS = ("_largest_logits", "_list_active", "_sum_over_entries", "_sum_over_documents")
 
 
 class Head:
@@ -80,6 +83,25 @@ def milliseconds(sides: dict[str, Callable[[], object]], repeats: int = REPEATS)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
+def parts(run: Callable[[], object], repeats: int = REPEATS) -> dict[str, float]:
+    """Milliseconds of each of our kernels, and of all others together."""
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
+        for _ in range(repeats):
+            run()
+        torch.cuda.synchronize()
+    times = dict.fromkeys((*KERNELS, "others"), 0.0)
+    for event in found.key_averages():
+        times[event.key if event.key in KERNELS else "others"] += event.device_time_total / repeats / 1e3
+    return times
+
+
+def measured_peak(dtype: torch.dtype, size: int = 8192) -> float:
+    """TFLOP/s of a large square product."""
+    left, right = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+    return 2 * size**3 / milliseconds({"matmul": lambda: left @ right})["matmul"] / 1e9
+
+
 def peak(run: Callable[[], object]) -> int:
     """Bytes allocated at most, above what was there before."""
     idle = torch.cuda.memory_allocated()
@@ -96,8 +118,8 @@ def check(size: int, bias: float) -> None:
         assert (one - other).norm() <= 1e-5 * other.norm(), "gradients differ"
 
 
-def compare(size: int, kind: str, dtype: torch.dtype) -> dict[str, float | str]:
-    """Both sides at 30,522 tokens."""
+def compare(size: int, kind: str, dtype: torch.dtype, limit: float) -> dict[str, float | str]:
+    """Both sides at 30,522 tokens; ``limit`` is the card's measured peak, in TFLOP/s."""
     check(size, BIASES[kind])
     head = Head(DOCUMENTS, size, BERT, BIASES[kind], dtype)
     vectors = head.ours().detach()
@@ -118,6 +140,8 @@ def compare(size: int, kind: str, dtype: torch.dtype) -> dict[str, float | str]:
         }
     )
     memory = {way.__name__: peak(lambda way=way: head.step(way)) for way in (head.ours, head.stock)}  # type: ignore[misc]
+    operations = 2 * flat.shape[0] * BERT * size / 1e9
+    kernels = parts(lambda: head.step(head.ours))
     row: dict[str, float | str] = {
         "hidden": size,
         "kind": kind,
@@ -129,7 +153,9 @@ def compare(size: int, kind: str, dtype: torch.dtype) -> dict[str, float | str]:
         "stock MB": memory["stock"] / 1e6,
         "memory ratio": memory["stock"] / memory["ours"],
         "share of matmul": times["matmul"] / times["ours, forward"],
-        "matmul TFLOP/s": 2 * flat.shape[0] * BERT * size / times["matmul"] / 1e9,
+        "matmul TFLOP/s": operations / times["matmul"],
+        "forward's share of the peak": operations / times["ours, forward"] / limit,
+        **{f"{name} ms": time for name, time in kernels.items()},
     }
     print(
         f"hidden {size}, {row['active_dims']:.0f} active dims\n"
@@ -139,7 +165,8 @@ def compare(size: int, kind: str, dtype: torch.dtype) -> dict[str, float | str]:
         f"  forward {times['ours, forward']:.2f} ms, stock {times['stock, forward']:.2f} ms: "
         f"x {row['forward ratio']:.2f}\n"
         f"  plain matmul {times['matmul']:.2f} ms ({row['matmul TFLOP/s']:.0f} TFLOP/s): our forward reaches "
-        f"{row['share of matmul']:.0%} of it",
+        f"{row['share of matmul']:.0%} of it, {operations / times['ours, forward'] / limit:.0%} of the peak "
+        f"({limit:.0f} TFLOP/s)\n  " + ", ".join(f"{name} {time:.3f} ms" for name, time in kernels.items()),
         flush=True,
     )
     return row
@@ -173,7 +200,8 @@ def main() -> None:
     dtype = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
     device = torch.cuda.get_device_name()
     print(f"{device}, {dtype}, {DOCUMENTS} documents of {TOKENS} tokens, {BERT} tokens in the vocabulary")
-    rows = [compare(size, kind, dtype) for size in (384, 768) for kind in BIASES]
+    limit = measured_peak(dtype)
+    rows = [compare(size, kind, dtype, limit) for size in (384, 768) for kind in BIASES]
     large = too_large_for_stock(dtype)
     claim = f"MLM head and max on {device}, hidden 384, forward and backward"
     main_row = rows[0]

@@ -203,7 +203,7 @@ class Kernels(types.ModuleType):
         winners = torch.stack([one.indices for one in found]).int() + offsets[:-1, None]
         return values, winners if needs_winners else None
 
-    def backward(self, grad, values, winners, hidden, weight, needs_bias):
+    def backward(self, grad, values, winners, hidden, weight, offsets, needs_bias):
         self.calls.append("backward")
         scale = grad.float() * (values > 0)
         picked = torch.zeros(len(weight), len(hidden)).scatter_add_(1, winners.long().T, scale.T)

@@ -17,7 +17,13 @@ pytest.importorskip("triton")
 
 DEVICE = os.environ.get("ST_L0_TEST_KERNELS_ON", "cpu")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-LENGTHS = (3, 0, 17, 1, 5)  # the interpreter's tile holds 16 tokens
+LENGTHS = (
+    3,
+    0,
+    17,
+    1,
+    5,
+)  # the interpreter's tiles hold 16 tokens, and 16 of 32 entries that are listed at once
 
 
 @pytest.mark.parametrize(
@@ -90,15 +96,19 @@ def dense(hidden, weight, bias, offsets):
     return values, torch.from_numpy(winners)
 
 
+def assert_equal(ours, theirs):
+    # The interpreter cuts the last bits of a bfloat16 off, a GPU rounds.
+    cut = DEVICE == "cpu" and theirs.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=2**-7 if cut else 0, atol=0)
+
+
 def assert_forward(hidden, weight, bias, offsets):
     from st_l0.head.triton_kernels import forward
 
     values, winners = forward(hidden, weight, bias, offsets)
     theirs, their_winners = dense(hidden, weight, bias, offsets)
-    assert values.dtype == hidden.dtype and winners.dtype == torch.int32
-    # The interpreter cuts the last bits of a bfloat16 off, a GPU rounds.
-    cut = DEVICE == "cpu" and hidden.dtype == torch.bfloat16
-    torch.testing.assert_close(values, theirs.to(hidden.dtype), rtol=2**-7 if cut else 0, atol=0)
+    assert winners.dtype == torch.int32
+    assert_equal(values, theirs.to(hidden.dtype))
     active = theirs.cpu() > 0
     assert torch.equal(winners.cpu()[active].long(), their_winners[active])
     alone, none = forward(hidden, weight, bias, offsets, needs_winners=False)
@@ -119,12 +129,11 @@ def assert_backward(hidden, weight, bias, offsets):
 
     values, winners = assert_forward(hidden, weight, bias, offsets)
     grad = grid(*reversed(values.shape), seed=3).to(DEVICE, hidden.dtype).T  # not contiguous
-    ours = backward(grad, values, winners, hidden, weight, bias is not None)
+    ours = backward(grad, values, winners, hidden, weight, offsets, bias is not None)
     theirs = gradients(hidden, weight, bias, offsets, grad)
     assert (ours[2] is None) == (bias is None)
-    for one, other in zip(ours, theirs, strict=False):
-        assert one.dtype == torch.float32
-        assert torch.equal(one, other.float())
+    for one, other, dtype in zip(ours, theirs, (hidden.dtype, weight.dtype, torch.float32), strict=False):
+        assert_equal(one, other.to(dtype))
     return ours
 
 
@@ -140,6 +149,12 @@ def check_values_winners_and_gradients(dtype, bias):
 @pytest.mark.parametrize(("size", "vocabulary"), [(16, 32), (33, 15), (1, 1), (40, 33)])
 def check_sizes_that_are_no_multiple_of_a_block(size, vocabulary):
     assert_backward(*a_head(torch.float32, (5, 18), size, vocabulary, bias=0.0))
+
+
+def check_all_entries_active():
+    values = assert_forward(*a_head(torch.float32, (3, 20, 1), 20, 70, bias=100.0))[0]
+    assert (values > 0).all()
+    assert_backward(*a_head(torch.float32, (3, 20, 1), 20, 70, bias=100.0))
 
 
 def check_more_documents_than_share_a_group():
@@ -194,7 +209,7 @@ def check_nan_shows_in_values_and_gradients_of_its_document_alone(place):
     assert values[1].isnan().all()
     assert not values[[0, 2]].isnan().any()
     assert ((winners[1] >= 3) & (winners[1] < 23)).all()
-    grad_hidden, _, grad_bias = backward(values, values, winners, hidden, weight, True)
+    grad_hidden, _, grad_bias = backward(values, values, winners, hidden, weight, offsets, True)
     assert grad_hidden[3:23].isnan().any()
     assert not grad_hidden[:3].isnan().any() and not grad_hidden[23:].isnan().any()
     assert grad_bias.isnan().all()
@@ -228,7 +243,7 @@ def check_the_same_bits_twice():
     hidden, weight = (torch.randn(rows, 40, generator=generator).to(DEVICE) for rows in (23, 16))
     offsets = torch.tensor([0, 20, 23], dtype=torch.int32, device=DEVICE)
     values, winners = forward(hidden, weight, None, offsets)
-    once, twice = (backward(values, values, winners, hidden, weight, False)[:2] for _ in range(2))
+    once, twice = (backward(values, values, winners, hidden, weight, offsets, False)[:2] for _ in range(2))
     assert torch.equal(once[0], twice[0]) and torch.equal(once[1], twice[1])
 
 
@@ -239,10 +254,7 @@ POINTERS = (
     "offsets",
     "values",
     "winners",
-    "starts",
-    "index",
-    "scale",
-    "source",
+    "grad",
     "out",
 )
 
@@ -307,14 +319,32 @@ def test_the_forward_kernel_compiles(architecture, dtype, size, tile, winners):
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize(("architecture", "dtype"), [(75, "fp16"), (90, "bf16")])
-def test_the_backward_kernel_compiles(architecture, dtype):
-    from st_l0.head import triton_kernels as head_kernels
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "size", "bias"),
+    [(90, "bf16", 384, True), (80, "fp16", 312, False), (80, "fp32", 768, True)],
+)
+def test_the_backward_kernels_compile(architecture, dtype, size, bias):
+    from st_l0.head import triton_backward
 
-    types = {"starts": "*i64", "index": "*i32", "scale": "*fp32", "source": f"*{dtype}", "out": "*fp32"}
-    constants = {"HIDDEN": 384, "BLOCK_H": 256, "BLOCK_E": 16}
-    kernel = compiled(head_kernels._sum_entries, architecture, constants, types, 4, 3)
-    assert kernel.metadata.shared <= SHARED_MEMORY[architecture]
+    types = dict.fromkeys(("grad", "values", "hidden", "weight", "out"), f"*{dtype}")
+    types["of_bias"] = "*fp32" if bias else "constexpr"
+    types |= dict.fromkeys(("winners", "offsets", "listed", "counts", "owners"), "*i32")
+    types |= dict.fromkeys(("documents", "vocabulary", "tokens"), "i32")
+    constants = {"HIDDEN": size, "HAS_BIAS": bias, "SEGMENT": 4096}
+    constants |= {"BLOCK_T": 16, "BLOCK_E": 32, "BLOCK_D": 16, "BLOCK_H": 128}
+    for function, warps in (
+        (triton_backward._list_active, 8),
+        (triton_backward._sum_over_entries, 4),
+        (triton_backward._sum_over_documents, 2),
+    ):
+        names = function.arg_names
+        chosen = {name: value for name, value in constants.items() if name in names}
+        chosen |= {name: None for name in names if types.get(name) == "constexpr"}
+        kernel = compiled(function, architecture, chosen, types, warps, 3)
+        assert kernel.metadata.shared <= SHARED_MEMORY[architecture]
+        if function is triton_backward._sum_over_entries:
+            assert ("mma" in kernel.asm["ptx"]) == (dtype != "fp32")
+            assert "tf32" not in kernel.asm["ptx"]
 
 
 def test_the_kernels_are_not_for_the_cpu():

@@ -126,18 +126,18 @@ class _ByKernels(torch.autograd.Function):
     ) -> Tensor:
         values, winners = kernels.forward(hidden, weight, bias, offsets, needs_winners=trained)
         if trained:
-            ctx.save_for_backward(hidden, weight, values, winners)
+            ctx.save_for_backward(hidden, weight, offsets, values, winners)
         ctx.kernels, ctx.bias_dtype = kernels, None if bias is None else bias.dtype
         return values  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, values, winners = ctx.saved_tensors
-        found = ctx.kernels.backward(grad, values, winners, hidden, weight, ctx.needs_input_grad[2])
+        hidden, weight, offsets, values, winners = ctx.saved_tensors
+        needs_bias = ctx.needs_input_grad[2]
+        found = ctx.kernels.backward(grad, values, winners, hidden, weight, offsets, needs_bias)
         of_hidden, of_weight, of_bias = found
-        of_bias = None if of_bias is None else of_bias.to(ctx.bias_dtype)
-        return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype), of_bias, None, None, None
+        return of_hidden, of_weight, None if of_bias is None else of_bias.to(ctx.bias_dtype), None, None, None
 
 
 class _Active(NamedTuple):

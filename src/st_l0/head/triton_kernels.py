@@ -1,12 +1,8 @@
-"""MLM head and masked max on a GPU: one Triton kernel for the forward pass, one for the backward pass.
+"""MLM head and masked max on a GPU: one Triton kernel for the forward pass, three for the backward pass.
 
-Forward: a program takes one document and one block of the vocabulary, walks over the document's tokens and
-keeps the running max and its row in registers, so logits never reach memory. Its tile is (vocabulary,
-tokens): the max then runs inside a thread, not across threads.
-
-Backward: rows of one matrix are summed into rows of another, over a list of active entries that is sorted by
-the row of the result; once for ``hidden``, once for ``weight``. There are no atomics: the same input gives
-the same bits.
+A program takes one document and one block of the vocabulary, walks over the document's tokens and keeps the
+running max and its row in registers, so logits never reach memory. Its tile is (vocabulary, tokens): the max
+then runs inside a thread, not across threads. The backward pass: `st_l0.head.triton_backward`.
 
 Idea: Sparton, https://arxiv.org/abs/2603.25011.
 """
@@ -19,6 +15,10 @@ import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
+
+from st_l0.head.triton_backward import backward
+
+__all__ = ["backward", "forward", "supports"]
 
 # Vocabulary and tokens of a tile, bytes of one of its rows, warps, stages. They need 144 KiB of shared memory
 # at most, those with rows of 64 bytes 48 KiB.
@@ -102,48 +102,6 @@ def forward(
             GROUP=_GROUP,
         )
     return values, winners
-
-
-def backward(
-    grad: Tensor, values: Tensor, winners: Tensor, hidden: Tensor, weight: Tensor, needs_bias: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of `forward` through its active entries; summed in float32, always in the same order.
-
-    Args:
-        grad: Of the values, ``(documents, vocabulary)``.
-        values: What `forward` gave. Active is what is not 0: NaN counts, so that it shows in the gradients.
-        winners: What `forward` gave.
-        hidden: What `forward` took, ``(tokens, hidden)``.
-        weight: What `forward` took, ``(vocabulary, hidden)``.
-        needs_bias: Whether to give the gradient of the bias as well.
-
-    Returns:
-        Gradients of ``hidden``, of ``weight`` and, if asked for, of the bias; float32.
-    """
-    entry, document = values.T.nonzero(as_tuple=True)  # sorted by vocabulary entry, then by document
-    row, scale = winners[document, entry], grad[document, entry].float()
-    grad_weight = _sum_rows(entry, row, scale, hidden, weight.shape[0])
-    row, order = row.sort(stable=True)
-    grad_hidden = _sum_rows(row, entry[order], scale[order], weight, hidden.shape[0])
-    if not needs_bias:
-        return grad_hidden, grad_weight, None
-    return grad_hidden, grad_weight, grad.masked_fill(values == 0, 0).sum(0, dtype=torch.float32)
-
-
-def _sum_rows(keys: Tensor, index: Tensor, scale: Tensor, source: Tensor, rows: int) -> Tensor:
-    """Sum of ``scale * source[index]`` over the entries of each key, ``(rows, hidden)``. Keys are sorted."""
-    size = source.shape[1]
-    out = torch.empty(rows, size, dtype=torch.float32, device=source.device)
-    if rows == 0:
-        return out
-    starts = torch.searchsorted(keys, torch.arange(rows + 1, dtype=keys.dtype, device=keys.device))
-    block = min(256, triton.next_power_of_2(size))
-    grid = (rows * triton.cdiv(size, block),)
-    with torch.cuda.device_of(source):
-        _sum_entries[grid](
-            starts, index, scale, source, out, HIDDEN=size, BLOCK_H=block, BLOCK_E=4096 // block, num_warps=4
-        )
-    return out
 
 
 def _without_spills(configs: list[Any], arguments: dict[str, Any], **rest: Any) -> list[Any]:
@@ -236,33 +194,3 @@ def _largest_logits(
     tl.store(values + out, largest.to(values.dtype.element_ty), mask=exists)
     if HAS_WINNERS:
         tl.store(winners + out, winner, mask=exists)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _sum_entries(
-    starts: tl.tensor,
-    index: tl.tensor,
-    scale: tl.tensor,
-    source: tl.tensor,
-    out: tl.tensor,
-    HIDDEN: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_E: tl.constexpr,
-) -> None:
-    parts: tl.constexpr = (HIDDEN + BLOCK_H - 1) // BLOCK_H
-    program = tl.program_id(0)
-    row = (program // parts).to(tl.int64)
-    columns = program % parts * BLOCK_H + tl.arange(0, BLOCK_H)
-    inside = columns < HIDDEN
-    start = tl.load(starts + row)
-    end = tl.load(starts + row + 1)
-    total = tl.zeros((BLOCK_E, BLOCK_H), tl.float32)
-    for first in range(start, end, BLOCK_E):
-        entries = first + tl.arange(0, BLOCK_E)
-        exists = entries < end
-        rows = tl.load(index + entries, mask=exists, other=0).to(tl.int64)
-        factors = tl.load(scale + entries, mask=exists, other=0.0)
-        pointers = source + rows[:, None] * HIDDEN + columns[None, :]
-        block = tl.load(pointers, mask=exists[:, None] & inside[None, :], other=0.0).to(tl.float32)
-        total += factors[:, None] * block
-    tl.store(out + row * HIDDEN + columns, tl.sum(total, 0), mask=inside)
