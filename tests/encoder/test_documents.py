@@ -8,7 +8,6 @@ import pytest
 import torch
 from sentence_transformers.util import select_max_active_dims
 
-from st_l0.encoder import documents
 from st_l0.encoder.documents import (
     _active_entries,
     encode_texts,
@@ -143,55 +142,6 @@ def test_rows_come_back_in_order_with_little_padding(padding):
     assert model.shapes[0][1] == longest  # a lack of memory shows at once
     assert sum(rows * width for rows, width in model.shapes) < 1.15 * sum(map(len, texts))
     assert model.tokenized == [32, 32, 32, 5]
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_batch_of_a_training_is_read_in_groups_of_like_length(
-    tiny_encoder, mlm_folders, architecture, monkeypatch
-):
-    """The same vectors and gradients as in one piece, with little padding."""
-    model = tiny_encoder(mlm_folders(architecture)).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    features = model.preprocess(some_texts(24, longest=60, seed=1), task="document")
-    lengths = features["attention_mask"].sum(1)
-    shapes = []
-    real = documents.rows_of
-    monkeypatch.setattr(documents, "rows_of", lambda *given: shapes.append(real(*given)) or shapes[-1])
-
-    def run(full):
-        monkeypatch.setattr(documents, "_FULL", full)
-        model.zero_grad()
-        vectors = model(dict(features), task="document")["sentence_embedding"]
-        (vectors.mean(0) ** 2).sum().backward()
-        return vectors.detach(), {
-            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
-        }
-
-    whole, expected = run(0.0)
-    assert not shapes
-    vectors, gradients = run(0.85)
-    sizes = [tuple(one["input_ids"].shape) for one in shapes]
-    assert len(sizes) > 2 and sum(rows for rows, _ in sizes) == 24
-    assert sum(rows * width for rows, width in sizes) < 1.25 * lengths.sum() < 0.85 * 24 * lengths.max()
-    torch.testing.assert_close(vectors, whole, rtol=1e-4, atol=1e-5)
-    assert gradients.keys() == expected.keys() and (whole > 0).any()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
-
-
-def test_batches_with_little_padding_are_read_in_one_piece():
-    mask = torch.ones(8, 10, dtype=torch.long)
-    mask[:4, 8:] = 0  # 9 in 10 are tokens
-    assert documents._of_like_length(mask) == []
-    mask[:4, 2:] = 0
-    assert [sorted(group.tolist()) for group in documents._of_like_length(mask)] == [
-        [4, 5, 6, 7],
-        [0, 1, 2, 3],
-    ]
-    mask[0] = 0  # a text without a token has no group
-    assert documents._of_like_length(mask) == []
 
 
 def test_inputs_without_padding_are_left_as_they_are():

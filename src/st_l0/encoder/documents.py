@@ -11,6 +11,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
+from st_l0.encoder.unpadded import can_drop_padding, states_without_padding
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, bare_model, flat_max_logits, without_padding
 from st_l0.utils.progress import show_progress
@@ -25,7 +26,7 @@ from st_l0.utils.stock import (
 _BATCHES_TOKENIZED = 8
 # Texts of a batch at most, in batch sizes: (texts, vocabulary) weights are held, however short the texts are.
 _LARGEST_BATCH = 4
-# Share of tokens, the rest being padding, of a batch that is worth no more than one call of the transformer.
+# Share of tokens, the rest being padding, from which a batch goes through the transformer as it is.
 _FULL = 0.85
 
 
@@ -70,43 +71,17 @@ def packed_states(transformer: Transformer, features: dict[str, Any]) -> tuple[T
     known = forward_arguments(transformer)
     inputs = {key: features[key] for key in _MODEL_INPUTS if key in features and (not known or key in known)}
 
-    def states(inputs: dict[str, Any]) -> Tensor:
+    def states() -> Tensor:
         hidden: Tensor = model.base_model(**inputs, return_dict=True).last_hidden_state
         return hidden
 
     if "cu_seq_lens_q" in features:  # flash attention takes texts one after the other, as one
-        return states(inputs).squeeze(0), features["cu_seq_lens_q"]
+        return states().squeeze(0), features["cu_seq_lens_q"]
     mask = features["attention_mask"]
-    groups = _of_like_length(mask) if transformer.training else []  # `encode_texts` batches by length itself
-    if len(groups) < 2:
-        return cast("tuple[Tensor, Tensor]", without_padding(states(inputs), mask))
-    parts = []
-    for texts in groups:
-        rows = rows_of(inputs, mask, texts)
-        parts.append(without_padding(states(rows), rows["attention_mask"])[0])
-    lengths, order = mask.sum(1), torch.cat(groups)
-    begins = torch.empty_like(lengths)
-    begins[order] = lengths[order].cumsum(0) - lengths[order]
-    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
-    moves = torch.repeat_interleave(begins - offsets[:-1], lengths)
-    places = moves + torch.arange(len(moves), device=moves.device)
-    return torch.cat(parts).index_select(0, places), offsets.int()
-
-
-def _of_like_length(mask: Tensor) -> list[Tensor]:
-    """Texts that go through the transformer together, so that little of it is padding; none: all at once.
-
-    On a CPU, where a batch of a training saves up to half of the transformer's work. A GPU is busy with a
-    whole batch only, and under FSDP and ZeRO every process has to call the transformer equally often.
-    """
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return []
-    lengths = mask.sum(1)
-    longest_first = lengths.argsort(descending=True, stable=True)
-    if not len(lengths) or lengths.sum() > _FULL * mask.numel() or not lengths.min():
-        return []
-    cuts = pack(lengths[longest_first].numpy(), tokens=mask.numel(), texts=len(lengths))
-    return [longest_first[cut] for cut in cuts]
+    # `encode_texts` batches by length: hardly anything is padding.
+    if transformer.training and can_drop_padding(model) and mask.sum() < _FULL * mask.numel():
+        return states_without_padding(model, inputs)
+    return cast("tuple[Tensor, Tensor]", without_padding(states(), mask))
 
 
 def rows_of(features: dict[str, Any], mask: Tensor, texts: Tensor) -> dict[str, Any]:
