@@ -123,8 +123,8 @@ def value_and_gradient(compute, documents):
 def assert_close(exact, half):
     assert half[0] == pytest.approx(exact[0], rel=0.01)
     assert exact[0] > 0.01
-    # A few weights next to 0, or to the k-th largest, are on the other side in half precision; which ones, and
-    # how many, differs between processors.
+    # A few weights next to 0, or to the k-th largest, are on the other side in half precision; which ones
+    # differs between processors.
     same = (exact[1] == 0) == (half[1] == 0)
     assert same.float().mean() > 0.99
     assert torch.cosine_similarity(exact[1][same], half[1][same], dim=0) > 0.999
