@@ -31,6 +31,7 @@ def pytest_addoption(parser):
     group.addoption("--screenshots", metavar="FOLDER", help="Keep those of the demo, such as in docs/images.")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     for item in items:
         if (

@@ -81,3 +81,9 @@ def test_one_module_knows_the_process_group():
     name = re.compile(r"torch\.distributed|PartialState")
     found = [module for module, path in FILES.items() if name.search(path.read_text(encoding="utf-8"))]
     assert found == ["st_l0.utils.distributed"]
+
+
+def test_a_file_is_tested_in_one_process(request):
+    """Its fixtures are made once, and a server for all that need one."""
+    if getattr(request.config.option, "loadgroup", False):  # of a process of pytest-xdist
+        assert request.node.nodeid.endswith("@tests/test_layout.py")
