@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_ONE_THREAD_ONLY = ("logging_cost.py", "fused_head_gpu.py", "evaluation.py")
+_ONE_THREAD_ONLY = ("logging_cost.py", "fused_head_gpu.py", "training_step_gpu.py", "evaluation.py")
 _NO_CLAIM = ("common.py", "run_all.py", "scaling.py")
 _OWN_RESULTS = ("opensearch.py", "pruning.py", "words_beside.py")  # they write their own
 
