@@ -17,7 +17,7 @@ from st_l0.evaluation.bm25 import search_bm25, variant
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
 from st_l0.evaluation.significance import randomisation_test
 from st_l0.index.calibration import weigh_by_documents
-from st_l0.index.protocol import as_weight
+from st_l0.index.protocol import CountedTokens, as_weight
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.progress import show_progress
 
@@ -64,7 +64,8 @@ class EvaluationReport(TypedDict):
     that of its difference in nDCG@10 to ``model`` (see `st_l0.evaluation.significance.randomisation_test`).
 
     What was not measured is left out: the encoding of documents if ``document_vectors`` or an ``index`` were
-    given, ``index_seconds`` with an ``index``, and what needs vectors with an ``index`` alone.
+    given, ``index_seconds`` with an ``index``, and with an ``index`` alone the 95th percentile, of OpenSearch
+    the other costs of documents too.
     ``bm25_variant`` says which BM25 it is, and ``own_documents`` is the number of queries that are documents
     themselves, which are no hits.
     """
@@ -203,6 +204,10 @@ def evaluate(
 
     search = partial(search_collection, index, collection, queries, k, own, progress)
     run, seconds = search(0.0)
+    if vectors is None and isinstance(index, CountedTokens) and index.vocabulary_size is not None:
+        shares = index.document_frequencies(np.arange(index.vocabulary_size)) / len(index)
+        costs["document_active_dims"] = float(shares.sum())
+        costs["flops"] = float(queries.getnnz(0) / queries.shape[0] @ shares)
     costs["search_ms_per_query"] = 1000 * seconds / len(texts)
     report["model"] = _measure("model", run, collection, k, results) | costs
     if language is not None and index.bm25 is not None:
