@@ -20,7 +20,7 @@ def by_id():
     numbers = {"query": [0, 1, 0, 2, 3], "positive": [1, 2, 3, 6, 4], "negative": [2, 0, 5, 1, 0]}
     features = Features({**dict.fromkeys(numbers, Value("int32")), "scores": Value("float32")})
     corpus = Texts(Dataset.from_dict({"_id": list("0123456"), "text": documents}), "corpus", "corpus")
-    queries = Texts(Dataset.from_dict({"_id": list("0123"), "text": ["a", "b", "c", "d"]}), "queries", "queries")
+    queries = Texts(Dataset.from_dict({"_id": list("0123"), "text": list("abcd")}), "queries", "queries")
     rows = Dataset.from_dict({**numbers, "scores": [0.0] * 5}, features=features)
     return rows.with_transform(LookUp(corpus, queries))
 
@@ -51,6 +51,7 @@ def test_rows_of_ids_are_told_apart_by_their_numbers():
     assert list(DistinctTexts(data, ["query"])) == ["a", "b", "c", "d"]
     documents = ["rain", "sun", "snow", "rain", "b", "wind", "empty"]
     assert list(DistinctTexts(data, ["positive", "negative"])) == documents
+    assert list(DistinctTexts(data, ["query", "positive"])) == [*"abcd", *documents[:5]]
 
 
 def test_which_columns_hold_texts():

@@ -42,13 +42,12 @@ class DistinctTexts:
 
     Args:
         dataset: The rows.
-        columns: Names of columns of texts, see `text_columns`; those of a `LookUp` are all of documents or
-            the queries alone.
+        columns: Names of columns of texts, see `text_columns`.
 
     Example:
         >>> from datasets import Dataset
-        >>> data = Dataset.from_dict({"positive": ["rain", "sun", "rain"], "negative": ["sun", "snow", "sun"]})
-        >>> texts = DistinctTexts(data, ["positive", "negative"])
+        >>> data = Dataset.from_dict({"good": ["rain", "sun", "rain"], "bad": ["sun", "snow", "sun"]})
+        >>> texts = DistinctTexts(data, ["good", "bad"])
         >>> len(texts), list(texts)
         (3, ['rain', 'sun', 'snow'])
     """
@@ -81,7 +80,8 @@ class DistinctTexts:
             if _look_up(self._dataset) is None:
                 yield as_keys(text_key(text, "") for text in cells.to_pylist())
             else:
-                yield cells.to_numpy()
+                numbers = cells.to_numpy()
+                yield -1 - numbers if name == "query" else numbers  # in a place of their own
 
 
 def text_columns(dataset: Dataset) -> list[str]:
