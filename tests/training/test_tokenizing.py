@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
+from sentence_transformers import SparseEncoderTrainingArguments
 
 from launching import run
+from st_l0.encoder.modules import encoder_modules
+from st_l0.losses import FlopsLoss, InfoNCELoss, SparseRetrievalLoss
 from st_l0.training import tokenizing
 from st_l0.training.collator import StoredTokens
 from st_l0.training.recipe import load_recipe
+from st_l0.training.token_store import Side
 from st_l0.training.train_model import train
 from st_l0.training.trainer import SparseRetrievalTrainer
 from tiny_models import WORDS
@@ -222,3 +227,35 @@ def test_two_processes_share_a_file(recipe, tmp_path):
     assert second["written"] == []
     assert first["used"] == second["used"] and len(first["used"]) == 1
     assert not list((tmp_path / "both" / "checkpoints").glob("_tokens*"))
+
+
+def test_what_is_left_to_live_tokenizing(tiny_encoder, tmp_path):
+    data = {"query": ["cat", "dog"], "positive": ["a cat", "a dog"], "label": [1.0, 0.0]}
+    plain = Dataset.from_dict(data)
+    stream = IterableDataset.from_generator(lambda: iter(plain), features=plain.features)
+
+    def columns(dataset=plain, setting=None, queries="table", examples=10_000):
+        model = tiny_encoder() if queries == "table" else tiny_encoder(idf=None)
+        arguments = SparseEncoderTrainingArguments(
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            max_steps=1,
+            report_to="none",
+            router_mapping={"query": "query", "positive": "document"} if queries == "table" else {},
+            prompts={"query": "a: "},
+        )
+        loss = SparseRetrievalLoss(model, InfoNCELoss(), FlopsLoss(), 0.0)
+        trainer = SparseRetrievalTrainer(model=model, args=arguments, train_dataset=dataset, loss=loss)
+        if setting == "max_length":
+            trainer.data_collator.max_length = 8
+        if setting == "multiples":
+            encoder_modules(model).transformer.processing_kwargs = {"text": {"pad_to_multiple_of": 8}}
+        return tokenizing._columns(trainer, trainer.data_collator, examples)
+
+    assert columns() == {Side("query", "a: "): ["query"], Side("document", None): ["positive"]}
+    assert columns(queries="model") == {Side(None, "a: "): ["query"], Side(None, None): ["positive"]}
+    for dataset in (stream, {"one": plain}, plain.with_transform(lambda rows: rows)):
+        assert columns(dataset) == {}
+    for setting in ("max_length", "multiples"):
+        assert columns(setting=setting) == {}
+    assert columns(examples=4_999) == {}

@@ -103,7 +103,7 @@ def _columns(trainer: SparseRetrievalTrainer, collator: Any, examples: int) -> d
         or not isinstance(collator, BaseDataCollator)
         or modules is None
         or any(modules.transformer.processing_kwargs.values())  # which may fill up otherwise
-        or getattr(collator, "max_length", None) is not None
+        or collator.max_length is not None
     ):
         return {}
     found: dict[Side, list[str]] = {}
