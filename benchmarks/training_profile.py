@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from unittest import mock
 
 import numpy as np
@@ -55,6 +55,7 @@ class Words:
         """As write_vectors wants it."""
 
         similarity_fn_name = "cosine"
+        prompts: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:
         self._directions: dict[str, np.ndarray] = {}
