@@ -1,15 +1,16 @@
-"""What a training step is made of: transformer, head, loss, and teachers with the pool of extra queries.
+"""What a training step is made of: transformer, head, loss, teachers with the pool, and making batches.
 
 Claim: drawing extra queries, two teachers' scores of them and the divergence take no more than a tenth of a
 step, on a CPU as on a GPU, and that whatever their number.
 
     python benchmarks/training_profile.py [--pairs FILE] [--extra 0 256 all] [--documents 32] [--tokens 96]
-        [--steps 20] [--threads 1] [--device cpu|cuda]
+        [--steps 20] [--threads 1] [--device cpu|cuda] [--live]
 
 ``models/st-l0-mini`` (22 M parameters, 30,522 tokens), one positive and one other document for each query;
 the teachers are stored vectors of 384 dims (of random directions for words: what they cost is not what they
 say) and BM25. ``--pairs`` names JSON lines of ``query`` and ``positive``; by default docstrings of this
-Python, about a thousand. On a CPU the times are processor time, which other work on the machine disturbs
+Python, about a thousand. Texts are tokenized once, before the first step; with ``--live`` batch by batch.
+On a CPU the times are processor time, which other work on the machine disturbs
 little; on a GPU it waits for the device wherever it looks at the clock.
 """
 
@@ -24,24 +25,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from unittest import mock
 
 import numpy as np
 import torch
 from common import real_texts
+from sentence_transformers.base.data_collator import BaseDataCollator
 from torch import Tensor, nn
 
 from st_l0.data import read_records, write_records
 from st_l0.encoder.modules import EncoderModules
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.teachers import EnsembleTeacher, QueryPool, write_bm25, write_vectors
-from st_l0.training import load_recipe, train
+from st_l0.training import load_recipe, tokenizing, train
 from st_l0.training.trainer import SparseRetrievalTrainer
 
 MODEL = Path(__file__).parents[1] / "models" / "st-l0-mini"
 DIMS, WARM_UP = 384, 4
-PARTS = ("transformer", "head", "loss", "teachers and pool", "optimizer and batches")
+PARTS = ("transformer", "head", "loss", "teachers and pool", "collator", "optimizer and batches")
 
 
 class Words:
@@ -53,6 +55,7 @@ class Words:
         """As write_vectors wants it."""
 
         similarity_fn_name = "cosine"
+        prompts: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:
         self._directions: dict[str, np.ndarray] = {}
@@ -133,7 +136,7 @@ def watch_model(encoder: Any, watch: Stopwatch) -> None:
     list(route)[-1].register_forward_hook(end)
 
 
-def profile(recipe: Any, steps: int, device: str) -> dict[str, float]:
+def profile(recipe: Any, steps: int, device: str, *, live: bool) -> dict[str, float]:
     """Seconds of each part of a step, the mean over ``steps`` of them; and of the start, before the first."""
     watch, begun = Stopwatch(device), time.perf_counter()
     found: dict[str, float] = {}
@@ -157,9 +160,12 @@ def profile(recipe: Any, steps: int, device: str) -> dict[str, float]:
             (QueryPool, "score_batch", "teachers and pool"),
             (EnsembleTeacher, "score_batch", "teachers and pool"),
             (SparseRetrievalLoss, "forward", "loss"),
+            (BaseDataCollator, "__call__", "collator"),
         ):
             stack.enter_context(mock.patch.object(owner, name, _method(watch, part, getattr(owner, name))))
         stack.enter_context(mock.patch.object(SparseRetrievalTrainer, "training_step", training_step))
+        # However few steps there are.
+        stack.enter_context(mock.patch.multiple(tokenizing, _LEAST=1e9 if live else 0, _TIMES=0))
         stack.enter_context(mock.patch.object(SparseRetrievalTrainer, "_save_checkpoint", _nothing))
         train(recipe)
     assert count == WARM_UP + steps, count
@@ -200,6 +206,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--live", action="store_true", help="tokenize batch by batch")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.pairs is None:
@@ -212,7 +219,7 @@ def main() -> None:
         for extra in given.extra:
             recipe = folder / "recipe.yaml"
             recipe.write_text(json.dumps(settings(folder, extra, given)), encoding="utf-8")
-            found = profile(load_recipe(recipe), given.steps, given.device)
+            found = profile(load_recipe(recipe), given.steps, given.device, live=given.live)
             start, whole = found.pop("start"), sum(found.values())
             parts = ", ".join(f"{part} {seconds / whole:.1%}" for part, seconds in found.items())
             print(f"extra queries {extra}: {whole:.3g} s a step: {parts}; start {start:.1f} s")

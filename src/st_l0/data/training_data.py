@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from st_l0.data.columns import Columns
+from st_l0.data.distinct_texts import DistinctTexts, LookUp
 from st_l0.data.mixture import Mixture
 from st_l0.data.row_forms import RawRow
 from st_l0.data.rows import check_lookups, find_rows, read_raw_rows
@@ -33,30 +34,21 @@ class TrainingData(NamedTuple):
         columns: Names of the text columns: ``query``, then ``positive``, ``negative`` or ``negative_1`` to
             ``negative_n``; or ``document_1`` to ``document_n`` where no document is named the positive.
         scored: Whether there are scores.
-        lookup: Where rows of ids find their texts.
         mixture: How often the rows of each source are seen, where the sources have weights.
     """
 
     dataset: Dataset
     columns: tuple[str, ...]
     scored: bool
-    lookup: _LookUp | None = None
     mixture: Mixture | None = None
 
     def queries(self) -> list[str]:
         """The queries, each once."""
-        found: list[Any] = self.dataset.unique(self.columns[0])  # of what is stored: texts, or row numbers
-        return found if self.lookup is None else list(self.lookup.queries.read(found))
+        return list(DistinctTexts(self.dataset, self.columns[:1]))
 
     def documents(self) -> Iterator[str]:
-        """The documents, streamed; one may come twice, from two columns."""
-        for name in self.columns[1:]:
-            found: list[Any] = self.dataset.unique(name)
-            if self.lookup is None:
-                yield from found
-                continue
-            for rows in batched(found, _BATCH_ROWS):
-                yield from self.lookup.corpus.read(rows)
+        """The documents, streamed, each once."""
+        return iter(DistinctTexts(self.dataset, self.columns[1:]))
 
 
 def read_training_data(
@@ -116,11 +108,10 @@ def read_training_data(
     scored = "scores" in dataset.column_names
     if score_scale != 1 and not scored:
         raise InputError(f"score_scale is {score_scale:g}, but the rows hold no scores; leave it out")
-    lookup = None if corpus is None or queries is None else _LookUp(corpus, queries)
-    if lookup is not None:
-        dataset = dataset.with_transform(lookup)
+    if corpus is not None and queries is not None:
+        dataset = dataset.with_transform(LookUp(corpus, queries))
     mixture = None if weights is None else _mixture(sources, counts, weights)
-    return TrainingData(dataset, names, scored, lookup, mixture)
+    return TrainingData(dataset, names, scored, mixture)
 
 
 def count_examples(
@@ -161,22 +152,6 @@ class _Group(NamedTuple):
     query: str | int
     documents: list[str | int]
     scores: list[float] | None
-
-
-class _LookUp:
-    """Turns rows of the lookups into texts, a batch at a time; the trainer's workers get a copy each."""
-
-    def __init__(self, corpus: Texts, queries: Texts) -> None:
-        self.corpus = corpus
-        self.queries = queries
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return {name: self._column(name, values) for name, values in batch.items()}
-
-    def _column(self, name: str, values: list[Any]) -> list[Any]:
-        if name == "scores":
-            return values
-        return (self.queries if name == "query" else self.corpus).read(values)
 
 
 def _check_settings(documents_per_query: int | None, score_scale: float, limit: int | None) -> None:

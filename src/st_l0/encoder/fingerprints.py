@@ -58,16 +58,25 @@ def former_fingerprint(model: nn.Module, modules: EncoderModules | None) -> str:
 def _settings(modules: EncoderModules) -> list[Any]:
     """What the vectors of texts depend on that go through the model, beside weights and pooling."""
     transformer: Any = modules.transformer
-    tokenizer: Any = text_tokenizer(transformer)
+    of_tokenizer = _tokenizer_settings(text_tokenizer(transformer))
+    return [transformer.processing_kwargs, _architecture(transformer.model.config), *of_tokenizer]
+
+
+def tokenization(modules: EncoderModules) -> list[Any]:
+    """What the token ids of queries and documents depend on, and what is made of them."""
+    transformer: Any = modules.transformer
+    found = [transformer.processing_kwargs]
+    found += [getattr(transformer, name, None) for name in ("query_length", "document_length")]
+    for tokenizer in (modules.tokenizer, text_tokenizer(transformer)):
+        filled = (tokenizer.padding_side, tokenizer.pad_token_id, tokenizer.model_input_names)
+        found += [*_tokenizer_settings(tokenizer), *filled]
+    return found
+
+
+def _tokenizer_settings(tokenizer: Any) -> list[Any]:
     plain = _plain(tokenizer).to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     limit = tokenizer.model_max_length
-    return [
-        transformer.processing_kwargs,
-        _architecture(transformer.model.config),
-        plain,
-        tokenizer.truncation_side,
-        None if limit is None else min(int(limit), _UNLIMITED),
-    ]
+    return [plain, tokenizer.truncation_side, None if limit is None else min(int(limit), _UNLIMITED)]
 
 
 def _architecture(config: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import SparseScores
-from st_l0.teachers.text_rows import Side
+from st_l0.teachers.teacher import Side
 from st_l0.utils.files import FileKind, check_file, replace_file
 from st_l0.utils.inputs import text_batches
 from st_l0.utils.paths import local_path

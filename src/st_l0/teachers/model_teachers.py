@@ -14,7 +14,7 @@ from torch import Tensor
 
 from st_l0.encoder.sparse_encoder import SparseEncoder
 from st_l0.errors import InputError
-from st_l0.teachers.text_rows import Side
+from st_l0.teachers.teacher import Side
 from st_l0.utils.inputs import as_texts
 from st_l0.utils.sparse_rows import SparseRows
 

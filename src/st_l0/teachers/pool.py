@@ -17,12 +17,13 @@ from st_l0.losses import ExtraQueries, TeacherScores
 from st_l0.teachers.ensemble import EnsembleTeacher, gather_rows, scaled
 from st_l0.teachers.model_teachers import EmbeddingTeacher
 from st_l0.teachers.neighbours import nearest_queries
-from st_l0.teachers.text_rows import Side, TextRows, as_keys, text_key
+from st_l0.teachers.teacher import Side
 from st_l0.utils.batches import batched
 from st_l0.utils.distributed import rank, world_size
 from st_l0.utils.inputs import as_texts, text_batches
 from st_l0.utils.progress import Work, show_progress
 from st_l0.utils.sparse_rows import SparseRows
+from st_l0.utils.text_rows import TextRows, as_keys, text_key
 
 _CHUNK = 4096
 # A number of queries and no share of the memory, so that a training draws the same on any GPU: 0.8 GB of

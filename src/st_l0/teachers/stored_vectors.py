@@ -13,12 +13,13 @@ from torch import Tensor
 
 from st_l0.errors import InputError
 from st_l0.teachers.model_teachers import EmbeddingTeacher
-from st_l0.teachers.text_rows import DIGEST, Side, TextRows, as_keys, text_key
+from st_l0.teachers.teacher import Side
 from st_l0.utils.files import hold_folder, replace_folder
 from st_l0.utils.inputs import text_batches
 from st_l0.utils.paths import local_path
 from st_l0.utils.progress import show_progress
 from st_l0.utils.records import PARTS, check_part, digest, read_record
+from st_l0.utils.text_rows import DIGEST, TextRows, as_keys, text_key
 
 if TYPE_CHECKING:
     from st_l0.teachers.model_teachers import DenseTeacher

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
+
+Side = Literal["query", "document"]
 
 
 class Teacher(Protocol):

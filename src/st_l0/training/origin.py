@@ -7,13 +7,16 @@ import json
 import re
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from st_l0.data import TrainingData
 from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _ORIGIN = "origin.json"
 
@@ -29,12 +32,17 @@ _MAY_CHANGE = re.compile(
 
 def origin(recipe: Recipe, data: TrainingData) -> dict[str, Any]:
     """What a checkpoint says of the training that it is of: its recipe, and a checksum of its data."""
-    found = 0 if data.mixture is None else zlib.crc32(repr(data.mixture.given()).encode())
-    for column in data.dataset.data.columns:
+    mixture = 0 if data.mixture is None else zlib.crc32(repr(data.mixture.given()).encode())
+    return {"recipe": yaml.safe_load(recipe.to_yaml()), "data": checksum(data.dataset, mixture)}
+
+
+def checksum(dataset: Dataset, found: int = 0) -> int:
+    """CRC-32 of what a data set stores, texts or their numbers; ``found`` is that of what comes before."""
+    for column in dataset.data.columns:
         for chunk in column.chunks:
             for buffer in chunk.buffers():
                 found = found if buffer is None else zlib.crc32(buffer, found)
-    return {"recipe": yaml.safe_load(recipe.to_yaml()), "data": found}
+    return found
 
 
 def write_origin(checkpoint: Path, found: dict[str, Any]) -> None:

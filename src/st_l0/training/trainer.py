@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +21,7 @@ from st_l0.encoder.learned_queries import trained_parameter
 from st_l0.errors import InputError
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.checkpoints import mark_complete, mark_incomplete, rotate
+from st_l0.training.collator import KeepTexts
 from st_l0.training.evaluation import EvaluationStart, PeriodicEvaluation
 from st_l0.training.health import HealthWatch
 from st_l0.training.log import TrainingLog
@@ -29,6 +29,7 @@ from st_l0.training.mixing import MixedBatchSampler
 from st_l0.training.origin import write_origin
 from st_l0.training.rounds import pass_epochs_on, warn_of_duplicates
 from st_l0.training.sparsity_target import SparsityTarget
+from st_l0.training.tokenizing import tokenized_once
 from st_l0.utils.distributed import from_first
 from st_l0.utils.progress import write
 from st_l0.utils.stock import remove_autocast, without_autocast
@@ -134,10 +135,13 @@ class SparseRetrievalTrainer(SparseEncoderTrainer):
     def _retrieval_loss(self) -> SparseRetrievalLoss:
         return cast(SparseRetrievalLoss, self.loss)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; with a line a logging step for people, and no autocast left on the model at the end."""
-        with self._log.showing(bar=not self.args.disable_tqdm):
-            result = super().train(*args, **kwargs)
+        with (
+            self._log.showing(bar=not self.args.disable_tqdm),
+            tokenized_once(self, resume_from_checkpoint),
+        ):
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
         remove_autocast(self._encoder())
         return result
 
@@ -341,32 +345,6 @@ class RegularizerRamp(TrainerCallback):
             or step % state.logging_steps == 0
             or (step == 1 and args.logging_first_step)
         )
-
-
-@dataclass
-class KeepTexts:
-    """A collator that hands the texts on beside what it makes of them.
-
-    Attributes:
-        collate: The collator of sentence-transformers.
-    """
-
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Collate, and add ``texts``: each text column's name to its texts, queries first."""
-        columns = [
-            name for name, value in rows[0].items() if isinstance(value, str) and name != "dataset_name"
-        ]
-        return {
-            **self.collate(list(rows)),
-            "texts": {name: [row[name] for row in rows] for name in columns},
-        }
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "collate":  # not there yet while unpickling
-            raise AttributeError(name)
-        return getattr(self.collate, name)
 
 
 def _refuse_ids(data: Any) -> None:
