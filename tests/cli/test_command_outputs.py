@@ -167,3 +167,35 @@ def test_a_path_in_a_recipe_that_cannot_be(work, override):
     result = CliRunner().invoke(cli.app, ["train", "r.yaml", override])
     line = refused(result, work, before)
     assert line.startswith(f"error: override '{override}': {override.partition('=')[0]} cannot be used: ")
+
+
+def test_prompts_of_teachers_reach_them(work, monkeypatch):
+    seen = {}
+
+    def load(spec, *, prompts, **options):
+        seen[spec] = prompts
+        if len(seen) == 2:
+            raise Loaded
+
+    monkeypatch.setattr("st_l0.teachers.load_teacher", load)
+    texts = ["dense:owner/a=find: ", "dense:owner/b=a=b"]
+    options = [part for text in texts for part in ("--query-prompt", text)]
+    options += ["--document-prompt", "dense:owner/b=passage: "]
+    command = [
+        "teach",
+        "t.jsonl",
+        "--teacher",
+        "dense:owner/a",
+        "--teacher",
+        "dense:owner/b",
+        "--output",
+        "o",
+    ]
+    assert "Loaded" in CliRunner().invoke(cli.app, [*command, *options]).stderr
+    assert seen == {
+        "dense:owner/a": {"query": "find: "},
+        "dense:owner/b": {"query": "a=b", "document": "passage: "},
+    }
+    before = content(work)
+    line = refused(CliRunner().invoke(cli.app, [*command, "--query-prompt", "dense:owner/c=x"]), work, before)
+    assert "--query-prompt 'dense:owner/c=x': begins with no --teacher" in line

@@ -121,6 +121,18 @@ def teach(
     weights: Annotated[
         list[float] | None, typer.Option("--weight", help="What each teacher counts; by default the same.")
     ] = None,
+    query_prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--query-prompt",
+            metavar="KIND:MODEL=TEXT",
+            help="What a dense or sparse teacher reads before a query, not its own prompt; repeatable.",
+        ),
+    ] = None,
+    document_prompts: Annotated[
+        list[str] | None,
+        typer.Option("--document-prompt", metavar="KIND:MODEL=TEXT", help="The same before a document."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that a teacher takes at once.")] = 32,
     column: ColumnOption = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -133,6 +145,11 @@ def teach(
     from st_l0.utils.distributed import join, rank
 
     check_output(output)
+    prompts: dict[str, dict[str, str]] = {spec: {} for spec in teachers}
+    for option, given in (("query", query_prompts), ("document", document_prompts)):
+        for text in given or ():
+            spec, prompt = _teacher_and_text(f"--{option}-prompt", text, teachers)
+            prompts[spec][option] = prompt
     join()
     columns = as_columns(column)
     options: dict[str, Any] = {"repair_latin1": repair_latin1, "columns": columns}
@@ -143,12 +160,20 @@ def teach(
         columns=columns,
     )
     loading: dict[str, Any] = {"batch_size": batch_size, "trust_remote_code": trust_remote_code}
-    loaded = [load_teacher(spec, **loading) for spec in teachers]
+    loaded = [load_teacher(spec, prompts=prompts[spec], **loading) for spec in teachers]
     ensemble = EnsembleTeacher(loaded, scale, weights)
     with writing(output):
         folder = run(rows, ensemble, output, by_id=corpus is not None)
     if rank() == 0:
         say(f"scores: {folder}")
+
+
+def _teacher_and_text(option: str, given: str, teachers: list[str]) -> tuple[str, str]:
+    """One of the teachers, and what is said of it behind an equals sign."""
+    for spec in teachers:
+        if given.startswith(f"{spec}="):
+            return spec, given[len(spec) + 1 :]
+    raise InputError(f"{option} {given!r:.80}: begins with no --teacher; write KIND:MODEL=TEXT")
 
 
 @app.command()
