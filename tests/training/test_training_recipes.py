@@ -203,26 +203,45 @@ def test_the_variants_of_the_ablation_differ_in_their_method_only():
     assert recipes["li_lsr"].model.queries == "learned_scores"
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+ABLATIONS = {"gpu": 17 * 4 * 2, "cpu": 4 * 3 * 2 + 3 * 2 + 4}
+
+
+@pytest.mark.parametrize("path", [one for one in SWEEPS if one.stem in ABLATIONS], ids=lambda path: path.stem)
 def test_the_sweeps_plan_what_the_ablation_needs(path, monkeypatch):
     monkeypatch.chdir(ROOM.parent)
     runs = plan_runs(load_sweep(path))
+    assert len(runs) == ABLATIONS[path.stem]
+    assert {run.recipe.loss.target for run in runs} == {None}
     distilled = [run for run in runs if "_distilled" in run.variant]
     assert len({run.variant for run in distilled}) == 9
     extra = {run.variant for run in distilled if run.recipe.teachers.extra_queries}
     assert extra == {"l0_mask_distilled_extra_queries"}
     for run in runs:
         assert run.recipe.loss.distils == (run.recipe.teachers is not None) == (run in distilled)
-    # The teacher asks for the same distribution, whatever the weights of queries.
-    sharpness = {run.recipe.teachers.scale / run.recipe.loss.temperature for run in distilled}
-    assert sharpness == {12.5 if path.stem == "cpu" else 20.0}
     for run in runs:
         narrow = run.variant.startswith(("splade_doc", "li_lsr"))
         assert run.recipe.loss.temperature == (1 if narrow else 4)
-    expected = {"gpu": 17 * 4 * 2, "cpu": 4 * 3 * 2 + 3 * 2 + 4, "equal_cost": 9 * 3}
-    assert len(runs) == expected[path.stem]
-    targets = {run.recipe.loss.target for run in runs}
-    assert targets == {("target_flops", 1.0) if path.stem == "equal_cost" else None}
+    assert_equally_sharp(distilled, 12.5 if path.stem == "cpu" else 20.0)
+
+
+def assert_equally_sharp(runs, expected):
+    """The teacher asks for the same distribution, whatever the weights of queries."""
+    assert {run.recipe.teachers.scale / run.recipe.loss.temperature for run in runs} == {expected}
+
+
+@pytest.mark.parametrize("name", ["equal_cost", "equal_cost_cpu"])
+def test_the_methods_are_compared_at_one_cost(name, monkeypatch):
+    monkeypatch.chdir(ROOM.parent)
+    (path,) = (one for one in SWEEPS if one.stem == name)
+    runs = plan_runs(load_sweep(path))
+    on_cpu = name.endswith("cpu")
+    assert {run.recipe.loss.target for run in runs} == {("target_flops", 0.5 if on_cpu else 1.0)}
+    assert_equally_sharp(runs, 12.5 if on_cpu else 20.0)
+    losses = {run.variant: run.recipe.loss for run in runs}
+    assert list(losses) == ["flops", "l0_mask", "l0_activation", "l0_mask_activation", "df_flops", "li_lsr"]
+    assert [run.recipe.seed for run in runs] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [name for name, loss in losses.items() if loss.threshold] == ["l0_mask", "l0_mask_activation"]
+    assert [name for name, loss in losses.items() if loss.token_weights] == ["df_flops"]
 
 
 @pytest.mark.parametrize("path", HARDWARE, ids=lambda path: path.stem)
