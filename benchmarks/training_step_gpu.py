@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 import sentence_transformers
 import torch
 import transformers
+from common import medians
 from sentence_transformers.sparse_encoder import losses
 from torch import Tensor, nn
 
@@ -89,20 +88,21 @@ class Side:
         self.parameters = [one for one in encoder.parameters() if one.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-9)
 
-    def loss_and_gradients(self, batch: list[dict[str, Any]]) -> Tensor:
+    def loss_and_gradients(self, batch: list[dict[str, Any]], *, bf16: bool = False) -> Tensor:
         """Forward and backward pass."""
-        parts = self.loss([dict(column) for column in batch], None)
+        with torch.autocast(self.parameters[0].device.type, torch.bfloat16, enabled=bf16):
+            parts = self.loss([dict(column) for column in batch], None)
         total = torch.stack([part.sum() for part in parts.values()]).sum()
         total.backward()
         return total.detach()
 
-    def step(self, batch: list[dict[str, Any]], device: str) -> None:
-        """All of it."""
-        with torch.autocast(device, torch.bfloat16):
-            parts = self.loss([dict(column) for column in batch], None)
-        torch.stack([part.sum() for part in parts.values()]).sum().backward()
+    def step(self, batch: list[dict[str, Any]]) -> None:
+        """All of it, to its end on the device."""
+        self.loss_and_gradients(batch, bf16=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.parameters[0].is_cuda:
+            torch.cuda.synchronize()
 
 
 def pair(given: argparse.Namespace) -> tuple[Side, Side]:
@@ -132,7 +132,8 @@ def level(encoder: SparseEncoder, given: argparse.Namespace) -> None:
 def check(given: argparse.Namespace, lengths: np.ndarray) -> None:
     """Ours and stock have one loss and the same gradients, in float32."""
     ours, stock = pair(given)
-    batch = columns(ours.encoder, 8, lengths[:16], given.device)
+    queries = min(8, given.queries)
+    batch = columns(ours.encoder, queries, lengths[: 2 * queries], given.device)
     one, other = ours.loss_and_gradients(batch), stock.loss_and_gradients(batch)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=0)
     pairs = list(zip(ours.parameters, stock.parameters, strict=True))
@@ -141,22 +142,6 @@ def check(given: argparse.Namespace, lengths: np.ndarray) -> None:
     away = ((mine - theirs).norm() / theirs.norm()).item()
     assert away < 1e-3, f"the gradients are {away:.1e} apart"
     print(f"loss {one.item():.4f} and {other.item():.4f}, gradients {away:.1e} apart", flush=True)
-
-
-def medians(sides: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
-    """Median milliseconds of each side; they take turns. The first three rounds do not count."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(REPEATS + 3):
-        for name, run in sides.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if repeat >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def peak(run: Callable[[], object], device: str) -> float:
@@ -190,10 +175,10 @@ def main() -> None:
         with torch.no_grad():
             active = ours.encoder(dict(batch[1]), task="document")["sentence_embedding"] > 0
         sides = {
-            "ours": lambda batch=batch: ours.step(batch, given.device),  # type: ignore[misc]
-            "stock": lambda batch=batch: stock.step(batch, given.device),  # type: ignore[misc]
+            "ours": lambda batch=batch: ours.step(batch),  # type: ignore[misc]
+            "stock": lambda batch=batch: stock.step(batch),  # type: ignore[misc]
         }
-        times = medians(sides, given.device)
+        times = {side: 1e3 * seconds for side, seconds in medians(sides, REPEATS).items()}
         memory = {side: peak(run, given.device) for side, run in sides.items()}
         result = {
             "claim": f"training step of DistilBERT's size on {name}, {kind} documents",
