@@ -14,6 +14,7 @@ from typing_extensions import NotRequired, TypedDict
 from st_l0.data import Collection, own_documents
 from st_l0.errors import InputError
 from st_l0.evaluation.bm25 import search_bm25, variant
+from st_l0.evaluation.costs import Activity
 from st_l0.evaluation.metrics import Run, best, flops, mean_quality, quality_per_query
 from st_l0.evaluation.significance import randomisation_test
 from st_l0.index.calibration import weigh_by_documents
@@ -207,7 +208,9 @@ def evaluate(
     if vectors is None and isinstance(index, CountedTokens) and index.vocabulary_size is not None:
         shares = index.document_frequencies(np.arange(index.vocabulary_size)) / len(index)
         costs["document_active_dims"] = float(shares.sum())
-        costs["flops"] = float(queries.getnnz(0) / queries.shape[0] @ shares)
+        seen = Activity()
+        seen.add(queries)
+        costs["flops"] = float(seen.shares @ shares)
     costs["search_ms_per_query"] = 1000 * seconds / len(texts)
     report["model"] = _measure("model", run, collection, k, results) | costs
     if language is not None and index.bm25 is not None:
