@@ -4,7 +4,7 @@ Claim: drawing extra queries, two teachers' scores of them and the divergence ta
 step, on a CPU as on a GPU, and that whatever their number.
 
     python benchmarks/training_profile.py [--pairs FILE] [--extra 0 256 all] [--documents 32] [--tokens 96]
-        [--steps 20] [--threads 1] [--device cpu|cuda] [--live]
+        [--steps 20] [--threads 1] [--device cpu|cuda] [--bf16] [--live]
 
 ``models/st-l0-mini`` (22 M parameters, 30,522 tokens), one positive and one other document for each query;
 the teachers are stored vectors of 384 dims (of random directions for words: what they cost is not what they
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="in bfloat16, as always on a GPU")
     parser.add_argument("--live", action="store_true", help="tokenize batch by batch")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -255,7 +256,7 @@ def settings(folder: Path, extra: str, given: argparse.Namespace) -> dict[str, A
             "per_device_train_batch_size": given.documents // 2,
             "learning_rate": 1e-5,
             "logging_steps": 10 * given.steps,
-            "bf16": on_gpu,
+            "bf16": on_gpu or given.bf16,
             "use_cpu": not on_gpu,
             "report_to": "none",
         },

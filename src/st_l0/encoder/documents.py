@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-from st_l0.encoder.unpadded import can_drop_padding, states_without_padding
+from st_l0.encoder.unpadded import can_drop_padding, states_without_padding, use_own_attention
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, bare_model, flat_max_logits, without_padding
 from st_l0.utils.progress import show_progress
@@ -79,8 +79,10 @@ def packed_states(transformer: Transformer, features: dict[str, Any]) -> tuple[T
         return states().squeeze(0), features["cu_seq_lens_q"]
     mask = features["attention_mask"]
     # `encode_texts` batches by length: hardly anything is padding.
-    if transformer.training and can_drop_padding(model) and mask.sum() < _FULL * mask.numel():
-        return states_without_padding(model, inputs)
+    if transformer.training and can_drop_padding(model):
+        if mask.sum() < _FULL * mask.numel():
+            return states_without_padding(model, inputs)
+        use_own_attention(model)
     return cast("tuple[Tensor, Tensor]", without_padding(states(), mask))
 
 

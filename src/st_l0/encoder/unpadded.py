@@ -46,11 +46,18 @@ def can_drop_padding(model: Any) -> bool:
     )
 
 
+def use_own_attention(model: Any) -> None:
+    """Let a model that `can_drop_padding` take this module's attention: SDPA, see `_sdpa`, of any batch.
+
+    It stays, since a layer that is run again for the backward pass (gradient checkpointing) asks for it by
+    name.
+    """
+    if model.config._attn_implementation != _ATTENTION:
+        model.set_attn_implementation(_ATTENTION)
+
+
 def states_without_padding(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Last hidden states of the tokens of a padded batch; the model's attention is ours from then on.
-
-    For other calls that is SDPA, as before. It has to stay, since a layer that is run again for the backward
-    pass (gradient checkpointing) asks for it by name.
 
     Args:
         model: A model that `can_drop_padding`.
@@ -60,8 +67,7 @@ def states_without_padding(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, 
         ``(tokens, hidden)``, one text after the other, and where each text begins and the last one ends,
         ``(texts + 1,)``, int32.
     """
-    if model.config._attn_implementation != _ATTENTION:
-        model.set_attn_implementation(_ATTENTION)
+    use_own_attention(model)
     mask = inputs["attention_mask"].bool()
     tokens = mask.flatten().nonzero().squeeze(1)
     offsets = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0)).int()
@@ -104,7 +110,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """SDPA; of ``(1, heads, tokens, size)`` where the places of the tokens are given."""
     if places is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return _sdpa(module, query, key, value, attention_mask, **options), None
     texts, width = places.mask.shape
 
     def padded(states: Tensor) -> Tensor:
@@ -119,9 +125,24 @@ def _attention(
         columns = torch.arange(width, device=seen.device)
         near = (columns[:, None] - columns).abs() < window
         seen = seen & near | torch.eye(width, dtype=torch.bool, device=seen.device)
-    found, _ = sdpa_attention_forward(module, padded(query), padded(key), padded(value), seen, **options)
+    found = _sdpa(module, padded(query), padded(key), padded(value), seen, **options)
     rows = found.reshape(texts * width, -1).index_select(0, places.tokens)
     return rows.view(1, -1, *found.shape[2:]), None
+
+
+def _sdpa(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, **options: Any
+) -> Tensor:
+    """SDPA; half precision that is trained on a CPU goes through float32.
+
+    The backward pass of torch's attention for CPUs takes five times as long in bfloat16, as long as all that
+    the rest of the transformer gains by it.
+    """
+    if query.device.type != "cpu" or query.dtype is torch.float32 or not torch.is_grad_enabled():
+        return sdpa_attention_forward(module, query, key, value, seen, **options)[0]
+    with torch.autocast("cpu", enabled=False):
+        states = (query.float(), key.float(), value.float())
+        return sdpa_attention_forward(module, *states, seen, **options)[0].to(query.dtype)
 
 
 AttentionInterface.register(_ATTENTION, _attention)

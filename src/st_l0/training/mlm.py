@@ -21,6 +21,7 @@ from st_l0.encoder.hub_options import HubOptions
 from st_l0.encoder.modules import encoder_modules, state_length, text_tokenizer
 from st_l0.encoder.pretrained import has_mlm_head, position_limit
 from st_l0.encoder.sparse_encoder import SparseEncoder
+from st_l0.encoder.unpadded import can_drop_padding, states_without_padding
 from st_l0.errors import InputError
 from st_l0.head.mlm_head import MLMHead, read_head
 from st_l0.training.build import set_dropout
@@ -133,7 +134,12 @@ class _MaskedLoss(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        hidden = self.model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if can_drop_padding(self.model):
+            hidden, _ = states_without_padding(self.model, inputs)
+            labels = labels[attention_mask.bool()]
+        else:
+            hidden = self.model.base_model(**inputs).last_hidden_state
         masked = labels != -100
         head = cast(MLMHead, read_head(self.model))  # of this device's copy
         logits = head.decoder(head.transform(hidden[masked]))
