@@ -20,14 +20,15 @@ small-recipes: $(VENV)/.quickstart
 # Both read DATA, a folder with train/, eval/ and idf/, and perhaps further folders of pairs behind it (see
 # training_recipes/ablation/prepare.py), and go on where they were stopped. SCALE is gpu or cpu. TEACHER is the second
 # dense teacher at SCALE=gpu, and PROMPT what it reads before a query. ARGS are overrides, of the sweep or of both recipes
-# of the small model.
+# of the small model. On a CPU that multiplies in bfloat16, preparing and the small model do (BF16=true).
 SCALE   ?= gpu
 $(if $(filter cpu gpu,$(SCALE)),,$(error SCALE is gpu or cpu, not $(SCALE)))
 TEACHER ?= BAAI/bge-small-en-v1.5
 PROMPT  ?= Represent this sentence for searching relevant passages: #
-PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) \
-           $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,--bf16 \
-           --dense-teacher $(TEACHER) --query-prompt '$(PROMPT)' --sentence-queries 150000)
+BF16    ?= $(if $(filter gpu,$(SCALE)),true,$(shell grep -qs amx_bf16 /proc/cpuinfo && echo true || echo false))
+PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) --dense-teacher $(TEACHER) \
+           --query-prompt '$(PROMPT)' $(if $(filter true,$(BF16)),--bf16) \
+           $(if $(filter cpu,$(SCALE)),--pairs-per-source 1500 --mlm-steps 300 --sentence-queries 40000,--sentence-queries 150000)
 MINI     = runs/mini/$(if $(filter cpu,$(SCALE)),cpu_long,gpu)
 
 ablation: prepared
@@ -41,7 +42,7 @@ mini: $(MINI)/model/modules.json
 
 runs/mini/%/model/modules.json: training_recipes/mini/%.yaml | prepared
 	@! test -e $@ || { echo 'runs/mini/$* is older than what it is made from: remove it to train anew' >&2; exit 2; }
-	$(BIN)/st-l0 train $< $(ARGS) $$(ls -d runs/mini/$*/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume)
+	$(BIN)/st-l0 train $< training.bf16=$(BF16) $(ARGS) $$(ls -d runs/mini/$*/checkpoints/checkpoint-* > /dev/null 2>&1 && echo --resume)
 
 runs/mini/cpu_long/model/modules.json: runs/mini/cpu/model/modules.json
 

@@ -544,6 +544,23 @@ def test_one_process_takes_one_gpu(recipe, tmp_path, monkeypatch, caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    ("processor", "warned"),
+    [
+        ({"architecture": "x86_64", "avx512_f": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, False),
+        ({"architecture": "x86_64", "amx_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),  # not known
+        ({}, False),
+    ],
+)
+def test_says_where_bfloat16_is_slow(recipe, tmp_path, monkeypatch, caplog, processor, warned):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    caplog.clear()
+    training_arguments(load_recipe(recipe(training={"bf16": True, "use_cpu": True})), tmp_path)
+    assert ("slower than float32 on this CPU" in caplog.text) == warned
+
+
 def test_refuses_a_training_without_a_batch(recipe):
     loaded = load_recipe(recipe(data={"limit": 7}, training={"dataloader_drop_last": True}))
     assert refusal(loaded).startswith("the data make 7 examples, less than one batch of 8, and ")

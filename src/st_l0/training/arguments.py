@@ -17,6 +17,7 @@ from st_l0.errors import InputError
 from st_l0.training.recipe import Recipe
 from st_l0.training.rehearsal import rehearse
 from st_l0.training.rounds import rounds_of_an_epoch
+from st_l0.utils.devices import emulates_bfloat16
 from st_l0.utils.distributed import launched
 from st_l0.utils.stock import use_one_gpu
 from st_l0.utils.terminal import is_terminal
@@ -53,6 +54,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> SparseEncoderTraini
             arguments.n_gpu,
         )
         use_one_gpu(arguments)
+    if arguments.bf16 and arguments.device.type == "cpu" and emulates_bfloat16():
+        logger.warning("training.bf16 is slower than float32 on this CPU, which does not multiply in it")
     return arguments
 
 
