@@ -8,7 +8,8 @@
 # back cost little.
 #
 # Seen (32 texts of 128 tokens, 12 heads of 32 dims, 2 threads, a Xeon with AMX; medians of seven):
-# SEEN
+# attention forward: float32 10.60 ms, bfloat16 5.53 ms; backward: 20.94 ms, 131.57 ms (of other runs the factor was 3 to
+# 6); a linear layer of the same tokens: 5.22 ms, 1.28 ms.
 #
 # It installs torch, which on Linux is some gigabytes: minutes instead of seconds.
 set -euo pipefail
