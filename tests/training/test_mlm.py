@@ -8,7 +8,7 @@ from torch.nn import functional
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from st_l0.errors import InputError
-from st_l0.training.mlm import train_mlm
+from st_l0.training.mlm import _MaskedLoss, train_mlm
 from tiny_models import DOCUMENTS, WORDS
 
 TEXTS = [" ".join([WORDS[i % 4], WORDS[4 + i % 4]] * 8) for i in range(64)]
@@ -43,6 +43,26 @@ def test_the_same_seed_gives_the_same_model(mlm_folder, tmp_path):
         train_mlm(mlm_folder, TEXTS, tmp_path / name, steps=3, batch_size=8)
     one, two = (AutoModelForMaskedLM.from_pretrained(tmp_path / name).state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "mpnet"])  # without padding, and with it
+def test_the_loss_is_that_of_transformers(mlm_folders, architecture):
+    folder = mlm_folders(architecture)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(
+        ["the cat", "rain snow wind dog house the man", "milk"], return_tensors="pt", padding=True
+    )
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[[0, 1, 1], [1, 2, 6]] = batch["input_ids"][[0, 1, 1], [1, 2, 6]]
+    stock, ours = (AutoModelForMaskedLM.from_pretrained(folder).eval() for _ in range(2))
+    expected = stock(**inputs, labels=labels).loss
+    found = _MaskedLoss(ours)(**inputs, labels=labels)["loss"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    expected.backward(), found.backward()
+    for one, other in zip(ours.parameters(), stock.parameters(), strict=True):
+        if other.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_unknown_words_are_not_guessed(mlm_folder, tmp_path, monkeypatch):
