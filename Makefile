@@ -26,9 +26,9 @@ $(if $(filter cpu gpu,$(SCALE)),,$(error SCALE is gpu or cpu, not $(SCALE)))
 TEACHER ?= BAAI/bge-small-en-v1.5
 PROMPT  ?= Represent this sentence for searching relevant passages: #
 BF16    ?= $(if $(filter gpu,$(SCALE)),true,$(shell grep -qs amx_bf16 /proc/cpuinfo && echo true || echo false))
-PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) --dense-teacher $(TEACHER) \
-           --query-prompt '$(PROMPT)' $(if $(filter true,$(BF16)),--bf16) \
-           $(if $(filter cpu,$(SCALE)),--pairs-per-source 1500 --mlm-steps 300 --sentence-queries 40000,--sentence-queries 150000)
+PREPARE  = $(BIN)/python training_recipes/ablation/prepare.py $(DATA) $(if $(filter true,$(BF16)),--bf16) \
+           $(if $(filter cpu,$(SCALE)),--pairs-per-source 3000 --mlm-steps 120,\
+           --dense-teacher $(TEACHER) --query-prompt '$(PROMPT)' --sentence-queries 150000)
 MINI     = runs/mini/$(if $(filter cpu,$(SCALE)),cpu_long,gpu)
 
 ablation: prepared
