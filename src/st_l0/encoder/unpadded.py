@@ -47,7 +47,7 @@ def can_drop_padding(model: Any) -> bool:
 
 
 def use_own_attention(model: Any) -> None:
-    """Let a model that `can_drop_padding` take this module's attention: SDPA, see `_sdpa`, of any batch.
+    """Let a model that `can_drop_padding` take this module's attention, which is SDPA for any batch.
 
     It stays, since a layer that is run again for the backward pass (gradient checkpointing) asks for it by
     name.
@@ -135,8 +135,8 @@ def _sdpa(
 ) -> Tensor:
     """SDPA; half precision that is trained on a CPU goes through float32.
 
-    The backward pass of torch's attention for CPUs takes five times as long in bfloat16, as long as all that
-    the rest of the transformer gains by it.
+    The backward pass of torch's attention for CPUs takes several times as long in bfloat16, which is more
+    time than all the rest of the transformer gains by it.
     """
     if query.device.type != "cpu" or query.dtype is torch.float32 or not torch.is_grad_enabled():
         return sdpa_attention_forward(module, query, key, value, seen, **options)[0]
