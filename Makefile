@@ -20,7 +20,7 @@ small-recipes: $(VENV)/.quickstart
 # Both read DATA, a folder with train/, eval/ and idf/, and perhaps further folders of pairs behind it (see
 # training_recipes/ablation/prepare.py), and go on where they were stopped. SCALE is gpu or cpu. TEACHER is the second
 # dense teacher at SCALE=gpu, and PROMPT what it reads before a query. ARGS are overrides, of the sweep or of both recipes
-# of the small model. On a CPU that multiplies in bfloat16, preparing and the small model do (BF16=true).
+# of the small model. On a CPU with AMX, preparing and the small model take bfloat16 (BF16=true).
 SCALE   ?= gpu
 $(if $(filter cpu gpu,$(SCALE)),,$(error SCALE is gpu or cpu, not $(SCALE)))
 TEACHER ?= BAAI/bge-small-en-v1.5

@@ -135,8 +135,8 @@ def _sdpa(
 ) -> Tensor:
     """SDPA; half precision that is trained on a CPU goes through float32.
 
-    The backward pass of torch's attention for CPUs takes several times as long in bfloat16, which is more
-    time than all the rest of the transformer gains by it.
+    The backward pass of torch's attention for CPUs takes several times as long in bfloat16, which costs
+    about what the rest of the transformer gains by it.
     """
     if query.device.type != "cpu" or query.dtype is torch.float32 or not torch.is_grad_enabled():
         return sdpa_attention_forward(module, query, key, value, seen, **options)[0]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from st_l0.head.packing import PackedTokens
+from st_l0.utils.devices import cpu_capabilities
 
 _LARGEST = 127
 # Norms below it may be off, because squares of small numbers vanish in float32.
@@ -39,10 +40,9 @@ class _Rounded(NamedTuple):
 @cache
 def available() -> bool:
     """Whether this CPU multiplies 8-bit integers fast, and torch says so and does it without overflow."""
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    if ask is None or not hasattr(torch, "_int_mm") or not torch.backends.mkldnn.is_available():
+    if not hasattr(torch, "_int_mm") or not torch.backends.mkldnn.is_available():
         return False
-    found = ask()
+    found = cpu_capabilities()
     if not any(found.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
         return False
     # Some instructions stop at 16 bits on the way.
