@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 from statistics import fmean
@@ -16,78 +15,15 @@ from st_l0.evaluation.costs import Activity
 from st_l0.losses import SparseRetrievalLoss
 from st_l0.training.evaluation import FORWARDS
 from st_l0.training.loss_settings import Loss, TargetSample
+from st_l0.training.weight_controller import WeightController
 from st_l0.utils.distributed import from_first, rank
 from st_l0.utils.stock import without_autocast
 
-# Of the relative error of a measurement, and of its change since the one before; in a simulation of documents
-# that follow λ after 10 to 100 steps, by powers from .3 to 1.2, some 40 measurements then suffice.
-_BY_ERROR, _BY_CHANGE = 0.6, 1.5
-_LARGEST_ERROR = 1.0  # that counts: a factor of e
-_RANGE = 1000.0  # factor by which λ_d may leave its start, up and down
 _MISSED = 0.05  # share of the target that is worth a word
 _NAMES = {  # of what is measured: in the log, and for people
     "target_flops": ("sample_flops", "FLOPS"),
     "target_active_dims": ("sample_active_dims", "active dims of a document"),
 }
-
-
-class WeightController:
-    """Moves a weight so that a quantity that falls with it comes to a target.
-
-    In logarithms, as a proportional-integral controller, with ``e = log(measured / target)`` held between -1
-    and 1::
-
-        log weight += 0.6 * e + 1.5 * (e - e of the measurement before)
-
-    so that an error that grows is answered before it is large, and one that shrinks fast enough is left to
-    itself. The weight stays within a factor of 1,000 of where it started.
-
-    Args:
-        target: What the quantity shall be, above 0.
-        start: The weight at the start, above 0.
-
-    Attributes:
-        start: Where the weight started.
-        weight: The weight now.
-        measured: The last measurement; ``None`` before the first one.
-    """
-
-    def __init__(self, target: float, start: float) -> None:
-        self._target = target
-        self._bounds = start / _RANGE, start * _RANGE
-        self.start = self.weight = start
-        self.measured: float | None = None
-
-    def is_near(self, measured: float) -> bool:
-        """Whether the next measurement may be below the target, if the quantity goes on as it did.
-
-        Args:
-            measured: What is measured now; `update` or `note` takes it afterwards.
-        """
-        before = measured if self.measured is None else self.measured
-        return measured <= self._target or measured * measured <= self._target * before
-
-    def note(self, measured: float) -> None:
-        """Take a measurement that moves nothing."""
-        self.measured = measured
-
-    def update(self, measured: float) -> float:
-        """Take a measurement, 0 or more, and give the weight that follows from it."""
-        error = self._error(measured)
-        change = 0.0 if self.measured is None else error - self._error(self.measured)
-        self.measured = measured
-        moved = self.weight * math.exp(_BY_ERROR * error + _BY_CHANGE * change)
-        self.weight = min(max(moved, self._bounds[0]), self._bounds[1])
-        return self.weight
-
-    @property
-    def at_bound(self) -> bool:
-        """Whether the weight would have gone further."""
-        return self.weight in self._bounds
-
-    def _error(self, measured: float) -> float:
-        error = math.log(measured / self._target) if measured else -math.inf
-        return min(max(error, -_LARGEST_ERROR), _LARGEST_ERROR)
 
 
 class SparsitySample:
@@ -146,10 +82,11 @@ def in_words(settings: Loss, steps: int | None, documents_per_step: int) -> str:
     """
     assert settings.target is not None and settings.target_sample is not None
     (name, target), sample = settings.target, settings.target_sample
-    start = settings.document_regularizer_weight
+    controller = WeightController(target, settings.document_regularizer_weight)
+    lowest, highest = controller.bounds
     text = (
-        f"{_NAMES[name][1]} {target:g}: λ_d moves from {start:g}, between {start / _RANGE:g} and "
-        f"{start * _RANGE:g}, every {sample.steps:,} steps"
+        f"{_NAMES[name][1]} {target:g}: λ_d moves from {controller.start:g}, between {lowest:g} and "
+        f"{highest:g}, every {sample.steps:,} steps"
     )
     if steps is not None:
         text += f", {sample.measurements(settings.ramp_steps, steps):,} times after the ramp"
@@ -186,22 +123,27 @@ class SparsityTarget(TrainerCallback):
         self._sample = SparsitySample(settings.target_sample, self._name)
         self._steps, self._ramp = settings.target_sample.steps, settings.ramp_steps
         self._moving = False
+        self._progress = 0.0  # since the last measurement, as of `WeightController`
         self._model, self._loss = model, loss
         self._controller = WeightController(self._target, settings.document_regularizer_weight)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, and move λ_d, where it is time for that."""
+        share = _share_of_peak(kwargs["optimizer"], args.learning_rate)
+        self._progress += share
         if state.global_step % self._steps:
             return
-        controller = self._controller
+        controller, progress, self._progress = self._controller, self._progress, 0.0
         measured = from_first(self._sample.measure(self._model) if rank() == 0 else None)
         if not self._moving and state.global_step < self._ramp:
             if not controller.is_near(measured):
-                controller.note(measured)
+                controller.note(measured, progress)
                 return
             controller.weight = self._loss.weights["document_regularizer_weight"]
         self._moving = True
-        self._loss.set_document_regularizer_weight(controller.update(measured))
+        left = (state.max_steps - state.global_step) / self._steps
+        moved = controller.update(measured, progress, share * self._steps, left)
+        self._loss.set_document_regularizer_weight(moved)
 
     def log_entry(self) -> dict[str, float]:
         """What was measured last, for the log."""
@@ -227,21 +169,23 @@ class SparsityTarget(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        controller = self._controller
         return {
             "name": self._name,
             "moving": self._moving,
-            "weight": controller.weight,
-            "measured": controller.measured,
+            "progress": self._progress,
+            "controller": self._controller.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint kept; from its λ_d only, where its target is of another kind."""
-        self._controller.weight = state["weight"]
-        self._controller.measured = state["measured"] if state["name"] == self._name else None
-        self._moving = state["moving"]
+        """Go on from what a checkpoint kept; from its λ_d only, where its target or start is another one."""
+        self._moving, self._progress = state["moving"], state["progress"]
+        controller, kept = self._controller, state["controller"]
+        if (state["name"], kept["target"], kept["start"]) == (self._name, self._target, controller.start):
+            controller.load_state_dict(kept)
+        else:
+            controller.weight = kept["weight"]
         if self._moving:
-            self._loss.set_document_regularizer_weight(state["weight"])
+            self._loss.set_document_regularizer_weight(controller.weight)
 
 
 def _some(source: str, kind: Any, number: int) -> list[str]:
@@ -250,6 +194,13 @@ def _some(source: str, kind: Any, number: int) -> list[str]:
     names = list(texts.ids())
     chosen = random.Random(0).sample(names, min(number, len(names)))
     return texts.read(texts.rows(chosen))
+
+
+def _share_of_peak(optimizer: Any, learning_rate: float) -> float:
+    """The largest learning rate of all groups now, as a share of its highest."""
+    group = max(optimizer.param_groups, key=lambda one: float(one["lr"]))
+    peak = float(group.get("initial_lr", learning_rate))
+    return float(group["lr"]) / peak if peak else 0.0
 
 
 def _activity(vectors: sp.csr_matrix) -> Activity:
