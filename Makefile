@@ -53,8 +53,8 @@ prepared: $(VENV)/.quickstart
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-# A test process a core, four at most: each holds a gigabyte or two.
-PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+# How many processes: conftest.py.
+PARALLEL := -n auto --dist loadgroup
 
 test: lint types unit
 

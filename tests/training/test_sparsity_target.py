@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -260,10 +261,12 @@ def test_a_target_that_was_missed_is_said(recipe, tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(SparsitySample, "measure", lambda self, model: 0.8)
     train(recipe())
     (found,) = [one for one in caplog.messages if "target_sample" in one]
-    assert found == (
-        "FLOPS of loss.target_sample: 0.8, where loss.target_flops is 0.4 (λ_d ended at 0.0739): train "
-        "longer, or start from a nearer loss.document_regularizer_weight"
+    nearer = re.fullmatch(
+        r"FLOPS of loss\.target_sample: 0\.8, where loss\.target_flops is 0\.4: train longer, or start from "
+        r"a nearer loss\.document_regularizer_weight, about (\S+)",
+        found,
     )
+    assert 0.01 < float(nearer[1]) <= 10
     assert found in state_of(tmp_path / "run")["stateful_callbacks"]["health"]["attributes"]["findings"]
 
 

@@ -109,7 +109,7 @@ def test_a_state_goes_on_exactly():
 def simulated(steps, every, ramp, *, delay, power, start, momentum=0.0, constant=False, seed=3):
     """Documents follow ``λ ** -power`` late, ever later as the learning rate falls; measured with noise.
 
-    Gives the quantity at the end, for a target of 5, which is met at λ = 1.
+    Gives the quantity at the end, for a target of 5, which is met at λ = 1, and the controller.
     """
     draw = random.Random(seed)
     controller = WeightController(5.0, start)
@@ -125,7 +125,7 @@ def simulated(steps, every, ramp, *, delay, power, start, momentum=0.0, constant
             measured = math.exp(size + draw.gauss(0, 0.01))
             controller.update(measured, progress, rate * every, (steps - step) / every)
             progress = 0.0
-    return math.exp(size)
+    return math.exp(size), controller
 
 
 @pytest.mark.parametrize("delay", [10, 40, 100])
@@ -133,8 +133,9 @@ def simulated(steps, every, ramp, *, delay, power, start, momentum=0.0, constant
 @pytest.mark.parametrize("start", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_it_comes_to_the_target_whatever_the_documents_do(start, power, delay, momentum):
-    found = simulated(1000, 20, 200, delay=delay, power=power, start=start, momentum=momentum)
+    found, controller = simulated(1000, 20, 200, delay=delay, power=power, start=start, momentum=momentum)
     assert found == pytest.approx(5.0, rel=0.03)
+    assert controller.settled**power == pytest.approx(1.0, rel=0.2)
 
 
 @pytest.mark.parametrize("delay", [10, 25])
@@ -142,5 +143,6 @@ def test_it_comes_to_the_target_whatever_the_documents_do(start, power, delay, m
 @pytest.mark.parametrize("start", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("constant", [False, True])
 def test_eighteen_measurements_do(start, power, delay, constant):
-    found = simulated(120, 5, 30, delay=delay, power=power, start=start, constant=constant)
+    found, controller = simulated(120, 5, 30, delay=delay, power=power, start=start, constant=constant)
     assert found == pytest.approx(5.0, rel=0.05)
+    assert abs(math.log(controller.settled)) < 1

@@ -19,7 +19,7 @@ class TargetSample(Section):
         collections: Folders in BEIR layout, or data sets of the Hub, with documents and queries, at least
             one; judgements are not read. Of several the mean counts. Take others than those you report.
         steps: Optimizer steps between two measurements; from the end of the ramp to the end of the training
-            there should be some 40.
+            there should be some 20.
         documents: Documents of a collection at most, the same ones each time.
         queries: Queries of a collection at most, the same ones each time.
     """

@@ -156,15 +156,17 @@ class SparsityTarget(TrainerCallback):
         For the first process.
         """
         measured, what = self._sample.measure(self._model), _NAMES[self._name][1]
-        text = f"λ_d moved from {self._controller.start:g} to {self._controller.weight:.3g}: {what} "
-        text += f"{measured:.4g} of unseen text, for a target of {self._target:g}"
+        controller, nearer = self._controller, f"{self._controller.settled:.2g}"
+        text = (
+            f"λ_d moved from {controller.start:g}, about {nearer} keeps the target: {what} {measured:.4g} of "
+            f"unseen text, for a target of {self._target:g}"
+        )
         if abs(measured / self._target - 1) <= _MISSED:
             return text, None
-        bound = "its bound, " if self._controller.at_bound else ""
+        bound = f" (λ_d ended at its bound, {controller.weight:.3g})" if controller.at_bound else ""
         return text, (
-            f"{what} of loss.target_sample: {measured:.4g}, where loss.{self._name} is {self._target:g} (λ_d "
-            f"ended at {bound}{self._controller.weight:.3g}): train longer, or start from a nearer "
-            "loss.document_regularizer_weight"
+            f"{what} of loss.target_sample: {measured:.4g}, where loss.{self._name} is {self._target:g}"
+            f"{bound}: train longer, or start from a nearer loss.document_regularizer_weight, about {nearer}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -105,6 +105,16 @@ class WeightController:
         """Whether the weight would have gone further."""
         return self.weight in self.bounds
 
+    @property
+    def settled(self) -> float:
+        """The weight that keeps the quantity at the target, by what is known; not where it was moved last.
+
+        Towards the end of a training the weight makes ever less of a difference, and moves ever more.
+        """
+        constant, _, effect, _ = self._estimate.tolist()
+        weight = self.start * math.exp(constant / max(effect, _SMALLEST_EFFECT))
+        return min(max(weight, self.bounds[0]), self.bounds[1])
+
     def state_dict(self) -> dict[str, Any]:
         """All that it has learned, as numbers and lists."""
         return {
