@@ -94,13 +94,20 @@ def test_a_learning_rate_of_0_moves_nothing():
     assert [controller.update(measured, 0, 0, 9) for measured in (3.0, 4.0)] == [0.5, 0.5]
 
 
+def test_what_keeps_the_target_is_one_that_was_tried():
+    controller = WeightController(2.0, 0.5)
+    for measured in (4.0, 0.5):  # of which little can be concluded
+        controller.update(measured, 2, 2, 9)
+    assert 0.5 <= controller.settled <= 0.5 * math.e  # it was at both
+
+
 def test_a_state_goes_on_exactly():
     whole, draw = WeightController(2.0, 0.5), random.Random(2)
     for _ in range(5):
         whole.update(draw.uniform(1, 4), 5, 5, 50)
     again = WeightController(2.0, 0.5)
     again.load_state_dict(json.loads(json.dumps(whole.state_dict())))
-    assert again.weight == whole.weight
+    assert (again.weight, again.settled) == (whole.weight, whole.settled)
     for _ in range(3):
         measured = draw.uniform(1, 4)
         assert again.update(measured, 5, 4, 40) == whole.update(measured, 5, 4, 40)

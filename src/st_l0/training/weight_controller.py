@@ -52,6 +52,7 @@ class WeightController:
         self.measured: float | None = None
         self._slope = 0.0  # of z, a unit of progress, at the last measurement
         self._moved = False
+        self._tried = (start, start)  # the smallest and the largest weight that was
         self._estimate = np.array(_EXPECTED)
         self._covariance = np.diag(np.square(_SPREAD))
 
@@ -88,6 +89,7 @@ class WeightController:
         if self._moved and self.measured is not None and progress > 0:
             self._learn(self._error(measured) - self._error(self.measured), progress)
         self.note(measured, progress)
+        self._tried = min(self._tried[0], self.weight), max(self._tried[1], self.weight)
         at = math.log(self.weight / self.start)
         if not self._moved:  # below the target already: it is expected to stay there
             self._estimate[0] = min(0.0, _RATE * (self._error(measured) + _POWER * at))
@@ -107,13 +109,15 @@ class WeightController:
 
     @property
     def settled(self) -> float:
-        """The weight that keeps the quantity at the target, by what is known; not where it was moved last.
+        """The weight, among those that were tried, that is thought to keep the quantity at the target.
 
-        Towards the end of a training the weight makes ever less of a difference, and moves ever more.
+        The last one is not it: towards the end of a training the weight makes ever less of a difference, and
+        moves ever more.
         """
         constant, _, effect, _ = self._estimate.tolist()
-        weight = self.start * math.exp(constant / max(effect, _SMALLEST_EFFECT))
-        return min(max(weight, self.bounds[0]), self.bounds[1])
+        ratio = constant / max(effect, _SMALLEST_EFFECT)
+        lowest, highest = (math.log(weight / self.start) for weight in self._tried)
+        return self.start * math.exp(min(max(ratio, lowest), highest))
 
     def state_dict(self) -> dict[str, Any]:
         """All that it has learned, as numbers and lists."""
@@ -124,6 +128,7 @@ class WeightController:
             "measured": self.measured,
             "slope": self._slope,
             "moved": self._moved,
+            "tried": self._tried,
             "estimate": self._estimate.tolist(),
             "covariance": self._covariance.tolist(),
         }
@@ -131,7 +136,7 @@ class WeightController:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of the same target and start."""
         self.weight, self.measured = state["weight"], state["measured"]
-        self._slope, self._moved = state["slope"], state["moved"]
+        self._slope, self._moved, self._tried = state["slope"], state["moved"], tuple(state["tried"])
         self._estimate, self._covariance = np.array(state["estimate"]), np.array(state["covariance"])
 
     def _learn(self, change: float, progress: float) -> None:
