@@ -113,12 +113,12 @@ def test_a_state_goes_on_exactly():
         assert again.update(measured, 5, 4, 40) == whole.update(measured, 5, 4, 40)
 
 
-def simulated(steps, every, ramp, *, delay, power, start, momentum=0.0, constant=False, seed=3):
+def simulated(steps, every, ramp, *, delay, power, start, noise=0.01, momentum=0.0, constant=False):
     """Documents follow ``λ ** -power`` late, ever later as the learning rate falls; measured with noise.
 
     Gives the quantity at the end, for a target of 5, which is met at λ = 1, and the controller.
     """
-    draw = random.Random(seed)
+    draw = random.Random(3)
     controller = WeightController(5.0, start)
     size, moved, progress = math.log(40.0), 0.0, 0.0  # 40 without any penalty
     for step in range(1, steps + 1):
@@ -129,7 +129,7 @@ def simulated(steps, every, ramp, *, delay, power, start, momentum=0.0, constant
         size += moved / delay * rate
         progress += rate
         if step >= ramp and step % every == 0:
-            measured = math.exp(size + draw.gauss(0, 0.01))
+            measured = math.exp(size + draw.gauss(0, noise))
             controller.update(measured, progress, rate * every, (steps - step) / every)
             progress = 0.0
     return math.exp(size), controller
@@ -139,10 +139,13 @@ def simulated(steps, every, ramp, *, delay, power, start, momentum=0.0, constant
 @pytest.mark.parametrize("power", [0.3, 0.6, 1.2])
 @pytest.mark.parametrize("start", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_it_comes_to_the_target_whatever_the_documents_do(start, power, delay, momentum):
-    found, controller = simulated(1000, 20, 200, delay=delay, power=power, start=start, momentum=momentum)
-    assert found == pytest.approx(5.0, rel=0.03)
-    assert controller.settled**power == pytest.approx(1.0, rel=0.2)
+@pytest.mark.parametrize(("noise", "within"), [(0.01, 0.03), (0.03, 0.07)])
+def test_it_comes_to_the_target_whatever_the_documents_do(start, power, delay, momentum, noise, within):
+    plant = {"delay": delay, "power": power, "momentum": momentum, "noise": noise}
+    found, controller = simulated(1000, 20, 200, start=start, **plant)
+    assert found == pytest.approx(5.0, rel=within)
+    if noise < 0.03:  # with more of it the estimates of a long training err by up to 1.8 times
+        assert controller.settled**power == pytest.approx(1.0, rel=0.2)
 
 
 @pytest.mark.parametrize("delay", [10, 25])
